@@ -1,0 +1,104 @@
+"""Hand-designed optimizers, each with its learning rate tuned on the papers' grid."""
+
+import functools
+from typing import Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from learned_opt import _checks
+from learned_opt.evaluation import evaluate
+from learned_opt.meta import unrolling
+from learned_opt.optimizees import base as optimizee_base
+
+# 2^k * 1e-6, k = 0 .. 29: the grid of the first version of Andrychowicz et al. 2016.
+LEARNING_RATES = tuple(float(2**k * 1e-6) for k in range(30))
+
+
+def _adamw_cosine(learning_rate, num_steps):
+    return optax.adamw(optax.cosine_decay_schedule(learning_rate, num_steps))
+
+
+# name -> (learning rate, horizon) -> optax transformation; every other hyperparameter at optax's default.
+BASELINES = {
+    "SGD": lambda rate, steps: optax.sgd(rate),
+    "NAG": lambda rate, steps: optax.sgd(rate, momentum=0.9, nesterov=True),
+    "RMSprop": lambda rate, steps: optax.rmsprop(rate),
+    "Adam": lambda rate, steps: optax.adam(rate),
+    "Adagrad": lambda rate, steps: optax.adagrad(rate),
+    "Adadelta": lambda rate, steps: optax.adadelta(rate),
+    "Rprop": lambda rate, steps: optax.rprop(rate),
+    # Not in the papers: what a user would reach for today.
+    "AdamW, cosine": _adamw_cosine,
+    "Lion": lambda rate, steps: optax.lion(rate),
+}
+
+
+class Tuned(NamedTuple):
+    """A baseline with the best learning rate of the grid.
+
+    Attributes:
+      name: which baseline.
+      learning_rate: the best rate.
+      tx: the optax transformation with that rate.
+      final_losses: `[len(LEARNING_RATES), num_runs]`, the loss at the horizon for every rate.
+    """
+
+    name: str
+    learning_rate: float
+    tx: optax.GradientTransformation
+    final_losses: np.ndarray
+
+
+def baseline(name, learning_rate, num_steps):
+    """The optax transformation of a baseline; the horizon `num_steps` is what a schedule decays over."""
+    build = BASELINES[_checks.choice("baseline", name, BASELINES)]
+    return build(learning_rate, num_steps)
+
+
+def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES):
+    """Chooses the learning rate with the best mean final loss; the whole grid is one program.
+
+    A rate at which any run diverges has an infinite mean: it is chosen only if all others diverge too, and then by
+    the mean over those runs that do not.
+
+    Args:
+      name: one of `BASELINES`.
+      problem: an `Optimizee`.
+      key: draws the problems, the same for every rate.
+      num_steps: the horizon.
+      num_runs: how many problems.
+      learning_rates: the grid.
+
+    Returns:
+      A `Tuned`.
+
+    Raises:
+      ValueError: for an unknown name, or sizes that are not positive.
+    """
+    build = BASELINES[_checks.choice("baseline", name, BASELINES)]
+    num_runs = _checks.positive_int("num_runs", num_runs)
+    num_steps = unrolling.check_run(build(1.0, 1), problem, key, num_steps)
+    rates = [float(_checks.positive_float("learning_rates", rate)) for rate in learning_rates]
+    problem = optimizee_base.as_partials(problem)
+    final = np.asarray(_grid(build, problem, key, jnp.asarray(rates), num_steps, num_runs), np.float64)
+    best = rates[_best(final)]
+    return Tuned(name, best, build(best, num_steps), final)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
+def _grid(build: Callable, problem, key, rates, num_steps, num_runs):
+    def final_losses(rate):
+        tx = optax.with_extra_args_support(build(rate, num_steps))
+        return evaluate.losses(tx, problem, key, num_steps, num_runs, copies=rates.shape[0])[:, -1]
+    return jax.vmap(final_losses)(rates)
+
+
+def _best(final):
+    mean = final.mean(axis=1)
+    if not np.isfinite(mean).any():
+        survivors = np.where(np.isfinite(final), final, 0).sum(1) / np.maximum(np.isfinite(final).sum(1), 1)
+        mean = np.where(np.isfinite(final).any(1), survivors, np.inf)
+    return int(np.argmin(mean))

@@ -1,0 +1,85 @@
+"""What an optimizer costs beside its quality: time a step and memory a parameter."""
+
+import time
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from learned_opt.optimizees import base as optimizee_base
+
+MIN_SECONDS = 0.02  # a timing shorter than this is noise
+
+
+class Cost(NamedTuple):
+    """Cost of a training step; times are medians in seconds."""
+
+    step: float  # gradient, update and applying it
+    update: float  # the optimizer alone
+    state_bytes_per_parameter: float
+
+
+def state_bytes_per_parameter(tx, theta):
+    """Bytes of optimizer state divided by the number of parameters in `theta` (arrays or shapes)."""
+    state = jax.eval_shape(tx.init, theta)
+    num_parameters = max(1, sum(x.size for x in jax.tree.leaves(theta)))
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) / num_parameters
+
+
+def measure(transformations, problem, key, num_rounds=7):
+    """Times several optimizers on one problem side by side, in interleaved rounds.
+
+    Args:
+      transformations: dict from name to optax transformation.
+      problem: an `Optimizee`.
+      key: draws the problem.
+      num_rounds: rounds of which the median is taken.
+
+    Returns:
+      Dict from name to `Cost`.
+    """
+    problem = optimizee_base.as_partials(problem)
+    instance, theta, minibatches = jax.jit(optimizee_base.begin)(problem, key)
+    programs = {}
+    for name, tx in transformations.items():
+        state = jax.jit(tx.init)(theta)
+        step, update = _programs(optax.with_extra_args_support(tx))
+        gradient = jax.tree.map(lambda x: 0.01 * x, theta)
+        programs[name, "step"] = _repeated(step, problem, instance, minibatches, theta, state)
+        programs[name, "update"] = _repeated(update, gradient, state, theta)
+    times = {place: [] for place in programs}
+    for _ in range(num_rounds):
+        for place, program in programs.items():
+            times[place].append(program())
+    median = {place: float(np.median(t)) for place, t in times.items()}
+    return {name: Cost(median[name, "step"], median[name, "update"], state_bytes_per_parameter(tx, theta))
+            for name, tx in transformations.items()}
+
+
+def _programs(tx):
+    @jax.jit
+    def step(problem, instance, key, theta, state):
+        loss, gradient = jax.value_and_grad(problem.loss)(theta, instance, key)
+        updates, state = tx.update(gradient, state, theta, value=loss)
+        return optax.apply_updates(theta, updates), state
+
+    @jax.jit
+    def update(gradient, state, theta):
+        return tx.update(gradient, state, theta)
+
+    return step, update
+
+
+def _repeated(program, *args):
+    """A function that runs the program often enough to be timed and returns the seconds of one run."""
+    def seconds(count):
+        start = time.perf_counter()
+        for _ in range(count):
+            out = program(*args)
+        jax.block_until_ready(out)
+        return (time.perf_counter() - start) / count
+
+    seconds(1)  # compiles
+    count = max(1, int(MIN_SECONDS / max(seconds(2), 1e-7)))
+    return lambda: seconds(count)

@@ -1,0 +1,59 @@
+"""Loss curves of an optimizer on fresh problems."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from learned_opt import _checks
+from learned_opt.meta import unrolling
+from learned_opt.optimizees import base as optimizee_base
+
+# Numbers of theta that live at once: more runs than this hold are run one batch after another.
+COORDINATES_AT_ONCE = {"cpu": 2**18}
+ACCELERATOR_COORDINATES_AT_ONCE = 2**24
+
+
+def evaluate(tx, problem, key, num_steps, num_runs):
+    """Runs an optimizer on `num_runs` fresh problems.
+
+    Run i is `unroll(tx, problem, jax.random.split(key, num_runs)[i], num_steps)`.
+
+    Args:
+      tx: an optax transformation.
+      problem: an `Optimizee`.
+      key: draws the problems.
+      num_steps: the horizon T.
+      num_runs: how many problems.
+
+    Returns:
+      Losses `[num_runs, num_steps + 1]`. A run that diverges is infinite from then on, and counts.
+
+    Raises:
+      ValueError: for sizes that are not positive, or arguments of another kind.
+    """
+    num_steps = unrolling.check_run(tx, problem, key, num_steps)
+    num_runs = _checks.positive_int("num_runs", num_runs)
+    problem = optimizee_base.as_partials(problem)
+    return _evaluate(optax.with_extra_args_support(tx), problem, key, num_steps, num_runs)
+
+
+def losses(tx, problem, key, num_steps, num_runs, copies=1):
+    """`evaluate` without checks or jit; `copies` says over how many values it is vmapped outside."""
+    keys = jax.random.split(key, num_runs)
+    _, theta, _ = jax.eval_shape(optimizee_base.begin, problem, key)
+    num_coordinates = max(1, copies * sum(x.size for x in jax.tree.leaves(theta)))
+    at_once = COORDINATES_AT_ONCE.get(jax.default_backend(), ACCELERATOR_COORDINATES_AT_ONCE)
+    batch_size = max(1, min(num_runs, at_once // num_coordinates))
+    curves = jax.lax.map(lambda k: unrolling.life(tx, problem, k, num_steps).losses, keys, batch_size=batch_size)
+    return infinite_once_diverged(curves)
+
+
+def infinite_once_diverged(curves):
+    """Losses `[..., T + 1]` with everything from the first value that is not finite replaced by infinity."""
+    diverged = jax.lax.cummax(~jnp.isfinite(curves) * 1, axis=curves.ndim - 1) > 0
+    return jnp.where(diverged, jnp.inf, curves)
+
+
+_evaluate = functools.partial(jax.jit, static_argnums=(0, 3, 4))(losses)

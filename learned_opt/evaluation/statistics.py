@@ -1,0 +1,37 @@
+"""Means with their intervals; divergence is infinite and counted."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+NUM_RESAMPLES = 2_000
+
+
+class Summary(NamedTuple):
+    """Statistics of one number over runs.
+
+    Attributes:
+      mean: the mean; infinite if any run diverged.
+      low, high: 95 % bootstrap interval of the mean.
+      interquartile_mean: the mean of the middle half of the runs, which outliers do not move.
+      diverged: the fraction of runs that are not finite.
+    """
+
+    mean: float
+    low: float
+    high: float
+    interquartile_mean: float
+    diverged: float
+
+
+def summarize(values, seed=0):
+    """Statistics of `values` `[runs]`; the bootstrap is seeded."""
+    values = np.asarray(values, np.float64)
+    finite = np.isfinite(values)
+    values = np.where(finite, values, np.inf)
+    n = len(values)
+    index = np.random.default_rng(seed).integers(0, n, (NUM_RESAMPLES, n))
+    means = np.sort(values[index].mean(axis=1))
+    low, high = means[int(0.025 * NUM_RESAMPLES)], means[int(0.975 * NUM_RESAMPLES)]
+    middle = np.sort(values)[n // 4:n - n // 4]
+    return Summary(float(values.mean()), float(low), float(high), float(middle.mean()), float(1 - finite.mean()))

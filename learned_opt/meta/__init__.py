@@ -1,0 +1,1 @@
+"""Everything about phi: the unroll, the meta-gradient, meta-training."""

@@ -1,0 +1,200 @@
+"""The meta-gradient as an adjoint: no derivative ever runs through the optimizee.
+
+With the gradients of the optimizee held constant (Andrychowicz et al. 2016, section 2, figure 2),
+theta_t = theta_0 + u_1 + .. + u_t, and the derivative of sum_t w_t f(theta_t) is
+
+    sum_s < lambda_s, d u_s / d phi >,    lambda_s = sum_{t = s..T} w_t grad f(theta_t).
+
+grad f(theta_t) is g_{t+1}, which the next step reads anyway. So a window is run forward without derivatives, its
+gradients g_1 .. g_{T+1} are kept, and one vector-Jacobian product of the optimizer network alone, over the recorded
+sequence, gives the meta-gradient: for a coordinatewise optimizer block by block.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from learned_opt.meta import groups as groups_lib
+from learned_opt.optimizees import base as optimizee_base
+
+
+class Lives(NamedTuple):
+    """Several optimizees between two windows. Leaves of `theta` and `gradient` are `[problems, *shape]`."""
+
+    problems: optimizee_base.Problem  # instances, theta_0 and keys, stacked
+    t: jax.Array
+    theta: Any
+    states: list  # one for each group
+    loss: jax.Array  # f(theta_t), [problems]
+    gradient: Any  # grad f(theta_t) = g_{t+1}
+
+
+def begin(opt, phi, problem, keys):
+    """Fresh problems, one for each of `keys`."""
+    problems = jax.vmap(optimizee_base.begin, in_axes=(None, 0))(problem, keys)
+    theta = problems.theta_0
+    leaves = jax.tree.leaves(theta)
+    states = [g.init(phi, g.pack(leaves)) for g in _groups(opt, theta)]
+    loss, gradient = _value_and_grad(problem, problems, theta, 0)
+    return Lives(problems, jnp.zeros((), jnp.int32), theta, states, loss, gradient)
+
+
+def window(opt, phi, problem, lives, weights, block_size):
+    """Runs a window and differentiates its meta-loss.
+
+    Args:
+      opt: `LearnedOptimizer`.
+      phi: its weights.
+      problem: `Optimizee` of `Partial`s.
+      lives: from `begin` or from the window before.
+      weights: `[T]`, the w_t of the window's steps.
+      block_size: coordinates of a block.
+
+    Returns:
+      `(losses [T, problems], meta-gradient of the mean over problems of sum_t w_t f(theta_t), lives)`.
+    """
+    groups = _groups(opt, lives.theta)
+    start = lives.states
+
+    def step(lives, _):
+        packed = [g.pack(jax.tree.leaves(lives.gradient)) for g in groups]
+        updates, states = _apply(groups, phi, packed, lives.states)
+        theta = optax.apply_updates(lives.theta, _unpack(groups, updates, lives.theta))
+        t = lives.t + 1
+        loss, gradient = _value_and_grad(problem, lives.problems, theta, t)
+        return Lives(lives.problems, t, theta, states, loss, gradient), (loss, packed)
+
+    lives, (losses, recorded) = jax.lax.scan(step, lives, length=weights.shape[0])
+    last = [g.pack(jax.tree.leaves(lives.gradient)) for g in groups]
+    meta_gradient = jax.tree.map(jnp.zeros_like, phi)
+    num_problems = losses.shape[1]
+    for group, g, g_last, state in zip(groups, recorded, last, start, strict=True):
+        gradient = _second_pass(group, group.phi(phi), state, g, g_last, weights / num_problems, block_size)
+        meta_gradient = _add_at(meta_gradient, group.labels, gradient)
+    return losses, meta_gradient, lives
+
+
+def _groups(opt, theta):
+    return groups_lib.groups_of(opt, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), theta))
+
+
+def _value_and_grad(problem, problems, theta, t):
+    def loss_fn(theta, instance, key):
+        return problem.loss(theta, instance, optimizee_base.minibatch_key(key, t))
+    return jax.vmap(jax.value_and_grad(loss_fn))(theta, problems.instance, problems.key)
+
+
+def _apply(groups, phi, packed, states):
+    stepped = [g.update(phi, x, state) for g, x, state in zip(groups, packed, states, strict=True)]
+    return [u for u, _ in stepped], [state for _, state in stepped]
+
+
+def _unpack(groups, updates, theta):
+    leaves, treedef = jax.tree.flatten(theta)
+    new = [jnp.zeros_like(x) for x in leaves]  # leaves without coordinates belong to no group
+    for group, packed in zip(groups, updates, strict=True):
+        for i, leaf in group.unpack(packed, leaves):
+            new[i] = leaf
+    return treedef.unflatten(new)
+
+
+def _add_at(tree, labels, value):
+    if not labels:
+        return jax.tree.map(jnp.add, tree, value)
+    return {**tree, labels[0]: _add_at(tree[labels[0]], labels[1:], value)}
+
+
+def _second_pass(group, phi, state, recorded, last, weights, block_size):
+    """< lambda_s, d u_s / d phi > summed over the steps of a window and the coordinates of a group.
+
+    Args:
+      group: the `Group`.
+      phi: its weights.
+      state: its state at the start of the window.
+      recorded: the gradients g_1 .. g_T that it has read, leaves `[T, ...]`.
+      last: g_{T+1}.
+      weights: `[T]`.
+      block_size: coordinates of a block.
+    """
+    if group.tree:
+        return _pull_back(jax.vmap, group.opt, phi, state, recorded, last, weights)
+    num_coordinates = last.shape[0]
+    block_size = min(block_size, num_coordinates)
+    axes = _coordinate_axes(group.opt.transform(phi), last)
+    cut = _Blocks(num_coordinates, block_size)
+    real = cut.split(jnp.ones(num_coordinates), 0, wrap=False)
+    blocks = (cut.split(recorded, 1), cut.split(last, 0), real,
+              [cut.split(x, a) if a is not None else None for x, a in zip(jax.tree.leaves(state), axes, strict=True)])
+
+    def add_block(total, block):
+        g, g_last, real, own = block
+        own = [x if mine is None else mine for mine, x in zip(own, jax.tree.leaves(state), strict=True)]
+        own = jax.tree.structure(state).unflatten(own)
+        gradient = _pull_back(lambda f: f, group.opt, phi, own, g, g_last, weights, real)
+        return jax.tree.map(jnp.add, total, gradient), None
+
+    return jax.lax.scan(add_block, jax.tree.map(jnp.zeros_like, phi), blocks)[0]
+
+
+def _pull_back(lift, opt, phi, state, recorded, last, weights, real=1):
+    """The vector-Jacobian product of the optimizer network over the recorded gradients of a window."""
+    lambdas = jax.tree.map(lambda g, g_last: _cotangents(g, g_last, weights) * real, recorded, last)
+
+    def updates_of(phi):
+        update = lift(opt.transform(phi).update)
+
+        # Recomputing a step costs less than the memory traffic of storing it, and its memory does not grow with T.
+        @jax.checkpoint
+        def step(state, g):
+            u, state = update(g, state)
+            return state, u
+
+        return jax.lax.scan(step, state, recorded)[1]
+
+    updates, vjp = jax.vjp(updates_of, phi)
+    return vjp(jax.tree.map(lambda c, u: c.astype(u.dtype), lambdas, updates))[0]
+
+
+def _cotangents(g, g_last, weights):
+    """lambda_1 .. lambda_T of one leaf: the sums from the end of w_t g_{t+1}, in float32 at least."""
+    dtype = jnp.result_type(jnp.float32, g, weights)
+    following = jnp.concatenate([g[1:], g_last[None]]).astype(dtype)
+    scaled = following * weights.astype(dtype).reshape((-1,) + (1,) * g_last.ndim)
+
+    def add(later, x):
+        return (later + x,) * 2
+
+    return jax.lax.scan(add, jnp.zeros_like(scaled[0]), scaled, reverse=True)[1]
+
+
+def _coordinate_axes(tx, vector):
+    """For each leaf of the state, the axis that follows the coordinates, or None where it is shared by all."""
+    def shapes(extra):
+        like = jax.ShapeDtypeStruct((vector.shape[0] + extra,), vector.dtype)
+        return [x.shape for x in jax.tree.leaves(jax.eval_shape(tx.init, like))]
+
+    return [next((a for a, (n, m) in enumerate(zip(one, other, strict=True)) if n != m), None)
+            for one, other in zip(shapes(0), shapes(1), strict=True)]
+
+
+class _Blocks(NamedTuple):
+    """Cuts an axis of coordinates into blocks, the last one filled up."""
+
+    num_coordinates: int
+    block_size: int
+
+    def split(self, x, axis, wrap=True):
+        """`[.., n, ..]` to `[blocks, .., block_size, ..]`.
+
+        The last block is filled up with other coordinates and not with zeros: they are certain to be values at which
+        the rule has a derivative if it has one at the real ones. Their cotangents are zero.
+        """
+        num_blocks = -(-self.num_coordinates // self.block_size)
+        missing = num_blocks * self.block_size - self.num_coordinates
+        if missing:
+            filling = jax.lax.slice_in_dim(x, 0, missing, axis=axis)
+            x = jnp.concatenate([x, filling if wrap else jnp.zeros_like(filling)], axis)
+        shape = (*x.shape[:axis], num_blocks, self.block_size, *x.shape[axis + 1:])
+        return jnp.moveaxis(x.reshape(shape), axis, 0)

@@ -1,0 +1,80 @@
+"""One optimizee's life under one optimizer."""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from learned_opt import _checks
+from learned_opt.optimizees import base as optimizee_base
+from learned_opt.optimizers import base as optimizer_base
+
+
+class Run(NamedTuple):
+    """What is left of an optimizee's life.
+
+    Attributes:
+      losses: `[num_steps + 1]`, f(theta_t) for t = 0 .. num_steps, each on the minibatch of its step.
+      theta: the parameters theta_T.
+    """
+
+    losses: jax.Array
+    theta: Any
+
+
+def unroll(tx, problem, key, num_steps):
+    """Runs `num_steps` steps of an optimizer on a fresh problem (Andrychowicz et al. 2016, equation 3).
+
+    The minibatch of step t depends on the key and on t alone: a longer run of the same key begins with the shorter
+    one. It can be jitted, vmapped over keys, and differentiated.
+
+    Args:
+      tx: an optax transformation; it is given the parameters, and the loss as the extra argument `value`.
+      problem: an `Optimizee`.
+      key: draws the problem, theta_0 and the minibatches.
+      num_steps: the horizon T.
+
+    Returns:
+      A `Run`.
+
+    Raises:
+      ValueError: for a horizon that is not positive, or arguments of another kind.
+    """
+    num_steps = check_run(tx, problem, key, num_steps)
+    return _jitted(optax.with_extra_args_support(tx), optimizee_base.as_partials(problem), key, num_steps)
+
+
+def check_run(tx, problem, key, num_steps):
+    """The checks that `unroll` and `evaluate` share; returns `num_steps`."""
+    optimizer_base.check_transformation("tx", tx)
+    optimizee_base.as_partials(problem)
+    check_key(key)
+    return _checks.positive_int("num_steps", num_steps)
+
+
+def check_key(key):
+    """Raises ValueError unless `key` is a random key."""
+    if not (isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32)):
+        raise ValueError(f"key must be a random key, got {key!r}: make one with jax.random.key(seed).")
+
+
+def life(tx, problem, key, num_steps):
+    """`unroll` without checks or jit, for use inside other programs."""
+    instance, theta_0, step_key = optimizee_base.begin(problem, key)
+
+    def loss_fn(theta, t):
+        return problem.loss(theta, instance, optimizee_base.minibatch_key(step_key, t))
+
+    def step(carry, t):
+        theta, state = carry
+        loss, gradient = jax.value_and_grad(loss_fn)(theta, t)
+        updates, state = tx.update(gradient, state, theta, value=loss)
+        return (optax.apply_updates(theta, updates), state), loss
+
+    (theta, _), losses = jax.lax.scan(step, (theta_0, tx.init(theta_0)), jnp.arange(num_steps))
+    return Run(jnp.append(losses, loss_fn(theta, num_steps)), theta)
+
+
+_jitted = functools.partial(jax.jit, static_argnums=(0, 3))(life)

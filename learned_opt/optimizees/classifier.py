@@ -1,0 +1,135 @@
+"""Networks that learn to classify: the optimizees of the papers' MNIST and CIFAR studies."""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from learned_opt import _checks, data
+from learned_opt.optimizees import base
+
+
+def classifier(network, dataset, batch_size=128, init_scale=None):
+    """The cross-entropy of a Flax network on random minibatches (Andrychowicz et al. 2016, section 3.2).
+
+    Two problems of the family differ in theta_0 and in their minibatches. The data are bound with
+    `jax.tree_util.Partial`: they lie on the device once, whatever the number of problems.
+
+    Args:
+      network: a `flax.linen.Module` from images `[batch, ...]` to logits `[batch, num_classes]`.
+      dataset: `data.Dataset`, or a pair `(images [n, ...], labels [n])` of arrays; images of dtype uint8 are scaled
+        to [0, 1] as they are drawn, others are used as they are.
+      batch_size: examples of a minibatch, drawn with replacement inside the step.
+      init_scale: standard deviation of the Gaussian from which every parameter of theta_0 is drawn, or None for the
+        network's own initializers.
+
+    Returns:
+      An `Optimizee`; theta is the network's "params" collection.
+
+    Raises:
+      ValueError: for sizes that are not positive, or data that are no classification data.
+    """
+    dataset = data.as_dataset(dataset)
+    batch_size = _checks.positive_int("batch_size", batch_size)
+    if init_scale is not None:
+        init_scale = float(_checks.positive_float("init_scale", init_scale))
+    images, labels = jnp.asarray(dataset.images), jnp.asarray(dataset.labels)
+    _check_logits(network, images, dataset.num_classes)
+    return base.Optimizee(jax.tree_util.Partial(_no_instance),
+                          jax.tree_util.Partial(_Init(network, images.shape[1:], init_scale)),
+                          jax.tree_util.Partial(_Loss(network, batch_size), images, labels))
+
+
+def mlp(dataset="digits", *, width=20, depth=1, activation="sigmoid", batch_size=128, init_scale=0.1):
+    """The papers' small network: a perceptron with one hidden layer of 20 sigmoid units.
+
+    Andrychowicz et al. 2016, section 3.2; theta_0 ~ N(0, 0.1) as in Lv, Jiang, Li 2017, section 5, the 0.1 read as
+    the standard deviation.
+
+    Args:
+      dataset: "digits" (embedded), any other data set as in `classifier`.
+      width: units of each hidden layer.
+      depth: number of hidden layers.
+      activation: "sigmoid", "relu", "elu" or "tanh".
+      batch_size: examples of a minibatch.
+      init_scale: standard deviation of theta_0.
+
+    Returns:
+      An `Optimizee`.
+
+    Raises:
+      ValueError: for an unknown name or sizes that are not positive.
+    """
+    if isinstance(dataset, str):
+        dataset = data.load(dataset).train
+    dataset = data.as_dataset(dataset)
+    network = mlp_network(dataset.num_classes, width=width, depth=depth, activation=activation)
+    return classifier(network, dataset, batch_size, init_scale)
+
+
+def mlp_network(num_classes, *, width=20, depth=1, activation="sigmoid"):
+    """The Flax module behind `mlp`, for use with `accuracy`."""
+    from learned_opt.optimizees import networks  # imports Flax, which the optimizers do without
+    return networks.MLP(hidden_sizes=(_checks.positive_int("width", width),) * _checks.positive_int("depth", depth),
+                        activation=_checks.choice("activation", activation, networks.ACTIVATIONS),
+                        num_classes=_checks.positive_int("num_classes", num_classes))
+
+
+def accuracy(network, theta, dataset):
+    """The fraction of a whole data set that the network with parameters theta classifies correctly."""
+    return _accuracy(network, theta, jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+
+
+@jax.tree_util.Partial(jax.jit, static_argnums=0)
+def _accuracy(network, theta, images, labels):
+    logits = network.apply({"params": theta}, as_float(images))
+    return jnp.mean(jnp.argmax(logits, -1) == labels)
+
+
+def as_float(images):
+    """Images as a network reads them: bytes become [0, 1]."""
+    return images.astype(jnp.float32) / 255 if images.dtype == jnp.uint8 else images
+
+
+def _no_instance(key):
+    del key
+    return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Init:
+    network: Any
+    image_shape: tuple
+    scale: float | None
+
+    def __call__(self, key, instance):
+        del instance
+        theta = self.network.init(key, jnp.zeros((1, *self.image_shape)))["params"]
+        if self.scale is None:
+            return theta
+        leaves, treedef = jax.tree.flatten(theta)
+        keys = jax.random.split(key, len(leaves))
+        return treedef.unflatten([self.scale * jax.random.normal(k, x.shape)
+                                  for k, x in zip(keys, leaves, strict=True)])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Loss:
+    network: Any
+    batch_size: int
+
+    def __call__(self, images, labels, theta, instance, key):
+        del instance
+        index = jax.random.randint(key, (self.batch_size,), 0, labels.shape[0])
+        logits = self.network.apply({"params": theta}, as_float(images[index]))
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, labels[index]))
+
+
+def _check_logits(network, images, num_classes):
+    shapes = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), jnp.zeros((1, *images.shape[1:])))[0])
+    if shapes.shape != (1, num_classes):
+        raise ValueError(f"network must give logits of shape (batch, {num_classes}) for these data, "
+                         f"got {('batch', *np.shape(shapes)[1:])}.")

@@ -1,0 +1,59 @@
+"""What a learned optimizer is: an architecture as two pure functions, without weights."""
+
+from typing import Any, Callable, NamedTuple
+
+import jax
+import optax
+
+from learned_opt import _checks
+
+Phi = Any  # the optimizer's weights: a pytree of arrays
+
+
+class Parts(NamedTuple):
+    """How a partitioned optimizer is put together: one optimizer a label, and who gets which label."""
+
+    optimizers: dict  # label -> LearnedOptimizer
+    label_fn: Callable[[Any], Any]  # params -> tree of labels, a prefix of params
+
+
+class LearnedOptimizer(NamedTuple):
+    """An update rule with weights to be learned; `transform(phi)` is an ordinary optax transformation.
+
+    Attributes:
+      init: `init(key) -> phi`, the weights' initial values, a plain pytree of arrays.
+      transform: `transform(phi) -> optax.GradientTransformationExtraArgs`.
+      coordinatewise: whether each coordinate's update depends on that coordinate's gradients alone, by the same
+        rule for all: then the meta-gradient is computed in blocks of coordinates.
+      spec: plain data `{"name": str, "args": dict}` from which `optimizers.from_spec` rebuilds the optimizer.
+      parts: for a partitioned optimizer, its `Parts`; the meta-gradient then treats each label by itself.
+    """
+
+    init: Callable[[jax.Array], Phi]
+    transform: Callable[[Phi], optax.GradientTransformationExtraArgs]
+    coordinatewise: bool
+    spec: dict
+    parts: Parts | None = None
+
+    # A spec is a dict, which has no hash; the functions tell two optimizers apart (they are static under jit).
+    def __hash__(self):
+        return hash((self.init, self.transform))
+
+    def __eq__(self, other):
+        return isinstance(other, LearnedOptimizer) and self[:2] == other[:2]
+
+    def __ne__(self, other):
+        return not self == other
+
+
+def check_optimizer(name, value):
+    """Raises ValueError unless `value` is a LearnedOptimizer."""
+    _checks.instance_of(name, value, LearnedOptimizer,
+                        "build one with learned_opt.lstm(), or wrap an optax optimizer with learned_opt.from_optax.")
+
+
+def check_transformation(name, value):
+    """Raises ValueError unless `value` is an optax transformation."""
+    if isinstance(value, LearnedOptimizer) or not (hasattr(value, "init") and hasattr(value, "update")):
+        raise ValueError(f"{name} must be an optax transformation, got {type(value).__name__}: "
+                         "of a LearnedOptimizer take opt.transform(phi).")

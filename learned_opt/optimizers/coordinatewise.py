@@ -1,0 +1,110 @@
+"""From the update rule of one coordinate to an optax transformation of whole trees."""
+
+import functools
+from typing import Any, Callable, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from learned_opt import _checks
+from learned_opt.optimizers import base
+
+
+class CoordinateRule(NamedTuple):
+    """An update rule as the papers write it: for a single coordinate (Andrychowicz et al. 2016, section 2.1).
+
+    Attributes:
+      init: `init(dtype) -> h_0`, a pytree of vectors `[features]`: the constant state in which each coordinate begins.
+      update: `update(phi, g_t, h_tm1) -> (u_t, h_t)`: a scalar gradient in, a scalar update out, states as in `init`.
+    """
+
+    init: Callable[[Any], Any]
+    update: Callable[[base.Phi, jax.Array, Any], tuple[jax.Array, Any]]
+
+
+def from_rule(rule, init, spec, state_dtype=None):
+    """Lifts the rule of one coordinate to a `LearnedOptimizer`.
+
+    The optax state has the structure of the rule's state, and where the rule has a vector `[features]` it has a tree
+    like the parameters with leaves `[features, *parameter.shape]`, sharded like the parameters. Features come first:
+    a parameter's layout is never reshaped, and a TPU pads no feature axis.
+
+    Args:
+      rule: the `CoordinateRule`.
+      init: `init(key) -> phi`.
+      spec: see `LearnedOptimizer`.
+      state_dtype: dtype in which the state is kept between steps; None for float32, or for float64 where parameters
+        or weights are float64. The arithmetic is in float32 at least.
+
+    Returns:
+      A `LearnedOptimizer`.
+    """
+    expected = functools.cache(lambda: jax.eval_shape(init, jax.random.key(0)))
+
+    def transform(phi):
+        _checks.same_tree("phi", phi, f"the weights of {spec['name']}({_arguments(spec)})", expected())
+        phi = jax.tree.map(jnp.asarray, phi)
+        phi_dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(phi))
+
+        def init_fn(params):
+            _checks.real_floating_tree("params", params)
+            return _broadcast(rule, params, state_dtype, phi_dtype)
+
+        def update_fn(updates, state, params=None, **extra_args):
+            del extra_args
+            _checks.real_floating_tree("gradients", updates)
+            trees, structure = _per_feature_trees(rule, state)
+            _checks.same_tree("gradients", updates, "the parameters of this state",
+                              jax.tree.map(lambda h: jax.ShapeDtypeStruct(h.shape[1:], h.dtype), trees[0]))
+            step = functools.partial(_update_leaf, rule, phi, phi_dtype, structure)
+            leaves, treedef = jax.tree.flatten(updates)
+            states = zip(*map(jax.tree.leaves, trees), strict=True)
+            dtypes = [p.dtype for p in jax.tree.leaves(updates if params is None else params)]
+            stepped = [step(*leaf) for leaf in zip(leaves, states, dtypes, strict=True)]
+            new_updates = treedef.unflatten([u for u, _ in stepped])
+            new_trees = [treedef.unflatten(list(hs)) for hs in zip(*(h for _, h in stepped), strict=True)]
+            return new_updates, structure.unflatten(new_trees) if stepped else state
+
+        return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+    return base.LearnedOptimizer(init, transform, True, spec)
+
+
+def _broadcast(rule, params, state_dtype, phi_dtype):
+    """The state in which every coordinate of `params` begins."""
+    def of_parameter(h_0, p):
+        dtype = state_dtype or jnp.promote_types(phi_dtype, p.dtype)
+        zeros = jnp.zeros_like(p, dtype=dtype)  # carries the parameter's sharding, which jnp.zeros would not
+        start = jnp.expand_dims(h_0.astype(dtype), range(1, 1 + p.ndim))
+        return jnp.broadcast_to(zeros, h_0.shape + p.shape) + start
+
+    params = jax.tree.map(jnp.asarray, params)
+    return jax.tree.map(lambda h_0: jax.tree.map(functools.partial(of_parameter, h_0), params), rule.init(jnp.float32))
+
+
+def _per_feature_trees(rule, state):
+    """The trees, each like the parameters, that stand where the rule's state has a vector."""
+    structure = jax.tree.structure(jax.eval_shape(lambda: rule.init(jnp.float32)))
+    return structure.flatten_up_to(state), structure
+
+
+def _update_leaf(rule, phi, phi_dtype, structure, gradient, states, update_dtype):
+    """Runs the rule on every coordinate of one parameter: one vmap an axis, states with their features first."""
+    gradient = jnp.asarray(gradient)
+    dtype = jnp.promote_types(phi_dtype, gradient.dtype)
+    wide = functools.partial(jax.tree.map, lambda x: x.astype(dtype))
+    phi = wide(phi)
+
+    def rule_fn(g, h):
+        return rule.update(phi, g, h)
+
+    for _ in range(gradient.ndim):
+        rule_fn = jax.vmap(rule_fn, in_axes=(0, 1), out_axes=(0, 1))
+    u, new = rule_fn(gradient.astype(dtype), wide(structure.unflatten(states)))
+    new = tuple(h.astype(old.dtype) for h, old in zip(structure.flatten_up_to(new), states, strict=True))
+    return u.astype(update_dtype), new
+
+
+def _arguments(spec):
+    return ", ".join(f"{k}={v!r}" for k, v in spec["args"].items())
