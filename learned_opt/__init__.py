@@ -1,6 +1,16 @@
 """Learned optimizers for JAX, used like any other optax transformation."""
 
 from learned_opt import data, optimizees
+from learned_opt.evaluation.evaluate import evaluate
 from learned_opt.meta.gradient import meta_gradient
+from learned_opt.meta.signals import Interrupted
+from learned_opt.meta.training import MetaTrainingError, RandomSearch, meta_train
 from learned_opt.meta.unrolling import unroll
+from learned_opt.optimizees import Optimizee
 from learned_opt.optimizers import LearnedOptimizer, from_optax, lstm, partition
+from learned_opt.saving import load, save
+
+__version__ = "0.1.0"
+
+__all__ = ["Interrupted", "LearnedOptimizer", "MetaTrainingError", "Optimizee", "RandomSearch", "data", "evaluate",
+           "from_optax", "load", "lstm", "meta_gradient", "meta_train", "optimizees", "partition", "save", "unroll"]

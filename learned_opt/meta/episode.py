@@ -64,11 +64,12 @@ class Plan(NamedTuple):
 
 def init(plan, key, learning_rate):
     """The state in which meta-training begins."""
-    phi = jax.tree.map(lambda x: jnp.array(x), plan.opt.init(key))
-    loss_dtype = jnp.result_type(float)
-    zero, count = jnp.zeros((), loss_dtype), jnp.zeros((), jnp.int32)
-    return MetaState(phi, optax.scale_by_adam().init(phi), jnp.asarray(learning_rate, loss_dtype), count, zero, count,
-                     count, count, jax.tree.map(jnp.copy, phi), jnp.asarray(jnp.inf, loss_dtype))
+    phi = plan.opt.init(key)
+    dtype = jnp.result_type(float)
+    zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
+    state = MetaState(phi, optax.scale_by_adam().init(phi), jnp.asarray(learning_rate, dtype), count, zero, count,
+                      count, count, phi, jnp.asarray(jnp.inf, dtype))
+    return jax.tree.map(jnp.copy, state)  # the state is donated: no two leaves may share a buffer
 
 
 def run(plan, problem, key, weights, state):

@@ -1,0 +1,285 @@
+"""Meta-training: truncated backpropagation through time, validation, early stopping, checkpoints."""
+
+import dataclasses
+import functools
+import os
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from learned_opt import _checks
+from learned_opt.meta import checkpoints, episode, fingerprint, progress, signals, unrolling
+from learned_opt.meta import gradient as gradient_lib
+from learned_opt.optimizees import base as optimizee_base
+from learned_opt.optimizers import base as optimizer_base
+
+SCHEDULES = ("cosine", "constant")
+
+
+class RandomSearch(NamedTuple):
+    """Random search of the meta-learning rate: all trials run as one program, from the same initial weights.
+
+    Attributes:
+      low: smallest rate; rates are drawn uniformly in their logarithm.
+      high: largest rate.
+      num_trials: how many rates are tried.
+      num_epochs: how long each is tried; the best by validation loss is then used from the start.
+    """
+
+    low: float = 1e-4
+    high: float = 3e-2
+    num_trials: int = 8
+    num_epochs: int = 2
+
+
+class MetaTrainResult(NamedTuple):
+    """What meta-training gives.
+
+    Attributes:
+      phi: the weights with the best validation loss.
+      validation_loss: that loss, the mean final loss over the validation problems.
+      learning_rate: the meta-learning rate, given or found.
+      history: one dict an epoch: `epoch`, `meta_loss` (mean loss of a step, over the epoch's finite windows),
+        `validation_loss`, `skipped` (meta-gradients that were not finite, so far).
+      skipped: how many meta-gradients were not finite and not applied.
+    """
+
+    phi: Any
+    validation_loss: float
+    learning_rate: float
+    history: list
+    skipped: int
+
+
+class MetaTrainingError(RuntimeError):
+    """Meta-gradients stayed non-finite. `best_phi` holds the best validated weights so far."""
+
+    def __init__(self, message, best_phi):
+        super().__init__(message)
+        self.best_phi = best_phi
+
+
+def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, num_epochs=40, episodes_per_epoch=25,
+               learning_rate=3e-3, schedule="cosine", clip_norm=1.0, weights=None, num_validation=64, patience=None,
+               max_skipped=100, method=None, block_size=None, workdir=None, progress_bar=True, reference=None):
+    """Learns an optimizer for a family of problems.
+
+    Each episode draws fresh problems and lets them live for `num_steps` steps; after every window of `window` steps
+    phi takes one step of Adam along the meta-gradient of that window, and the optimizer's state is carried on
+    (Andrychowicz et al. 2016, section 3). After every epoch phi is frozen and validated on problems of its own; the
+    best phi is kept. A meta-gradient that is not finite is not applied, but counted and shown.
+
+    Args:
+      opt: the `LearnedOptimizer`.
+      problem: an `Optimizee`.
+      key: draws the initial weights, all problems, and the rates of a search.
+      num_steps: the horizon, in steps.
+      window: steps of one meta-gradient; divides `num_steps`.
+      num_problems: problems at once; the meta-gradient is their mean.
+      num_epochs: at most so many epochs.
+      episodes_per_epoch: horizons between two validations.
+      learning_rate: of Adam on phi, or a `RandomSearch`, or "search" for one with its defaults.
+      schedule: "cosine" lets the rate decay to zero over all epochs, "constant" keeps it.
+      clip_norm: meta-gradients are clipped to this global norm.
+      weights: w_1 .. w_T of the meta-loss for the horizon, or for one window and repeated; None for ones.
+      num_validation: validation problems.
+      patience: stop after so many epochs without a better validation loss; None for never.
+      max_skipped: stop with an error after so many non-finite meta-gradients in a row.
+      method: see `meta_gradient`.
+      block_size: see `meta_gradient`.
+      workdir: where the whole state is saved after every epoch and on SIGTERM or SIGINT; a call with the same
+        directory and settings goes on where the last one was stopped, to the same weights, bit for bit.
+      progress_bar: whether to show one, on stderr.
+      reference: `(name, loss)` to show beside the validation loss, such as the best tuned baseline's.
+
+    Returns:
+      A `MetaTrainResult`.
+
+    Raises:
+      ValueError: for settings that are not possible, or a workdir of another configuration.
+      MetaTrainingError: if `max_skipped` meta-gradients in a row are not finite.
+      Interrupted: (a SystemExit) after SIGTERM with a workdir, once the state is saved; KeyboardInterrupt for SIGINT.
+    """
+    settings = _check(opt, problem, key, num_steps, window, num_problems, num_epochs, episodes_per_epoch, learning_rate,
+                      schedule, clip_norm, weights, num_validation, patience, max_skipped)
+    problem = optimizee_base.as_partials(problem)
+    # Blocks change the order of a sum: they are settings of the run, or a resumed one would not be bit-identical.
+    windows = gradient_lib.windows_of(method, block_size)
+    plan = episode.Plan(opt, windows, settings.num_windows, window, settings.num_problems, settings.clip_norm, 0)
+    if workdir is not None:
+        workdir = os.path.expanduser(os.fspath(workdir))
+        os.makedirs(workdir, exist_ok=True)
+        checkpoints.claim(workdir, {**settings.plain(), "method": method, "block_size": block_size,
+                                    **fingerprint.of(opt, problem, key)})
+    bar = progress.Bar(settings.total_episodes, progress_bar, reference)
+    with signals.Watch(active=workdir is not None) as watch, bar:
+        session = _Session(plan, settings, problem, key, workdir, watch, bar)
+        rate = session.search() if isinstance(settings.learning_rate, RandomSearch) else settings.learning_rate
+        state, log = session.train(rate)
+    return MetaTrainResult(state.best_phi, float(state.best_loss), float(rate), log["history"], int(state.skipped))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """The checked arguments of `meta_train`."""
+
+    num_windows: int
+    window: int
+    num_problems: int
+    num_epochs: int
+    episodes_per_epoch: int
+    learning_rate: Any
+    schedule: str
+    clip_norm: float
+    weights: Any  # [num_windows, window]
+    num_validation: int
+    patience: int | None
+    max_skipped: int
+
+    @property
+    def total_episodes(self):
+        search = self.learning_rate.num_epochs if isinstance(self.learning_rate, RandomSearch) else 0
+        return (search + self.num_epochs) * self.episodes_per_epoch
+
+    def plain(self):
+        """As JSON can hold it."""
+        rate = self.learning_rate
+        rate = list(rate) if isinstance(rate, RandomSearch) else rate
+        weights = np.asarray(self.weights).tolist()
+        return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
+                "learning_rate": rate, "weights": weights}
+
+
+def _check(opt, problem, key, num_steps, window, num_problems, num_epochs, episodes_per_epoch, learning_rate, schedule,
+           clip_norm, weights, num_validation, patience, max_skipped):
+    optimizer_base.check_optimizer("opt", opt)
+    optimizee_base.as_partials(problem)
+    unrolling.check_key(key)
+    if not jax.tree.leaves(jax.eval_shape(opt.init, key)):
+        raise ValueError(f"opt has no weights to learn: {opt.spec['name']}.")
+    num_steps = _checks.positive_int("num_steps", num_steps)
+    window = _checks.positive_int("window", window)
+    _checks.divides("window", window, "num_steps", num_steps)
+    weights = jnp.ones(num_steps) if weights is None else gradient_lib.check_weights(weights, (num_steps, window))
+    return _Settings(
+        num_windows=num_steps // window, window=window,
+        num_problems=_checks.positive_int("num_problems", num_problems),
+        num_epochs=_checks.positive_int("num_epochs", num_epochs),
+        episodes_per_epoch=_checks.positive_int("episodes_per_epoch", episodes_per_epoch),
+        learning_rate=_check_learning_rate(learning_rate),
+        schedule=_checks.choice("schedule", schedule, SCHEDULES),
+        clip_norm=float(_checks.positive_float("clip_norm", clip_norm)),
+        weights=jnp.broadcast_to(weights.reshape(-1, window), (num_steps // window, window)),
+        num_validation=_checks.positive_int("num_validation", num_validation),
+        patience=None if patience is None else _checks.positive_int("patience", patience),
+        max_skipped=_checks.positive_int("max_skipped", max_skipped))
+
+
+def _check_learning_rate(value):
+    if isinstance(value, str):
+        _checks.choice("learning_rate", value, ["search"])
+        return RandomSearch()
+    if not isinstance(value, RandomSearch):
+        return float(_checks.positive_float("learning_rate", value))
+    if _checks.positive_float("low", value.low) > _checks.positive_float("high", value.high):
+        raise ValueError(f"low must not be above high={value.high}, got {value.low}.")
+    for name in ("num_trials", "num_epochs"):
+        _checks.positive_int(name, getattr(value, name))
+    return value
+
+
+class _Session:
+    """One call of `meta_train`: what its two stages, search and training, share."""
+
+    def __init__(self, plan, settings, problem, key, workdir, watch, bar):
+        self._plan, self._settings, self._problem, self._workdir = plan, settings, problem, workdir
+        self._watch, self._bar = watch, bar
+        self._init_key, self._train_key, self._validation_key, self._search_key = jax.random.split(key, 4)
+
+    def search(self):
+        """The best of some random learning rates."""
+        search = self._settings.learning_rate
+        logs = jax.random.uniform(self._search_key, (search.num_trials,), minval=np.log(search.low),
+                                  maxval=np.log(search.high))
+        plan = self._plan_for(search.num_epochs)
+        state = jax.vmap(functools.partial(episode.init, plan, self._init_key))(jnp.exp(logs))
+        state, _ = self._stage("search", plan, state, search.num_epochs, None, jax.vmap)
+        return float(state.learning_rate[jnp.argmin(state.best_loss)])
+
+    def train(self, learning_rate):
+        """The training itself; returns the last state and the log."""
+        plan = self._plan_for(self._settings.num_epochs)
+        state = episode.init(plan, self._init_key, learning_rate)
+        return self._stage("train", plan, state, self._settings.num_epochs, self._settings.patience, lambda f, **_: f)
+
+    def _plan_for(self, num_epochs):
+        cosine = self._settings.schedule == "cosine"
+        return self._plan._replace(cosine_episodes=num_epochs * self._settings.episodes_per_epoch if cosine else 0)
+
+    def _stage(self, name, plan, state, num_epochs, patience, lift):
+        """Runs epochs from wherever the last checkpoint of this stage stands; `lift` vmaps over trials, or does not."""
+        run, validate = _programs(plan, self._settings.num_validation, lift)
+        store = checkpoints.Checkpoints(self._workdir and os.path.join(self._workdir, "checkpoints", name))
+        try:
+            state, log = store.restore(state)
+            log = log or {"history": []}
+            self._bar.start_stage(name, int(np.max(state.episode)), log["history"])
+            while not _finished(log["history"], num_epochs, patience):
+                self._leave_if_asked(store, state, log)
+                state = run(self._problem, self._train_key, self._settings.weights, state)
+                self._check_finite(state)
+                self._bar.advance(state)
+                if int(np.max(state.episode)) % self._settings.episodes_per_epoch == 0:
+                    state, log = self._end_epoch(validate, state, log)
+                    store.save(state, log)
+        finally:
+            store.close()
+        self._bar.end_stage(num_epochs * self._settings.episodes_per_epoch - int(np.max(state.episode)))
+        return state, log
+
+    def _end_epoch(self, validate, state, log):
+        mean_loss = np.asarray(state.loss_sum) / np.maximum(np.asarray(state.loss_count), 1)
+        loss, state = validate(self._problem, self._validation_key, state)
+        entry = {"epoch": len(log["history"]) + 1, "meta_loss": np.asarray(mean_loss).tolist(),
+                 "validation_loss": np.asarray(loss).tolist(), "skipped": np.asarray(state.skipped).tolist()}
+        self._bar.show_epoch(entry)
+        return state, {"history": [*log["history"], entry]}
+
+    def _check_finite(self, state):
+        if np.min(state.skipped_in_a_row) < self._settings.max_skipped:
+            return
+        kept = f" The last finished epoch is in {self._workdir}." if self._workdir else ""
+        raise MetaTrainingError(
+            f"{np.min(state.skipped_in_a_row)} meta-gradients in a row were not finite, up to episode "
+            f"{np.max(state.episode)}, at learning_rate={np.asarray(state.learning_rate)}: the loss diverges under this "
+            f"optimizer. Lower learning_rate or the optimizer's output_scale, or check the loss.{kept}", state.best_phi)
+
+    def _leave_if_asked(self, store, state, log):
+        if self._watch.received is None:
+            return
+        store.save(state, log)
+        message = (f"meta-training stopped on signal {self._watch.received} after {np.max(state.episode)} episodes; its "
+                   f"state is saved in {self._workdir}: run the same command again to go on.")
+        print(f"\n{message}", file=sys.stderr, flush=True)
+        if self._watch.received == signals.signal.SIGINT:
+            raise KeyboardInterrupt(message)
+        raise signals.Interrupted(self._watch.received, message)
+
+
+def _programs(plan, num_validation, lift):
+    run = lift(functools.partial(episode.run, plan), in_axes=(None, None, None, 0))
+    validate = lift(lambda problem, key, state: episode.validate(plan, problem, key, num_validation, state),
+                    in_axes=(None, None, 0))
+    return jax.jit(run, donate_argnums=3), jax.jit(validate)
+
+
+def _finished(history, num_epochs, patience):
+    if len(history) >= num_epochs:
+        return True
+    losses = [entry["validation_loss"] for entry in history]
+    if patience is None or len(losses) <= patience:
+        return False
+    return min(losses[-patience:]) >= min(losses[:-patience])
