@@ -1,7 +1,8 @@
 """Hand-designed optimizers, each with its learning rate tuned on the papers' grid."""
 
 import functools
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -42,14 +43,16 @@ class Tuned(NamedTuple):
     Attributes:
       name: which baseline.
       learning_rate: the best rate.
+      final_loss: its mean loss at the horizon.
       tx: the optax transformation with that rate.
-      final_losses: `[len(LEARNING_RATES), num_runs]`, the loss at the horizon for every rate.
+      grid: `[len(learning_rates)]`, the mean loss at the horizon for every rate; infinite where a run diverged.
     """
 
     name: str
     learning_rate: float
+    final_loss: float
     tx: optax.GradientTransformation
-    final_losses: np.ndarray
+    grid: np.ndarray
 
 
 def baseline(name, learning_rate, num_steps):
@@ -84,8 +87,8 @@ def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES)
     rates = [float(_checks.positive_float("learning_rates", rate)) for rate in learning_rates]
     problem = optimizee_base.as_partials(problem)
     final = np.asarray(_grid(build, problem, key, jnp.asarray(rates), num_steps, num_runs), np.float64)
-    best = rates[_best(final)]
-    return Tuned(name, best, build(best, num_steps), final)
+    best, loss = _best(final)
+    return Tuned(name, rates[best], loss, build(rates[best], num_steps), final.mean(axis=1))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4, 5))
@@ -97,8 +100,11 @@ def _grid(build: Callable, problem, key, rates, num_steps, num_runs):
 
 
 def _best(final):
+    """The position of the best rate in `[rates, runs]`, and its mean loss."""
     mean = final.mean(axis=1)
     if not np.isfinite(mean).any():
         survivors = np.where(np.isfinite(final), final, 0).sum(1) / np.maximum(np.isfinite(final).sum(1), 1)
-        mean = np.where(np.isfinite(final).any(1), survivors, np.inf)
-    return int(np.argmin(mean))
+        best = int(np.argmin(np.where(np.isfinite(final).any(1), survivors, np.inf)))
+    else:
+        best = int(np.argmin(mean))
+    return best, float(mean[best])

@@ -18,7 +18,7 @@ ACCELERATOR_COORDINATES_AT_ONCE = 2**24
 def evaluate(tx, problem, key, num_steps, num_runs):
     """Runs an optimizer on `num_runs` fresh problems.
 
-    Run i is `unroll(tx, problem, jax.random.split(key, num_runs)[i], num_steps)`.
+    Run i is `unroll` with `jax.random.split(key, num_runs)[i]`, a single run is `unroll` with the key itself.
 
     Args:
       tx: an optax transformation.
@@ -33,21 +33,45 @@ def evaluate(tx, problem, key, num_steps, num_runs):
     Raises:
       ValueError: for sizes that are not positive, or arguments of another kind.
     """
+    return evaluate_with(None, tx, problem, key, num_steps, num_runs)[0]
+
+
+def evaluate_with(measure, tx, problem, key, num_steps, num_runs):
+    """`evaluate`, with something else measured at the end of every run.
+
+    Args:
+      measure: `measure(theta_T) -> scalar`, such as the accuracy on test data, or None.
+      tx, problem, key, num_steps, num_runs: see `evaluate`.
+
+    Returns:
+      `(losses [num_runs, num_steps + 1], measures [num_runs])`, the measures None if `measure` is None.
+    """
     num_steps = unrolling.check_run(tx, problem, key, num_steps)
     num_runs = _checks.positive_int("num_runs", num_runs)
+    if measure is not None and not isinstance(measure, jax.tree_util.Partial):
+        measure = jax.tree_util.Partial(measure)
     problem = optimizee_base.as_partials(problem)
-    return _evaluate(optax.with_extra_args_support(tx), problem, key, num_steps, num_runs)
+    return _evaluate(optax.with_extra_args_support(tx), measure, problem, key, num_steps, num_runs)
 
 
 def losses(tx, problem, key, num_steps, num_runs, copies=1):
     """`evaluate` without checks or jit; `copies` says over how many values it is vmapped outside."""
-    keys = jax.random.split(key, num_runs)
+    return _runs(tx, None, problem, key, num_steps, num_runs, copies)[0]
+
+
+def _runs(tx, measure, problem, key, num_steps, num_runs, copies=1):
+    keys = optimizee_base.problem_keys(key, num_runs)
     _, theta, _ = jax.eval_shape(optimizee_base.begin, problem, key)
     num_coordinates = max(1, copies * sum(x.size for x in jax.tree.leaves(theta)))
     at_once = COORDINATES_AT_ONCE.get(jax.default_backend(), ACCELERATOR_COORDINATES_AT_ONCE)
     batch_size = max(1, min(num_runs, at_once // num_coordinates))
-    curves = jax.lax.map(lambda k: unrolling.life(tx, problem, k, num_steps).losses, keys, batch_size=batch_size)
-    return infinite_once_diverged(curves)
+
+    def one(key):
+        run = unrolling.life(tx, problem, key, num_steps)
+        return run.losses, None if measure is None else measure(run.theta)
+
+    curves, measures = jax.lax.map(one, keys, batch_size=batch_size)
+    return infinite_once_diverged(curves), measures
 
 
 def infinite_once_diverged(curves):
@@ -56,4 +80,4 @@ def infinite_once_diverged(curves):
     return jnp.where(diverged, jnp.inf, curves)
 
 
-_evaluate = functools.partial(jax.jit, static_argnums=(0, 3, 4))(losses)
+_evaluate = functools.partial(jax.jit, static_argnums=(0, 4, 5))(_runs)

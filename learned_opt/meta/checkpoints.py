@@ -74,5 +74,5 @@ def check_same(there, here, workdir):
     """Raises ValueError naming the first setting in which two configurations differ."""
     for name in sorted({*there, *here}):
         if there.get(name) != here.get(name):
-            raise ValueError(f"workdir {workdir} belongs to a run with {name}={there.get(name)!r}, not {here.get(name)!r}:"
-                             " choose another workdir, or repeat that run's settings to resume it.")
+            raise ValueError(f"workdir {workdir} belongs to a run with {name}={there.get(name)!r}, not "
+                             f"{here.get(name)!r}: choose another workdir, or repeat that run's settings to resume it.")

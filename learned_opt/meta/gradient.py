@@ -1,7 +1,8 @@
 """The meta-gradient."""
 
 import functools
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,8 @@ def meta_gradient(opt, phi, problem, key, num_steps, num_problems=1, weights=Non
       opt: a `LearnedOptimizer`.
       phi: its weights.
       problem: an `Optimizee`.
-      key: draws the problems; problem i lives as `unroll(tx, problem, jax.random.split(key, num_problems)[i], ...)`.
+      key: draws the problems: a single one is that of `unroll` with this key, several are those of
+        `jax.random.split(key, num_problems)`.
       num_steps: the length T of the unroll.
       num_problems: how many problems at once.
       weights: w_1 .. w_T, or w_0 .. w_T (f(theta_0) counts in the loss and has no gradient); None for w_1 .. w_T = 1.
@@ -68,7 +70,7 @@ def meta_gradient(opt, phi, problem, key, num_steps, num_problems=1, weights=Non
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _meta_gradient(opt, windows, num_problems, phi, problem, key, weights, w_0):
-    lives = windows.begin(opt, phi, problem, jax.random.split(key, num_problems))
+    lives = windows.begin(opt, phi, problem, optimizee_base.problem_keys(key, num_problems))
     first = _first_losses(problem, lives)
     losses, gradient, _ = windows.run(opt, phi, problem, lives, weights)
     return w_0 * jnp.mean(first) + jnp.mean(weights @ losses), gradient

@@ -103,8 +103,10 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
       MetaTrainingError: if `max_skipped` meta-gradients in a row are not finite.
       Interrupted: (a SystemExit) after SIGTERM with a workdir, once the state is saved; KeyboardInterrupt for SIGINT.
     """
-    settings = _check(opt, problem, key, num_steps, window, num_problems, num_epochs, episodes_per_epoch, learning_rate,
-                      schedule, clip_norm, weights, num_validation, patience, max_skipped)
+    settings = check(opt, problem, key, num_steps=num_steps, window=window, num_problems=num_problems,
+                     num_epochs=num_epochs, episodes_per_epoch=episodes_per_epoch, learning_rate=learning_rate,
+                     schedule=schedule, clip_norm=clip_norm, weights=weights, num_validation=num_validation,
+                     patience=patience, max_skipped=max_skipped)
     problem = optimizee_base.as_partials(problem)
     # Blocks change the order of a sum: they are settings of the run, or a resumed one would not be bit-identical.
     windows = gradient_lib.windows_of(method, block_size)
@@ -153,8 +155,9 @@ class _Settings:
                 "learning_rate": rate, "weights": weights}
 
 
-def _check(opt, problem, key, num_steps, window, num_problems, num_epochs, episodes_per_epoch, learning_rate, schedule,
-           clip_norm, weights, num_validation, patience, max_skipped):
+def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, episodes_per_epoch, learning_rate,
+          schedule="cosine", clip_norm=1.0, weights=None, num_validation, patience=None, max_skipped=100):
+    """The checks of `meta_train`'s arguments, for programs that have other work to do before it; returns settings."""
     optimizer_base.check_optimizer("opt", opt)
     optimizee_base.as_partials(problem)
     unrolling.check_key(key)
@@ -254,15 +257,16 @@ class _Session:
         kept = f" The last finished epoch is in {self._workdir}." if self._workdir else ""
         raise MetaTrainingError(
             f"{np.min(state.skipped_in_a_row)} meta-gradients in a row were not finite, up to episode "
-            f"{np.max(state.episode)}, at learning_rate={np.asarray(state.learning_rate)}: the loss diverges under this "
-            f"optimizer. Lower learning_rate or the optimizer's output_scale, or check the loss.{kept}", state.best_phi)
+            f"{np.max(state.episode)}, at learning_rate={np.asarray(state.learning_rate)}: the loss diverges under "
+            f"this optimizer. Lower learning_rate or the optimizer's output_scale, or check the loss.{kept}",
+            state.best_phi)
 
     def _leave_if_asked(self, store, state, log):
         if self._watch.received is None:
             return
         store.save(state, log)
-        message = (f"meta-training stopped on signal {self._watch.received} after {np.max(state.episode)} episodes; its "
-                   f"state is saved in {self._workdir}: run the same command again to go on.")
+        message = (f"meta-training stopped on signal {self._watch.received} after {np.max(state.episode)} episodes; "
+                   f"its state is saved in {self._workdir}: run the same command again to go on.")
         print(f"\n{message}", file=sys.stderr, flush=True)
         if self._watch.received == signals.signal.SIGINT:
             raise KeyboardInterrupt(message)

@@ -1,6 +1,7 @@
 """What an optimizee is: a family of functions to be minimized."""
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 
@@ -54,6 +55,11 @@ def begin(problem, key):
     theta_0 = problem.init(init_key, instance)
     _checks.real_floating_tree("theta_0", theta_0)
     return Problem(instance, theta_0, step_key)
+
+
+def problem_keys(key, num_problems):
+    """The keys of several problems; one alone has the key itself, so that it is the problem of `unroll`."""
+    return key[None] if num_problems == 1 else jax.random.split(key, num_problems)
 
 
 def minibatch_key(key, t):

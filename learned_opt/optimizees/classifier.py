@@ -78,15 +78,27 @@ def mlp_network(num_classes, *, width=20, depth=1, activation="sigmoid"):
                         num_classes=_checks.positive_int("num_classes", num_classes))
 
 
-def accuracy(network, theta, dataset):
-    """The fraction of a whole data set that the network with parameters theta classifies correctly."""
-    return _accuracy(network, theta, jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+def accuracy(network, dataset):
+    """A measure of theta: the fraction of a whole data set that the network classifies correctly.
+
+    Args:
+      network: as in `classifier`.
+      dataset: as in `classifier`, usually the test split.
+
+    Returns:
+      A function of theta (a `jax.tree_util.Partial`), for example for `evaluation.evaluate.evaluate_with`.
+    """
+    dataset = data.as_dataset(dataset)
+    return jax.tree_util.Partial(_Accuracy(network), jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
 
 
-@jax.tree_util.Partial(jax.jit, static_argnums=0)
-def _accuracy(network, theta, images, labels):
-    logits = network.apply({"params": theta}, as_float(images))
-    return jnp.mean(jnp.argmax(logits, -1) == labels)
+@dataclasses.dataclass(frozen=True)
+class _Accuracy:
+    network: Any
+
+    def __call__(self, images, labels, theta):
+        logits = self.network.apply({"params": theta}, as_float(images))
+        return jnp.mean(jnp.argmax(logits, -1) == labels)
 
 
 def as_float(images):

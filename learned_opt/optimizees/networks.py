@@ -15,6 +15,7 @@ class MLP(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
+        """Logits of a batch of images."""
         x = images.reshape(images.shape[0], -1)
         for size in self.hidden_sizes:
             x = ACTIVATIONS[self.activation](nn.Dense(size)(x))

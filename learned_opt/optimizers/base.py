@@ -1,6 +1,7 @@
 """What a learned optimizer is: an architecture as two pure functions, without weights."""
 
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import optax

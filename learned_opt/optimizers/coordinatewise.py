@@ -1,7 +1,8 @@
 """From the update rule of one coordinate to an optax transformation of whole trees."""
 
 import functools
-from typing import Any, Callable, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp

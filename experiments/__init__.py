@@ -1,0 +1,1 @@
+"""The papers' experiments as programs: `python -m experiments.NAME --help`."""

@@ -1,0 +1,78 @@
+"""Optimizers side by side on the same fresh problems, hand-designed ones tuned first."""
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import tqdm
+
+from learned_opt import _checks
+from learned_opt.evaluation import baselines, cost, evaluate
+
+
+class Comparison(NamedTuple):
+    """Optimizers measured on the same problems.
+
+    Attributes:
+      curves: dict from name to losses `[num_runs, num_steps + 1]`.
+      learning_rates: dict from each baseline's name to its tuned rate.
+      measures: dict from name to what was measured at the end of every run `[num_runs]`; empty if nothing was.
+      costs: dict from name to `Cost`.
+    """
+
+    curves: dict
+    learning_rates: dict
+    measures: dict
+    costs: dict
+
+
+def tune_all(problem, key, num_steps, num_runs, names=tuple(baselines.BASELINES), progress_bar=True):
+    """Tunes baselines on problems of their own (30 rates each, see `baselines.tune`).
+
+    Returns:
+      Dict from name to `baselines.Tuned`.
+    """
+    bar = tqdm.tqdm(names, "tuning baselines", unit="baseline", leave=False, disable=not progress_bar)
+    tuned = {}
+    for name in bar:
+        bar.set_postfix_str(name)
+        tuned[name] = baselines.tune(name, problem, key, num_steps, num_runs)
+    return tuned
+
+
+def compare(transformations, problem, key, num_steps=100, num_runs=100, *, tuned=None, tune_runs=None, measure=None,
+            progress_bar=True):
+    """Compares optimizers with tuned baselines on fresh problems: the same ones for all.
+
+    Args:
+      transformations: dict from name to optax transformation: the learned ones.
+      problem: an `Optimizee`.
+      key: draws the problems; those on which baselines are tuned are others than those that are reported.
+      num_steps: the horizon T.
+      num_runs: how many problems.
+      tuned: dict from name to `baselines.Tuned`, as from `tune_all`; None to tune all baselines here.
+      tune_runs: how many problems to tune on; None for as many as `num_runs`.
+      measure: something of theta_T to be measured too, such as `optimizees.accuracy(network, test)`.
+      progress_bar: whether to show one, on stderr.
+
+    Returns:
+      A `Comparison`; `report.summary` and `report.write` make a table, a picture and files of it.
+
+    Raises:
+      ValueError: for arguments that are not possible.
+    """
+    _checks.instance_of("transformations", transformations, dict, "name each optax transformation.")
+    tune_key, run_key, cost_key = jax.random.split(key, 3)
+    if tuned is None:
+        tuned = tune_all(problem, tune_key, num_steps, tune_runs or num_runs, progress_bar=progress_bar)
+    everything = {**transformations, **{name: t.tx for name, t in tuned.items()}}
+    curves, measures = {}, {}
+    bar = tqdm.tqdm(everything.items(), "evaluating", unit="optimizer", leave=False, disable=not progress_bar)
+    for name, tx in bar:
+        bar.set_postfix_str(name)
+        losses, values = evaluate.evaluate_with(measure, tx, problem, run_key, num_steps, num_runs)
+        curves[name] = np.asarray(losses, np.float64)
+        if measure is not None:
+            measures[name] = np.asarray(values, np.float64)
+    rates = {name: t.learning_rate for name, t in tuned.items()}
+    return Comparison(curves, rates, measures, cost.measure(everything, problem, cost_key))

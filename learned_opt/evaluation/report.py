@@ -1,0 +1,110 @@
+"""A comparison as a table, a picture, and files."""
+
+import os
+
+import numpy as np
+
+from learned_opt import _files
+from learned_opt.evaluation import plots, statistics
+
+LEGEND = ("Losses: mean of {runs} runs on fresh problems, with the 95 % bootstrap interval of the mean. Step and "
+          "update: time of a whole training step and of the optimizer alone, Adam = 1. Bytes: optimizer state a parameter.\n")
+
+
+def summary(comparison, steps):
+    """Plain data, as in `summary.json`: every optimizer's losses at `steps` with intervals, and its cost.
+
+    Args:
+      comparison: a `Comparison`.
+      steps: at which steps.
+
+    Returns:
+      Dict from name to a dict; losses are under the step as a string, as JSON wants it.
+    """
+    reference = comparison.costs.get("Adam")
+    return {name: _row(comparison, name, steps, reference) for name in comparison.curves}
+
+
+def _row(comparison, name, steps, reference):
+    curve, cost = comparison.curves[name], comparison.costs[name]
+    row = {"learning_rate": comparison.learning_rates.get(name),
+           "loss": {str(step): statistics.summarize(curve[:, step])._asdict() for step in steps},
+           "diverged": float(np.mean(~np.isfinite(curve[:, -1]))),
+           "step_seconds": cost.step, "update_seconds": cost.update,
+           "state_bytes_per_parameter": cost.state_bytes_per_parameter}
+    if reference is not None:
+        row["step_over_adam"] = cost.step / reference.step
+        row["update_over_adam"] = cost.update / reference.update
+    if name in comparison.measures:
+        row["measure"] = statistics.summarize(comparison.measures[name])._asdict()
+    return row
+
+
+def table(rows, measure_name=None):
+    """The summary as a Markdown table, the best final loss first."""
+    steps = list(next(iter(rows.values()))["loss"])
+    header = ["optimizer", "rate", *(f"loss at {step}" for step in steps), "diverged"]
+    header += [measure_name] if measure_name else []
+    header += ["step", "update", "bytes"]
+    order = sorted(rows, key=lambda name: float(rows[name]["loss"][steps[-1]]["mean"]))
+    lines = [_cells(name, rows[name], steps, measure_name) for name in order]
+    return _markdown(header, lines)
+
+
+def _cells(name, row, steps, measure_name):
+    rate = "learned" if row["learning_rate"] is None else f"{row['learning_rate']:.3g}"
+    cells = [name, rate, *(interval(row["loss"][step]) for step in steps), f"{100 * row['diverged']:.0f} %"]
+    if measure_name:
+        cells.append(interval(row["measure"], "{:.4f}"))
+    over_adam = [row.get(f"{what}_over_adam", float("nan")) for what in ("step", "update")]
+    return [*cells, *(f"{ratio:.2f}" for ratio in over_adam), f"{row['state_bytes_per_parameter']:.0f}"]
+
+
+def interval(value, number="{:.3g}"):
+    """A mean with its interval, as text."""
+    mean, low, high = (number.format(float(value[k])) for k in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
+def _markdown(header, lines):
+    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
+
+    def text(row):
+        return "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
+
+    return "\n".join([text(header), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(text, lines)]) + "\n"
+
+
+def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=0):
+    """Writes a comparison, each file whole: raw curves (npz), picture (png), summary (json), table (md).
+
+    Args:
+      folder: where to.
+      rows: from `summary`.
+      curves: dict from name to losses `[num_runs, num_steps + 1]`.
+      title: of the picture.
+      measure_name: what else was measured, if anything was.
+      suffix: of the files' names.
+      first_step: where the picture's axis begins.
+
+    Returns:
+      The table, as Markdown.
+    """
+    num_runs = len(next(iter(curves.values())))
+    text = table(rows, measure_name) + "\n" + LEGEND.format(runs=num_runs)
+    learned = [name for name, row in rows.items() if row["learning_rate"] is None]
+    with _files.whole(os.path.join(folder, f"curves{suffix}.npz")) as temporary:
+        np.savez_compressed(temporary, **curves)
+    plots.curves(os.path.join(folder, f"curves{suffix}.png"), curves, learned, title, first_step)
+    _files.write_text(os.path.join(folder, f"table{suffix}.md"), text)
+    _files.write_json(os.path.join(folder, f"summary{suffix}.json"), rows)  # last: it says that all is there
+    return text
+
+
+def read(folder, suffix=""):
+    """What `write` has written, as `(rows, curves)`, or None where there is nothing yet."""
+    path = os.path.join(folder, f"summary{suffix}.json")
+    if not os.path.exists(path):
+        return None
+    with np.load(os.path.join(folder, f"curves{suffix}.npz")) as arrays:
+        return _files.read_json(path), {name: arrays[name] for name in arrays.files}
