@@ -1,7 +1,6 @@
 """Hand-designed optimizers, each with its learning rate tuned on the papers' grid."""
 
 import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -86,16 +85,17 @@ def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES)
     num_steps = unrolling.check_run(build(1.0, 1), problem, key, num_steps)
     rates = [float(_checks.positive_float("learning_rates", rate)) for rate in learning_rates]
     problem = optimizee_base.as_partials(problem)
-    final = np.asarray(_grid(build, problem, key, jnp.asarray(rates), num_steps, num_runs), np.float64)
+    begun = evaluate.begin_all(problem, key, num_runs)
+    final = np.asarray(_grid(build, problem, begun, jnp.asarray(rates), num_steps), np.float64)
     best, loss = _best(final)
     return Tuned(name, rates[best], loss, build(rates[best], num_steps), final.mean(axis=1))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4, 5))
-def _grid(build: Callable, problem, key, rates, num_steps, num_runs):
+@functools.partial(jax.jit, static_argnums=(0, 4))
+def _grid(build, problem, begun, rates, num_steps):
     def final_losses(rate):
         tx = optax.with_extra_args_support(build(rate, num_steps))
-        return evaluate.losses(tx, problem, key, num_steps, num_runs, copies=rates.shape[0])[:, -1]
+        return evaluate.runs(tx, None, problem, begun, num_steps, copies=rates.shape[0])[0][:, -1]
     return jax.vmap(final_losses)(rates)
 
 

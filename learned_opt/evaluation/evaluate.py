@@ -51,26 +51,32 @@ def evaluate_with(measure, tx, problem, key, num_steps, num_runs):
     if measure is not None and not isinstance(measure, jax.tree_util.Partial):
         measure = jax.tree_util.Partial(measure)
     problem = optimizee_base.as_partials(problem)
-    return _evaluate(optax.with_extra_args_support(tx), measure, problem, key, num_steps, num_runs)
+    begun = begin_all(problem, key, num_runs)
+    return _jitted_runs(optax.with_extra_args_support(tx), measure, problem, begun, num_steps)
 
 
-def losses(tx, problem, key, num_steps, num_runs, copies=1):
-    """`evaluate` without checks or jit; `copies` says over how many values it is vmapped outside."""
-    return _runs(tx, None, problem, key, num_steps, num_runs, copies)[0]
+# A program of its own: it is compiled once for all the optimizers that are measured on the same problems.
+begin_all = functools.partial(jax.jit, static_argnums=2)(optimizee_base.begin_all)
 
 
-def _runs(tx, measure, problem, key, num_steps, num_runs, copies=1):
-    keys = optimizee_base.problem_keys(key, num_runs)
-    _, theta, _ = jax.eval_shape(optimizee_base.begin, problem, key)
-    num_coordinates = max(1, copies * sum(x.size for x in jax.tree.leaves(theta)))
+def runs(tx, measure, problem, begun, num_steps, copies=1):
+    """`evaluate_with` on problems that have begun, without checks or jit, for use inside other programs.
+
+    Args:
+      tx, measure, problem, num_steps: see `evaluate_with`.
+      begun: problems from `optimizees.base.begin_all`.
+      copies: over how many values this is vmapped outside; for the choice of how many runs are made at once.
+    """
+    num_runs = begun.key.shape[0]
+    num_coordinates = max(1, copies * sum(x.size for x in jax.tree.leaves(begun.theta_0)) // num_runs)
     at_once = COORDINATES_AT_ONCE.get(jax.default_backend(), ACCELERATOR_COORDINATES_AT_ONCE)
     batch_size = max(1, min(num_runs, at_once // num_coordinates))
 
-    def one(key):
-        run = unrolling.life(tx, problem, key, num_steps)
+    def one(begun):
+        run = unrolling.life(tx, problem, begun, num_steps)
         return run.losses, None if measure is None else measure(run.theta)
 
-    curves, measures = jax.lax.map(one, keys, batch_size=batch_size)
+    curves, measures = jax.lax.map(one, begun, batch_size=batch_size)
     return infinite_once_diverged(curves), measures
 
 
@@ -80,4 +86,4 @@ def infinite_once_diverged(curves):
     return jnp.where(diverged, jnp.inf, curves)
 
 
-_evaluate = functools.partial(jax.jit, static_argnums=(0, 4, 5))(_runs)
+_jitted_runs = functools.partial(jax.jit, static_argnums=(0, 4))(runs)

@@ -8,7 +8,8 @@ from learned_opt import _files
 from learned_opt.evaluation import plots, statistics
 
 LEGEND = ("Losses: mean of {runs} runs on fresh problems, with the 95 % bootstrap interval of the mean. Step and "
-          "update: time of a whole training step and of the optimizer alone, Adam = 1. Bytes: optimizer state a parameter.\n")
+          "update: time of a whole training step and of the optimizer alone, Adam = 1. Bytes: optimizer state a "
+          "parameter.\n")
 
 
 def summary(comparison, steps):

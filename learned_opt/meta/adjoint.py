@@ -124,7 +124,7 @@ def _second_pass(group, phi, state, recorded, last, weights, block_size):
     block_size = min(block_size, num_coordinates)
     axes = _coordinate_axes(group.opt.transform(phi), last)
     cut = _Blocks(num_coordinates, block_size)
-    real = cut.split(jnp.ones(num_coordinates), 0, wrap=False)
+    real = cut.split(jnp.ones((1, num_coordinates), last.dtype), 1, wrap=False)
     blocks = (cut.split(recorded, 1), cut.split(last, 0), real,
               [cut.split(x, a) if a is not None else None for x, a in zip(jax.tree.leaves(state), axes, strict=True)])
 

@@ -9,6 +9,7 @@ import optax
 
 from learned_opt.evaluation import evaluate
 from learned_opt.meta import gradient as gradient_lib
+from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base
 
 
@@ -125,7 +126,8 @@ def validate(plan, problem, key, num_runs, state):
       `(validation loss, the next state)`, the epoch's sums back at zero.
     """
     tx = optax.with_extra_args_support(plan.opt.transform(state.phi))
-    curves = evaluate.losses(tx, problem, key, plan.num_windows * plan.window, num_runs)
+    begun = optimizee_base.begin_all(problem, key, num_runs)
+    curves, _ = evaluate.runs(tx, None, problem, begun, plan.num_windows * plan.window)
     loss = jnp.mean(curves[:, -1]).astype(state.best_loss.dtype)
     better = loss < state.best_loss
     best_phi = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.phi, state.best_phi)

@@ -106,13 +106,13 @@ def check_weights(weights, lengths):
     """The weights w_t as a vector; raises ValueError unless it has one of `lengths`, finite and not negative."""
     if isinstance(weights, jax.core.Tracer):
         return weights
-    array = np.asarray(weights, dtype=np.result_type(weights, np.float32))
+    array = np.asarray(weights, np.float64)
     allowed = " or ".join(map(str, lengths))
     if array.ndim != 1 or array.shape[0] not in lengths:
         raise ValueError(f"weights must be a vector of {allowed} numbers, got shape {array.shape}.")
     if not np.all(np.isfinite(array)) or np.any(array < 0):
         raise ValueError(f"weights must be finite and not negative, got {array.min()} .. {array.max()}.")
-    return jnp.asarray(array)
+    return jnp.asarray(array, jnp.result_type(float))
 
 
 def _split_weights(weights, num_steps):

@@ -32,13 +32,16 @@ class Bar:
         self._validation = None
         for entry in history:
             self.show_epoch(entry, postfix=False)
+        if self._bar.disable:
+            return
         self._bar.initial += episodes_done  # resumed work does not count in the estimate of the time left
         self._bar.n += episodes_done
 
     def end_stage(self, episodes_left):
         """Early stopping shortens the total."""
-        self._bar.total -= episodes_left
-        self._bar.refresh()
+        if not self._bar.disable:
+            self._bar.total -= episodes_left
+            self._bar.refresh()
 
     def advance(self, state):
         """One episode is done."""

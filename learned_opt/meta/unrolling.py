@@ -60,12 +60,10 @@ def check_key(key):
         raise ValueError(f"key must be a random key, got {key!r}: make one with jax.random.key(seed).")
 
 
-def life(tx, problem, key, num_steps):
-    """`unroll` without checks or jit, for use inside other programs."""
-    instance, theta_0, step_key = optimizee_base.begin(problem, key)
-
+def life(tx, problem, begun, num_steps):
+    """`unroll` of a problem that `optimizees.base.begin` has drawn, without checks or jit, for use inside others."""
     def loss_fn(theta, t):
-        return problem.loss(theta, instance, optimizee_base.minibatch_key(step_key, t))
+        return problem.loss(theta, begun.instance, optimizee_base.minibatch_key(begun.key, t))
 
     def step(carry, t):
         theta, state = carry
@@ -73,8 +71,10 @@ def life(tx, problem, key, num_steps):
         updates, state = tx.update(gradient, state, theta, value=loss)
         return (optax.apply_updates(theta, updates), state), loss
 
-    (theta, _), losses = jax.lax.scan(step, (theta_0, tx.init(theta_0)), jnp.arange(num_steps))
+    (theta, _), losses = jax.lax.scan(step, (begun.theta_0, tx.init(begun.theta_0)), jnp.arange(num_steps))
     return Run(jnp.append(losses, loss_fn(theta, num_steps)), theta)
 
 
-_jitted = functools.partial(jax.jit, static_argnums=(0, 3))(life)
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _jitted(tx, problem, key, num_steps):
+    return life(tx, problem, optimizee_base.begin(problem, key), num_steps)

@@ -57,8 +57,13 @@ def begin(problem, key):
     return Problem(instance, theta_0, step_key)
 
 
+def begin_all(problem, key, num_problems):
+    """Several problems, stacked; one alone is drawn with the key itself, so that it is the problem of `unroll`."""
+    return jax.vmap(begin, in_axes=(None, 0))(problem, problem_keys(key, num_problems))
+
+
 def problem_keys(key, num_problems):
-    """The keys of several problems; one alone has the key itself, so that it is the problem of `unroll`."""
+    """The keys of several problems."""
     return key[None] if num_problems == 1 else jax.random.split(key, num_problems)
 
 

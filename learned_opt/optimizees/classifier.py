@@ -119,13 +119,15 @@ class _Init:
 
     def __call__(self, key, instance):
         del instance
-        theta = self.network.init(key, jnp.zeros((1, *self.image_shape)))["params"]
+        def init():
+            return self.network.init(key, jnp.zeros((1, *self.image_shape)))["params"]
+
         if self.scale is None:
-            return theta
-        leaves, treedef = jax.tree.flatten(theta)
-        keys = jax.random.split(key, len(leaves))
-        return treedef.unflatten([self.scale * jax.random.normal(k, x.shape)
-                                  for k, x in zip(keys, leaves, strict=True)])
+            return init()
+        leaves, treedef = jax.tree.flatten(jax.eval_shape(init))
+        ends = np.cumsum([x.size for x in leaves])
+        draws = jnp.split(self.scale * jax.random.normal(key, (ends[-1],)), ends[:-1])
+        return treedef.unflatten([draw.reshape(x.shape) for draw, x in zip(draws, leaves, strict=True)])
 
 
 @dataclasses.dataclass(frozen=True)
