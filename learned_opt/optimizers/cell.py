@@ -17,24 +17,29 @@ def init_lstm_cell(key, num_inputs, num_units):
     return {"w": w, "b": b}
 
 
+def dense(w, b, x):
+    """An affine map of features: `w` `[outputs, inputs]`, `b` `[outputs]`, `x` `[inputs, *coordinates]`.
+
+    Returns:
+      `[outputs, *coordinates]`.
+    """
+    return jnp.tensordot(w, x, axes=1) + b.reshape(b.shape + (1,) * (x.ndim - 1))
+
+
 def lstm_cell(weights, x_t, h_tm1, c_tm1):
     """One step of an LSTM with forget gates (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
 
     Args:
       weights: as from `init_lstm_cell`.
-      x_t: input `[num_inputs]`.
-      h_tm1: previous output `[num_units]`.
-      c_tm1: previous cell state `[num_units]`.
+      x_t: input `[num_inputs, *coordinates]`.
+      h_tm1: previous output `[num_units, *coordinates]`.
+      c_tm1: previous cell state `[num_units, *coordinates]`.
 
     Returns:
-      `(h_t, c_t)`, each `[num_units]`.
+      `(h_t, c_t)`, each `[num_units, *coordinates]`.
     """
-    num_units = h_tm1.shape[0]
-    gates = weights["w"] @ jnp.concatenate([x_t, h_tm1]) + weights["b"]
-    # sigmoid(z) = (1 + tanh(z / 2)) / 2: one tanh over all four gates is cheaper than three sigmoids and a tanh.
-    is_cell = jnp.arange(4 * num_units) // num_units == 2
-    squashed = jnp.tanh(jnp.where(is_cell, gates, gates / 2))
-    i, f, g, o = jnp.split(squashed, 4)
-    c_t = (f + 1) / 2 * c_tm1 + (i + 1) / 2 * g
-    h_t = (o + 1) / 2 * jnp.tanh(c_t)
+    gates = dense(weights["w"], weights["b"], jnp.concatenate([x_t, h_tm1]))
+    i, f, g, o = jnp.split(gates, 4)
+    c_t = jax.nn.sigmoid(f) * c_tm1 + jax.nn.sigmoid(i) * jnp.tanh(g)
+    h_t = jax.nn.sigmoid(o) * jnp.tanh(c_t)
     return h_t, c_t

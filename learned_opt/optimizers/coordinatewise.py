@@ -15,9 +15,14 @@ from learned_opt.optimizers import base
 class CoordinateRule(NamedTuple):
     """An update rule as the papers write it: for a single coordinate (Andrychowicz et al. 2016, section 2.1).
 
+    Written for one coordinate, with features on the first axis of everything and nothing that mixes later axes, a rule
+    serves any number of coordinates: they are the later axes. (`jax.vmap` of a rule would put the coordinates first
+    wherever it adds a bias or joins features, and transpose back and forth.)
+
     Attributes:
       init: `init(dtype) -> h_0`, a pytree of vectors `[features]`: the constant state in which each coordinate begins.
-      update: `update(phi, g_t, h_tm1) -> (u_t, h_t)`: a scalar gradient in, a scalar update out, states as in `init`.
+      update: `update(phi, g_t, h_tm1) -> (u_t, h_t)`: gradients `[*coordinates]` in, updates `[*coordinates]` out,
+        states `[features, *coordinates]`.
     """
 
     init: Callable[[Any], Any]
@@ -91,18 +96,11 @@ def _per_feature_trees(rule, state):
 
 
 def _update_leaf(rule, phi, phi_dtype, structure, gradient, states, update_dtype):
-    """Runs the rule on every coordinate of one parameter: one vmap an axis, states with their features first."""
+    """Runs the rule on every coordinate of one parameter."""
     gradient = jnp.asarray(gradient)
     dtype = jnp.promote_types(phi_dtype, gradient.dtype)
     wide = functools.partial(jax.tree.map, lambda x: x.astype(dtype))
-    phi = wide(phi)
-
-    def rule_fn(g, h):
-        return rule.update(phi, g, h)
-
-    for _ in range(gradient.ndim):
-        rule_fn = jax.vmap(rule_fn, in_axes=(0, 1), out_axes=(0, 1))
-    u, new = rule_fn(gradient.astype(dtype), wide(structure.unflatten(states)))
+    u, new = rule.update(wide(phi), gradient.astype(dtype), wide(structure.unflatten(states)))
     new = tuple(h.astype(old.dtype) for h, old in zip(structure.flatten_up_to(new), states, strict=True))
     return u.astype(update_dtype), new
 

@@ -84,7 +84,7 @@ def lstm(preset="quadratic", *, hidden_sizes=(20, 20), preprocess_p=_UNSET, outp
             x, c_t = cell.lstm_cell(weights, x, h_tm1, c_tm1)
             hidden.append(x)
             cells.append(c_t)
-        u_t = scale * (phi["output"]["w"] @ x + phi["output"]["b"])
+        u_t = scale * (jnp.tensordot(phi["output"]["w"], x, axes=1) + phi["output"]["b"])
         return u_t, LSTMState(tuple(hidden), tuple(cells))
 
     spec = {"name": "lstm", "args": {"hidden_sizes": list(hidden_sizes), "preprocess_p": p,
