@@ -10,7 +10,7 @@ import numpy as np
 
 import learned_opt
 from experiments import config_flags
-from learned_opt import _files
+from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, report
 from learned_opt.meta import checkpoints, training
 
@@ -33,6 +33,7 @@ class Config:
     num_validation: int = config_flags.field(128, "Validation problems.")
     tune_runs: int = config_flags.field(128, "Problems on which each baseline's learning rate is tuned.")
     num_runs: int = config_flags.field(512, "Fresh problems on which everything is compared.")
+    baselines: str = config_flags.field(",".join(baselines.BASELINES), "The hand-designed optimizers to compare with.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +64,8 @@ def run(study, config, workdir):
     settings = _settings(config)
     key = jax.random.key(config.seed)
     training.check(study.opt, study.problem, key, **settings)
+    for name in config.baselines.split(","):
+        _checks.choice("baseline", name, baselines.BASELINES)
     workdir = os.path.expanduser(workdir)
     _claim(workdir, config)
     evaluation_key, tune_key = jax.random.split(jax.random.fold_in(jax.random.key(config.evaluation_seed), 1))
@@ -121,7 +124,7 @@ def _tuned(study, config, workdir, key, horizon):
     """The tuned baselines of a horizon; the rates are kept in the work directory."""
     path = os.path.join(workdir, f"baselines-{horizon}.json")
     if not os.path.exists(path):
-        tuned = comparison.tune_all(study.problem, key, horizon, config.tune_runs)
+        tuned = comparison.tune_all(study.problem, key, horizon, config.tune_runs, config.baselines.split(","))
         _files.write_json(path, {name: {"learning_rate": t.learning_rate, "final_loss": t.final_loss,
                                         "grid": t.grid.tolist()} for name, t in tuned.items()})
     return {name: baselines.Tuned(name, t["learning_rate"], float(t["final_loss"]),

@@ -73,17 +73,22 @@ def same_tree(name, tree, reference_name, reference):
     """
     got = _shapes(tree)
     want = _shapes(reference)
-    for place in want.keys() - got.keys():
-        raise ValueError(f"{name} lack the leaf {place} of {reference_name}.")
-    for place in got.keys() - want.keys():
-        raise ValueError(f"{name} have the leaf {place}, which {reference_name} lack.")
+    for place in (p for p in want if p not in got):
+        raise ValueError(f"{name} lack the leaf {_joined(place)} of {reference_name}.")
+    for place in (p for p in got if p not in want):
+        raise ValueError(f"{name} have the leaf {_joined(place)}, which {reference_name} lack.")
     for place, shape in got.items():
         if shape != want[place]:
-            raise ValueError(f"{name} at {place} have shape {shape}, but {reference_name} have {want[place]}.")
+            raise ValueError(f"{name} at {_joined(place)} have shape {shape}, but {reference_name} have {want[place]}.")
 
 
 def _shapes(tree):
-    return {leaf_name(path): jnp.shape(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {tuple(jax.tree_util.keystr((key,), simple=True) for key in path): jnp.shape(leaf)
+            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def _joined(place):
+    return "/".join(place) or "the only leaf"
 
 
 def _article(word):

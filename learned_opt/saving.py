@@ -4,6 +4,7 @@ The safetensors file stands by itself: its header holds the optimizer's spec and
 repeats the spec and the digest for people, and carries whatever else is to be known (training, measurements).
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -38,19 +39,19 @@ def save(path, opt, phi, info=None):
     base.check_optimizer("opt", opt)
     path = _weights_path(path)
     spec = _plain("opt.spec", opt.spec)
-    if spec["name"] not in (*optimizers.ARCHITECTURES, "partition"):
-        raise ValueError(f"an optimizer made by {spec['name']!r} holds functions and cannot be saved; "
-                         f"those that can: {', '.join(sorted(optimizers.ARCHITECTURES))}, partition.")
+    _check_rebuildable(spec)
     _checks.same_tree("phi", phi, "the weights of opt", jax.eval_shape(opt.init, jax.random.key(0)))
-    arrays = {name: np.asarray(leaf) for name, leaf in _named_leaves(phi)}
+    arrays = {name: np.asarray(leaf, order="C") for name, leaf in _named_leaves(phi)}
     for name, array in arrays.items():
         if not np.all(np.isfinite(array.astype(np.float32))):
             raise ValueError(f"phi is not finite at {name}.")
-    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "spec": spec, "sha256": _digest(arrays)}
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "spec": spec, "sha256": _digest(spec, arrays)}
     card = {**header, "weights": os.path.basename(path), "num_weights": sum(a.size for a in arrays.values()),
             "info": _plain("info", info or {})}
     with _files.whole(path) as temporary:
         safetensors.numpy.save_file(arrays, temporary, metadata={"learned_opt": json.dumps(header)})
+        with contextlib.suppress(FileNotFoundError):  # weights without a card are whole, with another's they are not
+            os.unlink(card_path(path))
     _files.write_json(card_path(path), card)
 
 
@@ -71,8 +72,8 @@ def load(path, label_fn=None):
     path = _weights_path(path)
     header, arrays = _read_weights(path)
     _check_version(path, header)
-    if header["sha256"] != _digest(arrays):
-        raise ValueError(f"{path} was changed after it was written: its weights do not match their digest.")
+    if header.get("sha256") != _digest(header.get("spec"), arrays):
+        raise ValueError(f"{path} was changed after it was written: its contents do not match their digest.")
     card = read_card(path)
     if card is not None and any(card.get(k) != header[k] for k in ("spec", "sha256")):
         raise ValueError(f"{card_path(path)} does not belong to {path}: one of the two was changed or replaced.")
@@ -141,8 +142,17 @@ def _named_leaves(tree):
     return [(_checks.leaf_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
 
 
-def _digest(arrays):
-    digest = hashlib.sha256()
+def _check_rebuildable(spec):
+    if spec["name"] not in (*optimizers.ARCHITECTURES, "partition"):
+        raise ValueError(f"an optimizer made by {spec['name']!r} holds functions and cannot be saved; "
+                         f"those that can: {', '.join(sorted(optimizers.ARCHITECTURES))}, partition.")
+    if spec["name"] == "partition":
+        for part in spec["args"]["optimizers"].values():
+            _check_rebuildable(part)
+
+
+def _digest(spec, arrays):
+    digest = hashlib.sha256(json.dumps(spec, sort_keys=True).encode())
     for name in sorted(arrays):
         digest.update(f"{name}:{arrays[name].dtype}:{arrays[name].shape};".encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())

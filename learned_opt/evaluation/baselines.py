@@ -31,7 +31,7 @@ BASELINES = {
     "Adadelta": lambda rate, steps: optax.adadelta(rate),
     "Rprop": lambda rate, steps: optax.rprop(rate),
     # Not in the papers: what a user would reach for today.
-    "AdamW, cosine": _adamw_cosine,
+    "AdamW-cosine": _adamw_cosine,
     "Lion": lambda rate, steps: optax.lion(rate),
 }
 

@@ -38,7 +38,9 @@ def _partition_from_spec(args, label_fn):
     if label_fn is None:
         raise ValueError("this partitioned optimizer was built with a labelling function, which no file can hold: "
                          "hand it over again, load(path, label_fn=...).")
-    parts = {label: from_spec(spec) for label, spec in args.get("optimizers", {}).items()}
+    parts = args.get("optimizers")
+    if isinstance(parts, dict):
+        parts = {label: from_spec(spec) for label, spec in parts.items()}
     return partition(parts, label_fn)
 
 

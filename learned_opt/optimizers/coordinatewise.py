@@ -50,6 +50,7 @@ def from_rule(rule, init, spec, state_dtype=None):
 
     def transform(phi):
         _checks.same_tree("phi", phi, f"the weights of {spec['name']}({_arguments(spec)})", expected())
+        _checks.real_floating_tree("phi", phi)
         phi = jax.tree.map(jnp.asarray, phi)
         phi_dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(phi))
 
@@ -66,7 +67,9 @@ def from_rule(rule, init, spec, state_dtype=None):
             step = functools.partial(_update_leaf, rule, phi, phi_dtype, structure)
             leaves, treedef = jax.tree.flatten(updates)
             states = zip(*map(jax.tree.leaves, trees), strict=True)
-            dtypes = [p.dtype for p in jax.tree.leaves(updates if params is None else params)]
+            if params is not None:
+                _checks.same_tree("params", params, "the gradients", updates)
+            dtypes = [jnp.result_type(p) for p in jax.tree.leaves(updates if params is None else params)]
             stepped = [step(*leaf) for leaf in zip(leaves, states, dtypes, strict=True)]
             new_updates = treedef.unflatten([u for u, _ in stepped])
             new_trees = [treedef.unflatten(list(hs)) for hs in zip(*(h for _, h in stepped), strict=True)]
@@ -81,7 +84,8 @@ def _broadcast(rule, params, state_dtype, phi_dtype):
     """The state in which every coordinate of `params` begins."""
     def of_parameter(h_0, p):
         dtype = state_dtype or jnp.promote_types(phi_dtype, p.dtype)
-        zeros = jnp.zeros_like(p, dtype=dtype)  # carries the parameter's sharding, which jnp.zeros would not
+        # Depends on p, so that it carries the parameter's sharding: jnp.zeros_like is a constant to jit and does not.
+        zeros = jnp.where(jnp.isnan(p), jnp.zeros((), dtype), jnp.zeros((), dtype))
         start = jnp.expand_dims(h_0.astype(dtype), range(1, 1 + p.ndim))
         return jnp.broadcast_to(zeros, h_0.shape + p.shape) + start
 

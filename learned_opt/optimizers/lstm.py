@@ -58,11 +58,13 @@ def lstm(preset="quadratic", *, hidden_sizes=(20, 20), preprocess_p=_UNSET, outp
     if output_scale is not _UNSET:
         chosen["output_scale"] = output_scale
     p, scale = chosen["preprocess_p"], _checks.positive_float("output_scale", chosen["output_scale"])
+    if not isinstance(scale, jax.core.Tracer):  # optax.inject_hyperparams hands in traced values
+        scale = float(scale)
     if p is not None:
         p = float(_checks.positive_float("preprocess_p", p))
     hidden_sizes = _check_sizes(hidden_sizes)
     if state_dtype is not None:
-        state_dtype = _checks.choice("state_dtype", jnp.dtype(state_dtype).name,
+        state_dtype = _checks.choice("state_dtype", _dtype_name(state_dtype),
                                      ["float32", "bfloat16", "float16", "float64"])
     num_inputs = 1 if p is None else 2
 
@@ -90,6 +92,13 @@ def lstm(preset="quadratic", *, hidden_sizes=(20, 20), preprocess_p=_UNSET, outp
     spec = {"name": "lstm", "args": {"hidden_sizes": list(hidden_sizes), "preprocess_p": p,
                                      "output_scale": scale, "state_dtype": state_dtype}}
     return coordinatewise.from_rule(coordinatewise.CoordinateRule(init_state, update), init, spec, state_dtype)
+
+
+def _dtype_name(value):
+    try:
+        return jnp.dtype(value).name
+    except TypeError:
+        return value
 
 
 def _check_sizes(hidden_sizes):

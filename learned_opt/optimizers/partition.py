@@ -57,7 +57,14 @@ def partition(optimizers, label_fn):
             have = sorted(phi) if isinstance(phi, dict) else type(phi).__name__
             raise ValueError(f"phi must have the weights of {sorted(optimizers)}, got {have}.")
         tx = {label: opt.transform(phi[label]) for label, opt in optimizers.items()}
-        return optax.partition(tx, checked_labels)
+        inner = optax.partition(tx, checked_labels)
+
+        def update_fn(updates, state, params=None, **extra_args):
+            if params is not None:
+                _checks.same_tree("gradients", updates, "the parameters", params)
+            return inner.update(updates, state, params, **extra_args)
+
+        return optax.GradientTransformationExtraArgs(inner.init, update_fn)
 
     spec = {"name": "partition", "args": {"optimizers": {label: opt.spec for label, opt in optimizers.items()},
                                           "label_fn": patterns}}

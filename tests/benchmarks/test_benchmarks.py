@@ -1,0 +1,131 @@
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import learned_opt
+from benchmarks import naive
+
+ROOT = pathlib.Path(__file__).parents[2]
+WINDOW = 5
+
+
+def start(name, *flags):
+    # A process of its own: the benchmarks define absl flags, which two main modules cannot share.
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    return subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *flags], cwd=ROOT, env=env, text=True,
+                          capture_output=True, check=False)
+
+
+def quick(name, output):
+    done = start(name, "--quick", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    assert sorted(p.name for p in output.iterdir()) == ["plot.png", "results.json", "table.md"]
+    assert (output / "plot.png").read_bytes().startswith(b"\x89PNG")
+    table = (output / "table.md").read_text()
+    assert table in done.stdout
+    record = json.loads((output / "results.json").read_text())
+    assert record["environment"]["jax"] == jax.__version__
+    return record, table
+
+
+def assert_positive(spread):
+    assert 0 < spread["low"] <= spread["median"] <= spread["high"] < np.inf
+
+
+def test_update_benchmark(tmp_path):
+    record, table = quick("update", tmp_path / "out")
+    for result in record["results"]:
+        assert_positive(result["time_over_adam"])
+        assert_positive(result["naive_over_time"])
+        assert len(result["seconds"]) == record["rounds"]
+        assert f"{result['coordinates']:,}" in table
+        assert result["optimizer"] in table
+    size = {r["optimizer"]: r["state_bytes_per_parameter"] for r in record["results"] if r["coordinates"] == 1_000}
+    assert size["naive"] == size["lstm"] == 320
+    assert size["lstm-bf16"] == 160
+
+
+def test_meta_gradient_benchmark(tmp_path):
+    record, table = quick("meta_gradient", tmp_path / "out")
+    assert {r["method"] for r in record["results"]} == {"naive", "autodiff", "adjoint", "forward"}
+    for result in record["results"]:
+        assert_positive(result["naive_over_time"])
+        assert_positive(result["time_over_forward"])
+        assert result["naive_over_memory"] > 0
+        assert result["method"] in table
+    for errors in record["relative_errors"].values():
+        assert set(errors) == {"naive", "adjoint"}
+        assert all(error < 1e-2 for error in errors.values())  # an accelerator multiplies in a smaller format
+    assert "NOT THE SAME" not in table
+
+
+def test_programs_above_the_memory_limit_are_not_run(tmp_path):
+    done = start("meta_gradient", "--quick", f"--output={tmp_path}", "--max_gib=0")
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "results.json").read_text())["results"]
+    assert all(r["seconds"] is None and r["temporary_bytes"] > 0 for r in results)
+
+
+@pytest.mark.parametrize("name", ["update", "meta_gradient"])
+def test_help_lists_the_flags(name):
+    text = start(name, "--help").stdout
+    assert "Columns:" in text
+    for flag in ("--output", "--rounds", "--sizes", "quick"):
+        assert flag in text
+
+
+@pytest.mark.parametrize("flag", ["--sizes=10,x", "--sizes=0", "--sizes=", "--rounds=0", "stray"])
+def test_bad_flags_are_usage_errors(flag):
+    done = start("update", flag)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert flag.split("=")[0].removeprefix("--") in done.stdout + done.stderr
+
+
+@pytest.fixture(name="problem", scope="module")
+def _problem():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
+    return learned_opt.optimizees.mlp(learned_opt.data.Dataset(images, rng.integers(0, 10, 64), 10), width=4)
+
+
+@pytest.mark.parametrize("preset", ["quadratic", "mnist"])
+def test_naive_is_an_independent_oracle(preset, problem):
+    opt = learned_opt.lstm(preset)
+    phi, key = opt.init(jax.random.key(0)), jax.random.key(1)
+    with jax.default_matmul_precision("highest"):
+        loss, gradient = learned_opt.meta_gradient(opt, phi, problem, key, WINDOW)
+        by_flax = jax.jit(lambda w, p, k: naive.meta_gradient(naive.like(opt), w, p, k, WINDOW))
+        naive_loss, naive_gradient = by_flax(naive.from_learned(phi), problem, key)
+    np.testing.assert_allclose(naive_loss, loss, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(naive.gradient_to_learned(phi, naive_gradient)),
+                            strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-5 * float(jnp.linalg.norm(ours)))
+
+
+def test_naive_weights_have_flax_layout():
+    opt = learned_opt.lstm("mnist")
+    fresh = naive.init(naive.like(opt), jax.random.key(0))
+    converted = naive.from_learned(opt.init(jax.random.key(0)))
+    assert jax.tree.map(jnp.shape, converted) == jax.tree.map(jnp.shape, fresh)
+
+
+def test_naive_updates_equal_those_of_the_library():
+    opt = learned_opt.lstm("mnist")
+    phi = opt.init(jax.random.key(0))
+    params = {"a": jnp.zeros((3, 4)), "b": jnp.zeros(())}
+    gradient = {"a": jnp.linspace(-1e-3, 1, 12).reshape(3, 4), "b": jnp.asarray(1e-6)}
+    ours, theirs = opt.transform(phi), naive.transform(naive.like(opt), naive.from_learned(phi))
+    states = ours.init(params), theirs.init(params)
+    for _ in range(3):
+        u, first = ours.update(gradient, states[0], params)
+        v, second = theirs.update(gradient, states[1], params)
+        states = first, second
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7), u, v)

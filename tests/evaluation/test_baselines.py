@@ -1,0 +1,56 @@
+import jax
+import numpy as np
+import optax
+import pytest
+
+import learned_opt
+from learned_opt.evaluation import baselines
+
+PROBLEM = learned_opt.optimizees.quadratic(2)
+KEY = jax.random.key(4)
+
+
+def test_the_grid_is_that_of_the_paper():
+    assert len(baselines.LEARNING_RATES) == 30
+    assert baselines.LEARNING_RATES[0] == 1e-6
+    assert baselines.LEARNING_RATES[-1] == 2**29 * 1e-6
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW-cosine"])
+def test_the_best_rate_is_the_best_of_single_runs(name):
+    """The grid as one program against one evaluation for each rate."""
+    rates = (1e-6, 0.01, 0.03, 1000.0)
+    tuned = baselines.tune(name, PROBLEM, KEY, 10, 5, rates)
+    single = [np.asarray(learned_opt.evaluate(baselines.baseline(name, r, 10), PROBLEM, KEY, 10, 5))[:, -1].mean()
+              for r in rates]
+    np.testing.assert_allclose(tuned.grid, single, rtol=1e-4)
+    assert tuned.learning_rate == rates[int(np.argmin(single))]
+    assert tuned.final_loss == tuned.grid.min()
+    again = learned_opt.evaluate(tuned.tx, PROBLEM, KEY, 10, 5)[:, -1].mean()
+    np.testing.assert_allclose(again, tuned.final_loss, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", baselines.BASELINES)
+def test_every_baseline_takes_its_rate_and_descends(name):
+    tuned = baselines.tune(name, PROBLEM, KEY, 20, 8, (1e-3, 1e-2, 1e-1))
+    losses = np.asarray(learned_opt.evaluate(tuned.tx, PROBLEM, KEY, 20, 8)).mean(0)
+    assert losses[-1] < losses[0]
+    assert len(np.unique(tuned.grid)) == 3
+
+
+def test_a_rate_that_diverges_is_infinite_and_not_chosen():
+    tuned = baselines.tune("SGD", PROBLEM, KEY, 60, 4, (1e-4, 1e3))
+    assert np.isinf(tuned.grid[1])
+    assert tuned.learning_rate == 1e-4
+
+
+def test_nag_is_optax_with_momentum():
+    """The papers' NAG: Nesterov's momentum of 0.9."""
+    ours = learned_opt.unroll(baselines.baseline("NAG", 0.01, 5), PROBLEM, KEY, 5).losses
+    theirs = learned_opt.unroll(optax.sgd(0.01, momentum=0.9, nesterov=True), PROBLEM, KEY, 5).losses
+    np.testing.assert_array_equal(ours, theirs)
+
+
+def test_unknown_names():
+    with pytest.raises(ValueError, match=r"unknown baseline 'Adm'. Did you mean 'Adam'"):
+        baselines.tune("Adm", PROBLEM, KEY, 2, 2)

@@ -1,0 +1,73 @@
+import jax
+import numpy as np
+import optax
+import pytest
+
+import learned_opt
+from learned_opt.evaluation import baselines, comparison, cost, plots, report
+
+PROBLEM = learned_opt.optimizees.quadratic(3)
+KEY = jax.random.key(6)
+
+
+@pytest.fixture(scope="module")
+def compared():
+    tuned = {name: baselines.tune(name, PROBLEM, KEY, 6, 4, (0.01, 0.1)) for name in ("SGD", "Adam")}
+    opt = learned_opt.lstm(hidden_sizes=(3,))
+    return comparison.compare({"ours": opt.transform(opt.init(KEY))}, PROBLEM, KEY, 6, 5, tuned=tuned,
+                              measure=lambda theta: theta[0], progress_bar=False)
+
+
+def test_all_are_measured_on_the_same_problems(compared):
+    first = [curve[:, 0] for curve in compared.curves.values()]
+    np.testing.assert_allclose(first[0], first[1], rtol=1e-6)
+    np.testing.assert_allclose(first[0], first[2], rtol=1e-6)
+    assert set(compared.learning_rates) == {"SGD", "Adam"}
+    assert compared.measures["ours"].shape == (5,)
+
+
+def test_report_holds_what_was_measured(compared, tmp_path):
+    rows = report.summary(compared, (2, 6))
+    text = report.write(tmp_path, rows, compared.curves, "Title", "first coordinate")
+    assert rows["ours"]["loss"]["6"]["mean"] == compared.curves["ours"][:, 6].mean()
+    assert rows["Adam"]["update_over_adam"] == 1
+    lines = text.splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:5]] == sorted(
+        compared.curves, key=lambda name: compared.curves[name][:, -1].mean())
+    assert f"{compared.curves['SGD'][:, 2].mean():.3g} [" in text
+    assert (tmp_path / "table.md").read_text() == text
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+    again_rows, again_curves = report.read(tmp_path)
+    assert again_rows == rows
+    np.testing.assert_array_equal(again_curves["ours"], compared.curves["ours"])
+    assert report.read(tmp_path, "-200") is None
+
+
+def test_a_run_that_diverged_is_told(compared, tmp_path):
+    curves = {**compared.curves, "SGD": np.where(np.arange(5)[:, None] == 0, np.inf, compared.curves["SGD"])}
+    rows = report.summary(compared._replace(curves=curves), (6,))
+    assert rows["SGD"]["diverged"] == 0.2
+    text = report.write(tmp_path, rows, curves, "Title", "first coordinate")
+    assert "20 %" in text
+    assert report.table(report.read(tmp_path)[0], "first coordinate") in text  # infinity survives the file
+
+
+def test_a_picture_of_nothing_but_divergence(tmp_path):
+    plots.curves(tmp_path / "x.png", {"a": np.full((3, 4), np.inf), "b": np.ones((3, 4))}, ["a"], "Title")
+    assert (tmp_path / "x.png").exists()
+
+
+def test_state_bytes():
+    theta = {"a": np.zeros((3, 4), np.float32), "b": np.zeros(5, np.float32)}
+    opt = learned_opt.lstm()
+    assert cost.state_bytes_per_parameter(opt.transform(opt.init(KEY)), theta) == 320
+    assert cost.state_bytes_per_parameter(optax.trace(0.9), theta) == 4
+
+
+def test_cost_tells_a_dear_optimizer_from_a_cheap_one():
+    problem = learned_opt.Optimizee(lambda key: (), lambda key, i: jax.numpy.ones(20_000),
+                                    lambda theta, i, key: jax.numpy.sum(theta**2))
+    opt = learned_opt.lstm()
+    costs = cost.measure({"lstm": opt.transform(opt.init(KEY)), "sgd": optax.sgd(0.1)}, problem, KEY, num_rounds=3)
+    assert costs["lstm"].update > 3 * costs["sgd"].update
+    assert costs["lstm"].step > costs["sgd"].step

@@ -1,0 +1,26 @@
+import numpy as np
+import scipy.stats
+
+from learned_opt.evaluation import statistics
+
+
+def test_against_scipy():
+    values = np.random.default_rng(0).exponential(size=80)
+    got = statistics.summarize(values)
+    np.testing.assert_allclose(got.mean, values.mean())
+    np.testing.assert_allclose(got.interquartile_mean, scipy.stats.trim_mean(values, 0.25))
+    interval = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
+    np.testing.assert_allclose([got.low, got.high], interval, rtol=0.03)
+    assert got.diverged == 0
+
+
+def test_divergence_counts():
+    got = statistics.summarize([1.0, 2.0, np.nan, np.inf, 3.0, 4.0, 2.0, 2.0])
+    assert np.isinf(got.mean)
+    assert got.diverged == 0.25
+    np.testing.assert_allclose(got.interquartile_mean, (2 + 2 + 3 + 4) / 4)
+
+
+def test_it_is_seeded():
+    values = np.arange(10.0)
+    assert statistics.summarize(values) == statistics.summarize(values)

@@ -1,0 +1,230 @@
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import learned_opt
+from learned_opt.optimizers import CoordinateRule, from_rule
+
+KEY = jax.random.key(11)
+
+
+def tree_problem():
+    """Parameters of many shapes, coupled: a matrix, a scalar, an empty leaf, None, a rank-3 array."""
+    def init(key, instance):
+        del instance
+        a, b, c = jax.random.split(key, 3)
+        return {"m": jax.random.normal(a, (3, 5)), "s": jax.random.normal(b, ()), "empty": jnp.zeros((0, 2)),
+                "none": None, "t": [jax.random.normal(c, (2, 1, 4))]}
+
+    def loss(theta, instance, key):
+        noise = 0.1 * jax.random.normal(key, (3, 5))
+        total = jnp.sum(jnp.square(theta["m"] + noise)) * (1 + theta["s"]**2)
+        return total + jnp.sum(jnp.square(theta["t"][0] - instance)) + jnp.sum(jnp.cos(theta["m"])) * theta["s"]
+
+    return learned_opt.Optimizee(lambda key: jax.random.normal(key, ()), init, loss)
+
+
+def partitioned():
+    return learned_opt.partition({"a": learned_opt.lstm("mnist", hidden_sizes=(5,)),
+                                  "b": learned_opt.lstm(hidden_sizes=(3, 4))}, {"m": "a", "*": "b"})
+
+
+def difference(got, want):
+    """Largest difference of two meta-gradients, relative to the norm of the second."""
+    return float(optax.tree.norm(jax.tree.map(jnp.subtract, got, want)) / optax.tree.norm(want))
+
+
+def both(opt, problem, num_steps, num_problems, weights, block_size):
+    phi = opt.init(jax.random.key(0))
+    arguments = opt, phi, problem, KEY, num_steps, num_problems, weights
+    adjoint = learned_opt.meta_gradient(*arguments, method="adjoint", block_size=block_size)
+    return adjoint, learned_opt.meta_gradient(*arguments, method="autodiff")
+
+
+CASES = [
+    (learned_opt.lstm, tree_problem, 7, 1, None, None),
+    (learned_opt.lstm, tree_problem, 7, 3, "last", 4),
+    (lambda: learned_opt.lstm("mnist"), tree_problem, 5, 2, "random", 1),
+    (lambda: learned_opt.lstm("mnist"), learned_opt.optimizees.quadratic, 20, 4, "random", 7),
+    (partitioned, tree_problem, 6, 2, "random", 5),
+    (partitioned, tree_problem, 1, 1, None, 100),
+]
+
+
+def make_weights(kind, num_steps):
+    return {None: None, "last": np.eye(num_steps)[-1],
+            "random": np.random.default_rng(0).uniform(0, 2, num_steps)}[kind]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_adjoint_agrees_with_autodiff_in_float32(case):
+    make_opt, make_problem, num_steps, num_problems, weights, block_size = case
+    got, want = both(make_opt(), make_problem(), num_steps, num_problems, make_weights(weights, num_steps), block_size)
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
+    assert difference(got[1], want[1]) < 1e-5
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_adjoint_agrees_with_autodiff_in_float64(case):
+    make_opt, make_problem, num_steps, num_problems, weights, block_size = case
+    with jax.enable_x64(True):
+        got, want = both(make_opt(), make_problem(), num_steps, num_problems, make_weights(weights, num_steps),
+                         block_size)
+        assert got[0].dtype == jnp.float64
+        np.testing.assert_allclose(got[0], want[0], rtol=1e-12)
+        assert difference(got[1], want[1]) < 1e-10
+
+
+def test_mixed_dtypes_of_parameters():
+    def init(key, instance):
+        del instance
+        a, b = jax.random.split(key)
+        return {"a": jax.random.normal(a, (4,)), "b": jax.random.normal(b, (3,)).astype(jnp.bfloat16)}
+
+    problem = learned_opt.Optimizee(
+        lambda key: (), init, lambda t, i, k: jnp.sum(t["a"]**2) + jnp.sum(jnp.square(t["b"].astype(jnp.float32))))
+    got, want = both(learned_opt.lstm(), problem, 4, 2, None, 2)
+    assert difference(got[1], want[1]) < 1e-2  # what bfloat16 leaves
+
+
+def test_an_optimizer_that_is_not_coordinatewise():
+    """Its update depends on all coordinates: it has no blocks, and the adjoint is still that of the network alone."""
+    def transform(phi):
+        def update(updates, state, params=None, **extra):
+            del params, extra
+            norm = optax.tree.norm(updates)
+            state = 0.9 * state + jnp.tanh(phi["w"] * norm)
+            return jax.tree.map(lambda g: -phi["r"] * state * g, updates), state
+        return optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(()), update)
+
+    opt = learned_opt.LearnedOptimizer(lambda key: {"w": jnp.float32(0.3), "r": jnp.float32(0.01)}, transform, False,
+                                       {"name": "normed", "args": {}})
+    got, want = both(opt, tree_problem(), 6, 3, make_weights("random", 6), 2)
+    assert difference(got[1], want[1]) < 1e-5
+    opt = learned_opt.partition({"x": opt, "y": learned_opt.lstm()}, {"m": "x", "s": "x", "*": "y"})
+    got, want = both(opt, tree_problem(), 6, 3, None, 2)
+    assert difference(got[1], want[1]) < 1e-5
+
+
+def test_a_coordinatewise_optimizer_with_state_that_all_coordinates_share():
+    """State that does not follow the coordinates, such as a step count, is left whole by the blocks."""
+    def transform(phi):
+        def init(params):
+            return {"count": jnp.zeros((), jnp.int32), "m": jax.tree.map(jnp.zeros_like, params)}
+
+        def update(updates, state, params=None, **extra):
+            del params, extra
+            m = jax.tree.map(lambda m, g: phi["b"] * m + g, state["m"], updates)
+            rate = phi["r"] / (1 + state["count"])
+            return jax.tree.map(lambda m: -rate * m, m), {"count": state["count"] + 1, "m": m}
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+    opt = learned_opt.LearnedOptimizer(lambda key: {"b": jnp.float32(0.5), "r": jnp.float32(0.02)}, transform, True,
+                                       {"name": "momentum", "args": {}})
+    got, want = both(opt, tree_problem(), 6, 2, None, 4)
+    assert difference(got[1], want[1]) < 1e-5
+
+
+def test_gradient_is_the_slope_of_the_loss_when_the_optimizee_is_linear():
+    """A linear optimizee has constant gradients: the papers' meta-gradient is then the whole one."""
+    problem = learned_opt.Optimizee(lambda key: jax.random.normal(key, (4,)), lambda key, c: jnp.ones(4),
+                                    lambda theta, c, key: c @ theta)
+    with jax.enable_x64(True):
+        opt = learned_opt.lstm(hidden_sizes=(4,))
+        phi = opt.init(jax.random.key(0))
+        _, gradient = learned_opt.meta_gradient(opt, phi, problem, KEY, 5)
+        direction = jax.tree.map(lambda x: jnp.cos(jnp.arange(x.size)).reshape(x.shape), phi)
+
+        def loss(step):
+            moved = jax.tree.map(lambda p, d: p + step * d, phi, direction)
+            return learned_opt.meta_gradient(opt, moved, problem, KEY, 5)[0]
+
+        slope = (loss(1e-5) - loss(-1e-5)) / 2e-5
+        np.testing.assert_allclose(optax.tree.vdot(gradient, direction), slope, rtol=1e-7)
+
+
+def test_the_full_gradient_is_the_slope_of_the_loss():
+    with jax.enable_x64(True):
+        opt, problem = learned_opt.lstm(hidden_sizes=(4,)), learned_opt.optimizees.quadratic(3)
+        phi = opt.init(jax.random.key(0))
+        _, full = learned_opt.meta_gradient(opt, phi, problem, KEY, 8, 2, stop_gradient=False)
+        _, dropped = learned_opt.meta_gradient(opt, phi, problem, KEY, 8, 2)
+        assert difference(dropped, full) > 1e-3  # the papers' gradient is another one
+
+        def loss(step):
+            moved = {**phi, "output": {**phi["output"], "b": phi["output"]["b"] + step}}
+            return learned_opt.meta_gradient(opt, moved, problem, KEY, 8, 2)[0]
+
+        np.testing.assert_allclose(full["output"]["b"], (loss(1e-6) - loss(-1e-6)) / 2e-6, rtol=1e-6)
+
+
+def test_loss_is_that_of_the_unroll():
+    opt, problem = learned_opt.lstm(), tree_problem()
+    phi = opt.init(jax.random.key(0))
+    weights = jnp.arange(6.0)
+    losses = learned_opt.unroll(opt.transform(phi), problem, KEY, 5).losses
+    for w in (weights, weights[1:]):
+        got, _ = learned_opt.meta_gradient(opt, phi, problem, KEY, 5, weights=w)
+        np.testing.assert_allclose(got, losses[-len(w):] @ w, rtol=1e-5)
+    curves = learned_opt.evaluate(opt.transform(phi), problem, KEY, 5, 3)
+    got, _ = learned_opt.meta_gradient(opt, phi, problem, KEY, 5, 3)
+    np.testing.assert_allclose(got, curves[:, 1:].sum(1).mean(), rtol=1e-5)
+
+
+def test_every_weight_gets_a_gradient():
+    opt = learned_opt.lstm("mnist")
+    _, gradient = learned_opt.meta_gradient(opt, opt.init(KEY), learned_opt.optimizees.mlp(), KEY, 3)
+    for leaf in jax.tree.leaves(gradient):
+        assert np.all(np.isfinite(leaf))
+        assert np.any(leaf != 0)
+
+
+def test_gradients_of_zero_give_no_nan():
+    """Pixels that are always black have gradients of exactly zero."""
+    problem = learned_opt.Optimizee(lambda key: (), lambda key, i: jnp.ones(4), lambda t, i, k: jnp.sum(t[:2]**2))
+    opt = learned_opt.lstm("mnist")
+    for method in ("adjoint", "autodiff"):
+        _, gradient = learned_opt.meta_gradient(opt, opt.init(KEY), problem, KEY, 4, method=method)
+        chex.assert_tree_all_finite(gradient)
+
+
+def test_a_rule_of_ones_own():
+    """The derivative of a hand-made rule u = -phi * g, against its closed form: sum_s lambda_s . (-g_s)."""
+    rule = CoordinateRule(lambda dtype: {"unused": jnp.zeros(1, dtype)}, lambda phi, g, h: (-phi["rate"] * g, h))
+    opt = from_rule(rule, lambda key: {"rate": jnp.asarray(0.1)}, {"name": "sgd", "args": {}})
+    c = jnp.asarray([1.0, -2.0, 3.0])
+    problem = learned_opt.Optimizee(lambda key: (), lambda key, i: jnp.zeros(3), lambda t, i, k: c @ t)
+    loss, gradient = learned_opt.meta_gradient(opt, opt.init(KEY), problem, KEY, 3)
+    np.testing.assert_allclose(loss, -0.1 * 14 * (1 + 2 + 3), rtol=1e-6)
+    np.testing.assert_allclose(gradient["rate"], -14 * (3 + 2 + 1), rtol=1e-6)
+
+
+def test_it_can_be_jitted_over_phi_and_key():
+    opt, problem = learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(3)
+    phi = opt.init(KEY)
+    traced = jax.jit(lambda phi, key: learned_opt.meta_gradient(opt, phi, problem, key, 4))(phi, KEY)
+    chex.assert_trees_all_close(traced, learned_opt.meta_gradient(opt, phi, problem, KEY, 4), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
+    ({"num_problems": -1}, "num_problems .* got -1"),
+    ({"block_size": 0}, "block_size .* got 0"),
+    ({"weights": [1.0, 2.0]}, r"weights must be a vector of 4 or 5 numbers, got shape \(2,\)"),
+    ({"weights": [1.0, 2.0, np.nan, 1.0]}, "weights must be finite"),
+    ({"method": "adjont"}, "Did you mean 'adjoint'"),
+    ({"method": "adjoint", "stop_gradient": False}, "needs method='autodiff'"),
+    ({"method": "autodiff", "block_size": 3}, "block_size=3 has no meaning"),
+    ({"opt": optax.adam(1e-3)}, "opt must be a LearnedOptimizer"),
+    ({"phi": learned_opt.lstm(hidden_sizes=(7,)).init(KEY)}, "phi"),
+])
+def test_bad_input(arguments, message):
+    opt = learned_opt.lstm()
+    good = {"opt": opt, "phi": opt.init(KEY), "problem": learned_opt.optimizees.quadratic(), "key": KEY,
+            "num_steps": 4}
+    with pytest.raises(ValueError, match=message):
+        learned_opt.meta_gradient(**{**good, **arguments})

@@ -1,0 +1,230 @@
+import os
+import signal
+import subprocess
+import sys
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import learned_opt
+
+KEY = jax.random.key(5)
+TINY = {"num_steps": 4, "window": 2, "num_problems": 3, "num_epochs": 3, "episodes_per_epoch": 2, "num_validation": 4,
+        "progress_bar": False}
+
+
+def tiny(**settings):
+    opt = learned_opt.lstm(hidden_sizes=(3,))
+    return learned_opt.meta_train(opt, learned_opt.optimizees.quadratic(2), KEY, **{**TINY, **settings})
+
+
+def test_one_episode_is_adam_on_the_meta_gradients_of_its_windows():
+    """One window a horizon: meta_train is Adam along `meta_gradient`, written out with optax."""
+    opt, problem = learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2)
+    settings = {**TINY, "num_steps": 4, "window": 4, "num_epochs": 1, "episodes_per_epoch": 3, "clip_norm": 0.5,
+                "schedule": "constant", "learning_rate": 0.01}
+    result = learned_opt.meta_train(opt, problem, KEY, **settings)
+    init_key, train_key, _, _ = jax.random.split(KEY, 4)
+    phi = opt.init(init_key)
+    meta = optax.chain(optax.clip_by_global_norm(0.5), optax.adam(0.01))
+    state = meta.init(phi)
+    losses = []
+    for episode in range(3):
+        loss, gradient = learned_opt.meta_gradient(opt, phi, problem, jax.random.fold_in(train_key, episode), 4, 3,
+                                                   method="autodiff")
+        updates, state = meta.update(gradient, state)
+        phi = optax.apply_updates(phi, updates)
+        losses.append(loss / 4)
+    chex.assert_trees_all_close(result.phi, phi, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(result.history[0]["meta_loss"], np.mean(losses), rtol=1e-4)
+
+
+def test_state_is_carried_across_windows():
+    """Windows that start afresh would see the same losses twice; these see one life of four steps."""
+    opt, problem = learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2)
+    result = tiny(num_epochs=1, episodes_per_epoch=1, learning_rate=1e-12)
+    init_key, train_key, _, _ = jax.random.split(KEY, 4)
+    keys = jax.random.split(jax.random.fold_in(train_key, 0), 3)
+    tx = opt.transform(opt.init(init_key))
+    losses = [learned_opt.unroll(tx, problem, k, 4).losses[1:] for k in keys]
+    np.testing.assert_allclose(result.history[0]["meta_loss"], np.mean(losses), rtol=1e-5)
+
+
+@pytest.mark.parametrize("method", ["adjoint", "autodiff"])
+def test_meta_training_beats_the_best_learning_rates(method):
+    """On quadratics in one dimension, within seconds."""
+    opt, problem = learned_opt.lstm(hidden_sizes=(8,)), learned_opt.optimizees.quadratic(1)
+    result = learned_opt.meta_train(opt, problem, KEY, num_steps=10, window=10, num_problems=32, num_epochs=8,
+                                    episodes_per_epoch=60, learning_rate=0.01, progress_bar=False, method=method)
+    ours = learned_opt.evaluate(opt.transform(result.phi), problem, jax.random.key(9), 10, 256)[:, -1].mean()
+    rates = 2.0 ** np.arange(30) * 1e-6
+    best = min(learned_opt.evaluate(optax.sgd(rate), problem, jax.random.key(9), 10, 256)[:, -1].mean()
+               for rate in rates[10:22])
+    assert ours < best
+
+
+def test_validation_keeps_the_best_phi():
+    """A rate so high that weights get worse: what is returned is what did best on the validation problems."""
+    result = tiny(num_epochs=6, learning_rate=0.5, schedule="constant", clip_norm=100.0)
+    losses = [entry["validation_loss"] for entry in result.history]
+    assert result.validation_loss == min(losses)
+    assert losses[-1] > min(losses)
+    _, _, validation_key, _ = jax.random.split(KEY, 4)
+    opt = learned_opt.lstm(hidden_sizes=(3,))
+    curves = learned_opt.evaluate(opt.transform(result.phi), learned_opt.optimizees.quadratic(2), validation_key, 4, 4)
+    np.testing.assert_allclose(curves[:, -1].mean(), result.validation_loss, rtol=1e-5)
+
+
+def test_early_stopping():
+    result = tiny(num_epochs=30, learning_rate=0.5, schedule="constant", clip_norm=100.0, patience=2)
+    losses = [entry["validation_loss"] for entry in result.history]
+    assert len(losses) < 30
+    assert int(np.argmin(losses)) == len(losses) - 3
+
+
+def test_last_step_loss_and_partition():
+    opt = learned_opt.partition({"a": learned_opt.lstm(hidden_sizes=(3,)), "b": learned_opt.lstm(hidden_sizes=(2,))},
+                                {"a": "a", "*": "b"})
+    problem = learned_opt.Optimizee(
+        lambda key: (), lambda key, i: {"a": jax.random.normal(key, (2,)), "b": jax.random.normal(key, (3,))},
+        lambda t, i, k: jnp.sum(t["a"]**2) + jnp.sum(t["b"]**4))
+    result = learned_opt.meta_train(opt, problem, KEY, weights=[0.0, 1.0], **TINY)
+    before = opt.init(jax.random.split(KEY, 4)[0])
+    for label in "ab":
+        assert not np.allclose(result.phi[label]["output"]["w"], before[label]["output"]["w"])
+
+
+def test_random_search_finds_the_rate_that_learns():
+    search = learned_opt.RandomSearch(low=1e-7, high=1e-1, num_trials=6, num_epochs=2)
+    result = tiny(learning_rate=search, episodes_per_epoch=10)
+    assert 1e-7 <= result.learning_rate <= 1e-1
+    assert result.learning_rate > 1e-4  # those below move nothing in twenty episodes
+    assert result.validation_loss < tiny(learning_rate=1e-7).validation_loss
+
+
+def sometimes_infinite(when):
+    """A quadratic whose loss is not a number for some problems."""
+    quadratic = learned_opt.optimizees.quadratic(2)
+    return quadratic._replace(loss=lambda theta, instance, key: jnp.where(
+        when(instance.y[0]), jnp.nan, quadratic.loss(theta, instance, key)))
+
+
+def test_non_finite_meta_gradients_are_counted_and_not_applied():
+    opt, problem = learned_opt.lstm(hidden_sizes=(3,)), sometimes_infinite(lambda y: y > 0.8)
+    result = learned_opt.meta_train(opt, problem, KEY, **{**TINY, "num_epochs": 4, "episodes_per_epoch": 5})
+    num_windows = 4 * 5 * 2
+    assert 0 < result.skipped < num_windows
+    assert result.history[-1]["skipped"] == result.skipped
+    chex.assert_tree_all_finite(result.phi)
+    assert all(np.isfinite(entry["meta_loss"]) for entry in result.history)
+
+
+def test_a_loss_that_stays_non_finite_stops_with_an_error():
+    opt, problem = learned_opt.lstm(hidden_sizes=(3,)), sometimes_infinite(lambda y: y > -100)
+    with pytest.raises(learned_opt.MetaTrainingError, match="6 meta-gradients in a row were not finite") as error:
+        learned_opt.meta_train(opt, problem, KEY, **{**TINY, "max_skipped": 6, "num_epochs": 10})
+    chex.assert_trees_all_equal(error.value.best_phi, opt.init(jax.random.split(KEY, 4)[0]))
+
+
+def test_a_work_directory_belongs_to_one_configuration(tmp_path):
+    first = tiny(workdir=tmp_path)
+    with pytest.raises(ValueError, match=r"belongs to a run with num_problems=3, not 4"):
+        tiny(workdir=tmp_path, num_problems=4)
+    with pytest.raises(ValueError, match="problem"):
+        learned_opt.meta_train(learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2, init_scale=2.0),
+                               KEY, workdir=tmp_path, **TINY)
+    again = tiny(workdir=tmp_path)
+    chex.assert_trees_all_equal(first, again)
+
+
+def test_the_progress_bar_shows_meta_loss_baseline_and_time_left(capfd):
+    tiny(progress_bar=True, reference=("Adam", 0.5))
+    shown = capfd.readouterr().err
+    for part in ("meta-training", "meta-loss", "validation", "best baseline 0.5 (Adam)", "6/6", "<"):
+        assert part in shown
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"window": 3}, "window must divide num_steps=4, got 3; the nearest that do: 2, 4"),
+    ({"num_epochs": 0}, "num_epochs .* got 0"),
+    ({"episodes_per_epoch": -1}, "episodes_per_epoch .* got -1"),
+    ({"learning_rate": -0.1}, "learning_rate must be a finite number above 0, got -0.1"),
+    ({"learning_rate": "serch"}, "Did you mean 'search'"),
+    ({"learning_rate": learned_opt.RandomSearch(low=1.0, high=0.1)}, "low must not be above high"),
+    ({"schedule": "cosinus"}, "Did you mean 'cosine'"),
+    ({"clip_norm": 0}, "clip_norm .* got 0"),
+    ({"weights": [1.0] * 3}, "weights must be a vector of 4 or 2 numbers"),
+    ({"patience": 0}, "patience .* got 0"),
+])
+def test_bad_input(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**settings)
+
+
+def test_nothing_to_learn():
+    with pytest.raises(ValueError, match="no weights to learn"):
+        learned_opt.meta_train(learned_opt.from_optax(optax.adam(0.1)), learned_opt.optimizees.quadratic(), KEY, **TINY)
+
+
+# A program that is killed, so it runs by itself. It slows down every episode: there is time to kill it.
+PROGRAM = """
+import hashlib, sys, time
+import jax, numpy as np
+import learned_opt
+from learned_opt.meta import progress
+
+advance = progress.Bar.advance
+def slowly(self, state):
+    advance(self, state)
+    print("episode", np.max(state.episode), flush=True)
+    time.sleep(float(sys.argv[2]))
+progress.Bar.advance = slowly
+
+result = learned_opt.meta_train(
+    learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2), jax.random.key(0), num_steps=4, window=2,
+    num_problems=3, num_epochs=4, episodes_per_epoch=3, num_validation=4, workdir=sys.argv[1] or None,
+    learning_rate=learned_opt.RandomSearch(num_trials=2, num_epochs=1), progress_bar=False)
+weights = b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(result.phi))
+print("digest", hashlib.sha256(weights).hexdigest(), result.learning_rate, len(result.history))
+"""
+
+
+def start(workdir, pause):
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.Popen([sys.executable, "-c", PROGRAM, str(workdir), str(pause)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, env=env)
+
+
+def read_until(process, episodes):
+    """Reads lines until so many episodes are done (those of the search included)."""
+    seen = 0
+    while seen < episodes:
+        line = process.stdout.readline()
+        assert line, process.stderr.read()
+        seen += line.startswith("episode")
+
+
+def test_killed_and_resumed_runs_end_with_identical_weights(tmp_path):
+    never_stopped, _ = start("", 0).communicate()
+    digest = never_stopped.splitlines()[-1]
+    assert digest.startswith("digest")
+
+    killed = start(tmp_path, 0.2)
+    read_until(killed, 8)  # in the middle of the second epoch of training
+    killed.kill()
+    killed.wait()
+
+    asked = start(tmp_path, 0.2)
+    read_until(asked, 4)
+    asked.send_signal(signal.SIGTERM)
+    _, words = asked.communicate()
+    assert asked.returncode == 128 + signal.SIGTERM
+    assert f"its state is saved in {tmp_path}: run the same command again to go on" in words
+
+    resumed, errors = start(tmp_path, 0).communicate()
+    assert resumed.splitlines()[-1] == digest, errors
+    assert resumed.count("episode") < 12  # it did not begin again
