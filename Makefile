@@ -10,7 +10,7 @@ demo: $(VENV)/installed  ## Learns an optimizer for quadratic functions and comp
 	$(BIN)/python -m experiments.quadratic --workdir=$(RESULTS)
 
 test: $(VENV)/installed  ## Runs the test suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 lint: $(VENV)/installed  ## Runs the linter
 	$(BIN)/python -m ruff check .

@@ -6,7 +6,6 @@ import subprocess
 from typing import Any
 
 import jax
-import numpy as np
 
 import learned_opt
 from experiments import config_flags
@@ -64,12 +63,14 @@ def run(study, config, workdir):
     settings = _settings(config)
     key = jax.random.key(config.seed)
     training.check(study.opt, study.problem, key, **settings)
-    for name in config.baselines.split(","):
+    names = config.baselines.split(",")
+    for name in names:
         _checks.choice("baseline", name, baselines.BASELINES)
     workdir = os.path.expanduser(workdir)
     _claim(workdir, config)
     evaluation_key, tune_key = jax.random.split(jax.random.fold_in(jax.random.key(config.evaluation_seed), 1))
-    tuned = {h: _tuned(study, config, workdir, jax.random.fold_in(tune_key, h), h) for h in study.horizons}
+    tuned = {h: comparison.tune_all(study.problem, jax.random.fold_in(tune_key, h), h, config.tune_runs, names,
+                                    os.path.join(workdir, f"baselines-{h}.json")) for h in study.horizons}
     result = learned_opt.meta_train(study.opt, study.problem, key, workdir=os.path.join(workdir, "meta_training"),
                                     reference=_best(tuned[config.num_steps]), **settings)
     path = os.path.join(workdir, "optimizer.safetensors")
@@ -118,18 +119,6 @@ def versions():
     modules = {"learned_opt": learned_opt, "jax": jax, "jaxlib": jaxlib, "optax": optax, "flax": flax}
     return {"versions": {name: module.__version__ for name, module in modules.items()},
             "commit": git.stdout.strip() or None, "device": jax.devices()[0].device_kind}
-
-
-def _tuned(study, config, workdir, key, horizon):
-    """The tuned baselines of a horizon; the rates are kept in the work directory."""
-    path = os.path.join(workdir, f"baselines-{horizon}.json")
-    if not os.path.exists(path):
-        tuned = comparison.tune_all(study.problem, key, horizon, config.tune_runs, config.baselines.split(","))
-        _files.write_json(path, {name: {"learning_rate": t.learning_rate, "final_loss": t.final_loss,
-                                        "grid": t.grid.tolist()} for name, t in tuned.items()})
-    return {name: baselines.Tuned(name, t["learning_rate"], float(t["final_loss"]),
-                                  baselines.baseline(name, t["learning_rate"], horizon), np.asarray(t["grid"], float))
-            for name, t in _files.read_json(path).items()}
 
 
 def _best(tuned):

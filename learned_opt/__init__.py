@@ -1,6 +1,7 @@
 """Learned optimizers for JAX, used like any other optax transformation."""
 
 from learned_opt import data, optimizees
+from learned_opt.evaluation.comparison import compare
 from learned_opt.evaluation.evaluate import evaluate
 from learned_opt.meta.gradient import meta_gradient
 from learned_opt.meta.signals import Interrupted
@@ -12,5 +13,6 @@ from learned_opt.saving import load, save
 
 __version__ = "0.1.0"
 
-__all__ = ["Interrupted", "LearnedOptimizer", "MetaTrainingError", "Optimizee", "RandomSearch", "data", "evaluate",
-           "from_optax", "load", "lstm", "meta_gradient", "meta_train", "optimizees", "partition", "save", "unroll"]
+__all__ = ["Interrupted", "LearnedOptimizer", "MetaTrainingError", "Optimizee", "RandomSearch", "compare", "data",
+           "evaluate", "from_optax", "load", "lstm", "meta_gradient", "meta_train", "optimizees", "partition", "save",
+           "unroll"]

@@ -1,12 +1,13 @@
 """Optimizers side by side on the same fresh problems, hand-designed ones tuned first."""
 
+import os
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import tqdm
 
-from learned_opt import _checks
+from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, cost, evaluate
 
 
@@ -26,17 +27,33 @@ class Comparison(NamedTuple):
     costs: dict
 
 
-def tune_all(problem, key, num_steps, num_runs, names=tuple(baselines.BASELINES), progress_bar=True):
+def tune_all(problem, key, num_steps, num_runs, names=tuple(baselines.BASELINES), path=None, progress_bar=True):
     """Tunes baselines on problems of their own (30 rates each, see `baselines.tune`).
+
+    Args:
+      problem, key, num_steps, num_runs: see `baselines.tune`.
+      names: which of `baselines.BASELINES`.
+      path: a JSON file in which what is tuned is kept; what is there already is not tuned again.
+      progress_bar: whether to show one, on stderr.
 
     Returns:
       Dict from name to `baselines.Tuned`.
     """
-    bar = tqdm.tqdm(names, "tuning baselines", unit="baseline", leave=False, disable=not progress_bar)
+    kept = _files.read_json(path) if path and os.path.exists(path) else {}
+    bar = tqdm.tqdm(names, f"tuning baselines for {num_steps} steps", unit="baseline", leave=False,
+                    disable=not progress_bar)
     tuned = {}
     for name in bar:
         bar.set_postfix_str(name)
-        tuned[name] = baselines.tune(name, problem, key, num_steps, num_runs)
+        if name not in kept:
+            found = baselines.tune(name, problem, key, num_steps, num_runs)
+            kept[name] = {"learning_rate": found.learning_rate, "final_loss": found.final_loss,
+                          "grid": found.grid.tolist()}
+            if path:
+                _files.write_json(path, kept)
+        tx = baselines.baseline(name, kept[name]["learning_rate"], num_steps)
+        tuned[name] = baselines.Tuned(name, kept[name]["learning_rate"], float(kept[name]["final_loss"]), tx,
+                                      np.asarray(kept[name]["grid"], float))
     return tuned
 
 
