@@ -2,7 +2,7 @@
 
 from learned_opt import data, optimizees
 from learned_opt.evaluation.comparison import compare
-from learned_opt.evaluation.evaluate import evaluate
+from learned_opt.meta.evaluating import evaluate
 from learned_opt.meta.gradient import meta_gradient
 from learned_opt.meta.signals import Interrupted
 from learned_opt.meta.training import MetaTrainingError, RandomSearch, meta_train

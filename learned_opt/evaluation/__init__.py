@@ -1,1 +1,1 @@
-"""Measuring optimizers: fresh problems, tuned baselines, intervals, cost, and how to look at them."""
+"""Comparing optimizers: tuned baselines, intervals, cost, and how to look at them."""

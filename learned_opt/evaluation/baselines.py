@@ -9,8 +9,7 @@ import numpy as np
 import optax
 
 from learned_opt import _checks
-from learned_opt.evaluation import evaluate
-from learned_opt.meta import unrolling
+from learned_opt.meta import evaluating, unrolling
 from learned_opt.optimizees import base as optimizee_base
 
 # 2^k * 1e-6, k = 0 .. 29: the grid of the first version of Andrychowicz et al. 2016.
@@ -85,7 +84,7 @@ def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES)
     num_steps = unrolling.check_run(build(1.0, 1), problem, key, num_steps)
     rates = [float(_checks.positive_float("learning_rates", rate)) for rate in learning_rates]
     problem = optimizee_base.as_partials(problem)
-    begun = evaluate.begin_all(problem, key, num_runs)
+    begun = evaluating.begin_all(problem, key, num_runs)
     final = np.asarray(_grid(build, problem, begun, jnp.asarray(rates), num_steps), np.float64)
     best, loss = _best(final)
     return Tuned(name, rates[best], loss, build(rates[best], num_steps), final.mean(axis=1))
@@ -95,7 +94,7 @@ def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES)
 def _grid(build, problem, begun, rates, num_steps):
     def final_losses(rate):
         tx = optax.with_extra_args_support(build(rate, num_steps))
-        return evaluate.runs(tx, None, problem, begun, num_steps, copies=rates.shape[0])[0][:, -1]
+        return evaluating.runs(tx, None, problem, begun, num_steps, copies=rates.shape[0])[0][:, -1]
     return jax.vmap(final_losses)(rates)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import tqdm
 
 from learned_opt import _checks, _files
-from learned_opt.evaluation import baselines, cost, evaluate
+from learned_opt.evaluation import baselines, cost
+from learned_opt.meta import evaluating
 
 
 class Comparison(NamedTuple):
@@ -87,7 +88,7 @@ def compare(transformations, problem, key, num_steps=100, num_runs=100, *, tuned
     bar = tqdm.tqdm(everything.items(), "evaluating", unit="optimizer", leave=False, disable=not progress_bar)
     for name, tx in bar:
         bar.set_postfix_str(name)
-        losses, values = evaluate.evaluate_with(measure, tx, problem, run_key, num_steps, num_runs)
+        losses, values = evaluating.evaluate_with(measure, tx, problem, run_key, num_steps, num_runs)
         curves[name] = np.asarray(losses, np.float64)
         if measure is not None:
             measures[name] = np.asarray(values, np.float64)

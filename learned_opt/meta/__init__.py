@@ -1,1 +1,1 @@
-"""Everything about phi: the unroll, the meta-gradient, meta-training."""
+"""Lives of optimizees, and everything about phi: unroll, evaluation, meta-gradient, meta-training."""

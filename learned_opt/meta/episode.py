@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from learned_opt.evaluation import evaluate
+from learned_opt.meta import evaluating
 from learned_opt.meta import gradient as gradient_lib
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base
@@ -127,7 +127,7 @@ def validate(plan, problem, key, num_runs, state):
     """
     tx = optax.with_extra_args_support(plan.opt.transform(state.phi))
     begun = optimizee_base.begin_all(problem, key, num_runs)
-    curves, _ = evaluate.runs(tx, None, problem, begun, plan.num_windows * plan.window)
+    curves, _ = evaluating.runs(tx, None, problem, begun, plan.num_windows * plan.window)
     loss = jnp.mean(curves[:, -1]).astype(state.best_loss.dtype)
     better = loss < state.best_loss
     best_phi = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.phi, state.best_phi)

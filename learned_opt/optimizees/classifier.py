@@ -86,7 +86,7 @@ def accuracy(network, dataset):
       dataset: as in `classifier`, usually the test split.
 
     Returns:
-      A function of theta (a `jax.tree_util.Partial`), for example for `evaluation.evaluate.evaluate_with`.
+      A function of theta (a `jax.tree_util.Partial`), for `learned_opt.compare(..., measure=...)`.
     """
     dataset = data.as_dataset(dataset)
     return jax.tree_util.Partial(_Accuracy(network), jnp.asarray(dataset.images), jnp.asarray(dataset.labels))

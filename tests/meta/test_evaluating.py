@@ -5,7 +5,7 @@ import optax
 import pytest
 
 import learned_opt
-from learned_opt.evaluation import evaluate
+from learned_opt.meta import evaluating
 
 PROBLEM = learned_opt.optimizees.quadratic(3)
 KEY = jax.random.key(2)
@@ -22,14 +22,14 @@ def test_every_run_is_the_unroll_of_its_key():
 
 def test_many_runs_in_batches_are_the_same_runs(monkeypatch):
     together = learned_opt.evaluate(optax.sgd(0.01), PROBLEM, KEY, 5, 7)
-    monkeypatch.setitem(evaluate.COORDINATES_AT_ONCE, "cpu", 6)  # two runs at a time, and one left over
+    monkeypatch.setitem(evaluating.COORDINATES_AT_ONCE, "cpu", 6)  # two runs at a time, and one left over
     apart = learned_opt.evaluate(optax.sgd(0.01), PROBLEM, KEY, 5, 7)
     np.testing.assert_allclose(apart, together, rtol=1e-5)
 
 
 def test_divergence_is_infinite_from_there_on():
     curves = jnp.asarray([[1.0, np.nan, 2.0], [3.0, 2.0, 1.0], [1.0, 2.0, np.inf]])
-    np.testing.assert_array_equal(evaluate.infinite_once_diverged(curves),
+    np.testing.assert_array_equal(evaluating.infinite_once_diverged(curves),
                                   [[1.0, np.inf, np.inf], [3.0, 2.0, 1.0], [1.0, 2.0, np.inf]])
     losses = learned_opt.evaluate(optax.sgd(1e6), PROBLEM, KEY, 20, 2)
     assert np.all(np.isinf(losses[:, -1]))
@@ -37,7 +37,7 @@ def test_divergence_is_infinite_from_there_on():
 
 
 def test_a_measure_of_the_final_theta():
-    losses, norms = evaluate.evaluate_with(lambda theta: jnp.sum(theta**2), optax.sgd(0.01), PROBLEM, KEY, 4, 2)
+    losses, norms = evaluating.evaluate_with(lambda theta: jnp.sum(theta**2), optax.sgd(0.01), PROBLEM, KEY, 4, 2)
     keys = jax.random.split(KEY, 2)
     thetas = [learned_opt.unroll(optax.sgd(0.01), PROBLEM, k, 4).theta for k in keys]
     np.testing.assert_allclose(norms, [np.sum(np.asarray(t) ** 2) for t in thetas], rtol=1e-5)
