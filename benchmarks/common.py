@@ -1,18 +1,12 @@
-"""What the benchmarks share: timing in interleaved rounds, memory of programs, records, tables, flags."""
+"""What the benchmarks share: ratios and their spread, memory of programs, tables, plots, flags."""
 
-import importlib.metadata
 import logging
 import math
 import os
-import platform
-import subprocess
-import sys
-import time
 from typing import NamedTuple
 
 import jax
 import numpy as np
-import tqdm
 from absl import app, flags
 from matplotlib import figure
 
@@ -25,7 +19,6 @@ _ROUNDS = flags.DEFINE_integer("rounds", None, "Timing rounds, of which median a
 _QUICK = flags.DEFINE_boolean("quick", False, "Small sizes and few rounds, in some seconds: shows that everything "
                               "runs; its numbers mean nothing.")
 
-MIN_SECONDS = 0.02  # what takes less is repeated within a round: a shorter timing is noise
 MIB = 2**20
 
 
@@ -83,29 +76,6 @@ def run(main):
     app.run(checked)
 
 
-def interleaved(programs, rounds, title):
-    """Times programs in turns, so that a busy moment of the machine falls on all of them.
-
-    Args:
-      programs: dict from name to a function without arguments that starts a run and returns arrays to wait for.
-      rounds: number of rounds; the order rotates from one to the next.
-      title: text before the progress bar.
-
-    Returns:
-      Dict from name to `[rounds]`, seconds of one run.
-    """
-    counts = {name: _repetitions(program) for name, program in programs.items()}
-    times = {name: [] for name in programs}
-    names = list(programs)
-    on_terminal = sys.stderr.isatty()  # a log file gets a line every ten seconds
-    for r in tqdm.tqdm(range(rounds), desc=title, unit="round", dynamic_ncols=on_terminal,
-                       mininterval=0.5 if on_terminal else 10):
-        first = r % len(names)
-        for name in names[first:] + names[:first]:
-            times[name].append(_seconds(programs[name], counts[name]))
-    return times
-
-
 def spread(values):
     """The `Spread` of some numbers."""
     return Spread(*(float(q) for q in np.quantile(values, [0.25, 0.5, 0.75])))
@@ -126,15 +96,6 @@ def compiled(function, *args, donate=()):
 def temporary_bytes(program):
     """Bytes that a compiled program needs while it runs, beside its arguments and its results."""
     return int(program.memory_analysis().temp_size_in_bytes)
-
-
-def environment():
-    """Versions, device and commit, as JSON can hold them."""
-    device = jax.devices()[0]
-    packages = ("jax", "jaxlib", "flax", "optax", "numpy")
-    return {"backend": jax.default_backend(), "device": device.device_kind, "num_devices": jax.device_count(),
-            "cpu_cores": _cores(), "machine": platform.machine(), "python": platform.python_version(),
-            **{name: importlib.metadata.version(name) for name in packages}, "commit": _commit()}
 
 
 def show_milliseconds():
@@ -195,8 +156,8 @@ def describe(env):
     """One line about the machine and the versions."""
     cores = f" with {env['cpu_cores']} cores" if env["backend"] == "cpu" else ""
     commit = f", commit {env['commit'][:12]}" if env["commit"] else ""
-    return (f"{env['num_devices']} x {env['device']} ({env['backend']}){cores}, JAX {env['jax']}, Flax {env['flax']}, "
-            f"optax {env['optax']}, Python {env['python']}{commit}")
+    versions = ", ".join(f"{name} {env['versions'][name]}" for name in ("jax", "flax", "optax", "python"))
+    return f"{env['num_devices']} x {env['device']} ({env['backend']}){cores}, {versions}{commit}"
 
 
 def _plain(value):
@@ -206,31 +167,3 @@ def _plain(value):
     if isinstance(value, dict):
         return {k: _plain(v) for k, v in value.items()}
     return [_plain(v) for v in value] if isinstance(value, list) else value
-
-
-def _repetitions(program):
-    _seconds(program, 1)  # warms up
-    return max(1, math.ceil(MIN_SECONDS / max(_seconds(program, 2), 1e-7)))
-
-
-def _seconds(program, count):
-    start = time.perf_counter()
-    for _ in range(count):
-        out = program()
-    jax.block_until_ready(out)
-    return (time.perf_counter() - start) / count
-
-
-def _cores():
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-
-
-def _commit():
-    """The commit of this checkout, or None where there is none."""
-    folder = os.path.dirname(os.path.abspath(__file__))
-    try:
-        done = subprocess.run(["git", "-C", folder, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return done.stdout.strip()

@@ -38,6 +38,7 @@ from absl import flags
 
 import learned_opt
 from benchmarks import common, naive
+from learned_opt.evaluation import environment, timing
 
 IMAGE_SHAPES = {"mnist": (28, 28, 1), "digits": (8, 8, 1)}
 NUM_IMAGES, NUM_CLASSES = 2_048, 10
@@ -107,7 +108,7 @@ def measure(case, rounds, max_bytes):
     memory = {name: common.temporary_bytes(program) for name, program in every.items()}
     args = case.phi, case.problem, case.key
     runs = {name: lambda p=p: p(*args) for name, p in every.items() if memory[name] <= max_bytes}
-    times = common.interleaved(runs, rounds, f"{case.num_coordinates:,} coordinates") if runs else {}
+    times = timing.interleaved(runs, rounds, f"{case.num_coordinates:,} coordinates") if runs else {}
     results = [{"coordinates": case.num_coordinates, "method": name, "seconds": times.get(name),
                 "naive_over_time": common.ratio(times, "naive", name),
                 "time_over_forward": common.ratio(times, name, "forward"), "temporary_bytes": memory[name],
@@ -176,7 +177,7 @@ def main():
         of_case, errors[case.num_coordinates] = measure(case, settings.rounds, _MAX_GIB.value * 1024 * common.MIB)
         results += of_case
     record = {"benchmark": "meta_gradient", "rounds": settings.rounds, "quick": settings.quick, "image_shape": shape,
-              "window": window, "environment": common.environment(), "relative_errors": errors,
+              "window": window, "environment": environment.record(), "relative_errors": errors,
               "results": results}
     common.report(settings.output, as_text(results, errors), record, as_figure(results))
 

@@ -28,10 +28,10 @@ from absl import flags
 
 import learned_opt
 from benchmarks import common, naive
-from learned_opt.evaluation import cost
+from learned_opt.evaluation import cost, environment, timing
 
 _sizes = common.define_sizes([1_000, 15_910, 100_000, 1_000_000], [100, 1_000],
-                                 "Numbers of coordinates (the paper's MNIST network has 15910)")
+                              "Numbers of coordinates (the paper's MNIST network has 15910)")
 flags.adopt_module_key_flags(common)
 
 
@@ -63,7 +63,7 @@ def measure(num_coordinates, rounds):
     params, gradient = 0.01 * jax.random.normal(jax.random.key(1), (2, num_coordinates))
     txs = transformations()
     loops = {name: Loop(tx, gradient, params) for name, tx in txs.items()}
-    times = common.interleaved(loops, rounds, f"{num_coordinates:,} coordinates")
+    times = timing.interleaved(loops, rounds, f"{num_coordinates:,} coordinates")
     return [_result(name, tx, params, times, loops[name].program) for name, tx in txs.items()]
 
 
@@ -102,7 +102,7 @@ def main():
     settings = common.settings("update")
     results = [r for n in _sizes() for r in measure(n, settings.rounds)]
     record = {"benchmark": "update", "rounds": settings.rounds, "quick": settings.quick,
-              "environment": common.environment(), "results": results}
+              "environment": environment.record(), "results": results}
     common.report(settings.output, as_table(results), record, as_figure(results))
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import subprocess
 from typing import Any
 
 import jax
@@ -10,7 +9,7 @@ import jax
 import learned_opt
 from experiments import config_flags
 from learned_opt import _checks, _files
-from learned_opt.evaluation import baselines, comparison, report
+from learned_opt.evaluation import baselines, comparison, environment, report
 from learned_opt.meta import checkpoints, training
 
 LEARNED = "LSTM"
@@ -106,19 +105,7 @@ def _claim(workdir, config):
     if os.path.exists(path):
         checkpoints.check_same(_files.read_json(path).get("config", {}), plain, workdir)
     else:
-        _files.write_json(path, {"config": plain, **versions()})
-
-
-def versions():
-    """The versions and, in a checkout, the commit that a result was made with."""
-    import flax
-    import jaxlib
-    import optax
-    folder = os.path.dirname(os.path.abspath(__file__))
-    git = subprocess.run(["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=False)
-    modules = {"learned_opt": learned_opt, "jax": jax, "jaxlib": jaxlib, "optax": optax, "flax": flax}
-    return {"versions": {name: module.__version__ for name, module in modules.items()},
-            "commit": git.stdout.strip() or None, "device": jax.devices()[0].device_kind}
+        _files.write_json(path, {"config": plain, "environment": environment.record()})
 
 
 def _best(tuned):
@@ -129,7 +116,7 @@ def _best(tuned):
 def _card(study, config, result):
     return {"problem": study.title, "config": dataclasses.asdict(config), "meta_learning_rate": result.learning_rate,
             "validation_loss": result.validation_loss, "skipped": result.skipped, "history": result.history,
-            **versions()}
+            "environment": environment.record()}
 
 
 def _report(study, workdir, rows, curves, horizon, suffix):

@@ -1,15 +1,14 @@
 """What an optimizer costs beside its quality: time a step and memory a parameter."""
 
-import time
+import functools
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import optax
 
+from learned_opt.evaluation import timing
 from learned_opt.optimizees import base as optimizee_base
-
-MIN_SECONDS = 0.02  # a timing shorter than this is noise
 
 
 class Cost(NamedTuple):
@@ -46,13 +45,9 @@ def measure(transformations, problem, key, num_rounds=7):
         state = jax.jit(tx.init)(theta)
         step, update = _programs(optax.with_extra_args_support(tx))
         gradient = jax.tree.map(lambda x: 0.01 * x, theta)
-        programs[name, "step"] = _repeated(step, problem, instance, minibatches, theta, state)
-        programs[name, "update"] = _repeated(update, gradient, state, theta)
-    times = {place: [] for place in programs}
-    for _ in range(num_rounds):
-        for place, program in programs.items():
-            times[place].append(program())
-    median = {place: float(np.median(t)) for place, t in times.items()}
+        programs[name, "step"] = functools.partial(step, problem, instance, minibatches, theta, state)
+        programs[name, "update"] = functools.partial(update, gradient, state, theta)
+    median = {place: float(np.median(t)) for place, t in timing.interleaved(programs, num_rounds).items()}
     return {name: Cost(median[name, "step"], median[name, "update"], state_bytes_per_parameter(tx, theta))
             for name, tx in transformations.items()}
 
@@ -69,17 +64,3 @@ def _programs(tx):
         return tx.update(gradient, state, theta)
 
     return step, update
-
-
-def _repeated(program, *args):
-    """A function that runs the program often enough to be timed and returns the seconds of one run."""
-    def seconds(count):
-        start = time.perf_counter()
-        for _ in range(count):
-            out = program(*args)
-        jax.block_until_ready(out)
-        return (time.perf_counter() - start) / count
-
-    seconds(1)  # compiles
-    count = max(1, int(MIN_SECONDS / max(seconds(2), 1e-7)))
-    return lambda: seconds(count)

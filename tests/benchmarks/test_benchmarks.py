@@ -31,7 +31,7 @@ def quick(name, output):
     table = (output / "table.md").read_text()
     assert table in done.stdout
     record = json.loads((output / "results.json").read_text())
-    assert record["environment"]["jax"] == jax.__version__
+    assert record["environment"]["versions"]["jax"] == jax.__version__
     return record, table
 
 
