@@ -72,6 +72,8 @@ def run(study, config, workdir):
                                     os.path.join(workdir, f"baselines-{h}.json")) for h in study.horizons}
     result = learned_opt.meta_train(study.opt, study.problem, key, workdir=os.path.join(workdir, "meta_training"),
                                     reference=_best(tuned[config.num_steps]), **settings)
+    if result.skipped:
+        print(f"{result.skipped} meta-gradients were not finite and were not applied.")
     path = os.path.join(workdir, "optimizer.safetensors")
     learned_opt.save(path, study.opt, result.phi, info=_card(study, config, result))
     for horizon, steps in zip(study.horizons, study.steps, strict=True):

@@ -1,6 +1,7 @@
 """Argument checks: every message names the argument, its value and what would be right."""
 
 import difflib
+import importlib
 import numbers
 
 import jax
@@ -49,6 +50,14 @@ def divides(name, value, whole_name, whole):
         near = sorted(divisors, key=lambda d: abs(d - value))[:2]
         raise ValueError(f"{name} must divide {whole_name}={whole}, got {value}; "
                          f"the nearest that do: {', '.join(map(str, sorted(near)))}.")
+
+
+def extra(module, package, purpose):
+    """Imports a module that only some uses of the library need; says what to install where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise ImportError(f"{purpose} needs {package}: pip install {package}.") from error
 
 
 def leaf_name(path):

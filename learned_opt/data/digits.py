@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from learned_opt import _checks
 from learned_opt.data import base
 
 NUM_TEST = 360
@@ -13,12 +14,7 @@ def load():
 
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, 1998; bundled with scikit-learn.
     """
-    try:
-        from sklearn import datasets
-    except ImportError as error:
-        raise ImportError("the data set 'digits' comes with scikit-learn: "
-                          "pip install 'learned-opt[experiments]', or pip install scikit-learn.") from error
-    bunch = datasets.load_digits()
+    bunch = _checks.extra("sklearn.datasets", "scikit-learn", "the data set 'digits'").load_digits()
     order = np.random.default_rng(SPLIT_SEED).permutation(len(bunch.target))
     images = (bunch.images / 16).astype(np.float32)[..., None][order]
     labels = bunch.target.astype(np.int32)[order]

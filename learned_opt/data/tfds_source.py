@@ -5,6 +5,7 @@ import os
 import numpy as np
 import tqdm
 
+from learned_opt import _checks
 from learned_opt.data import base
 
 NAMES = ("mnist", "fashion_mnist", "cifar10")
@@ -12,7 +13,8 @@ NAMES = ("mnist", "fashion_mnist", "cifar10")
 
 def load(name, data_dir=None):
     """Reads both splits of a prepared TFDS data set; see `learned_opt.data.load`."""
-    tfds = _import_tfds()
+    tfds = _checks.extra("tensorflow_datasets", "tensorflow-datasets", f"the data set {name!r}")
+    _checks.extra("array_record", "array-record", f"the data set {name!r}")  # TFDS imports it only when it reads
     where = os.path.expanduser(data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
     try:
         builder = tfds.builder_from_directory(_prepared_directory(where, name))
@@ -22,15 +24,6 @@ def load(name, data_dir=None):
             f"the data set {name!r} is not in {where}. Either point --data_dir (data_dir=) at a TFDS directory that "
             f"has it, or prepare it once on a machine with a network: pip install tensorflow-datasets tensorflow && "
             f"tfds build {name} --data_dir={where} --file_format=array_record.") from error
-
-
-def _import_tfds():
-    try:
-        import tensorflow_datasets
-    except ImportError as error:
-        raise ImportError("this data set is read with tensorflow-datasets: "
-                          "pip install 'learned-opt[experiments]'.") from error
-    return tensorflow_datasets
 
 
 def _prepared_directory(data_dir, name):

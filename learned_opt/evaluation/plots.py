@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from learned_opt import _files
+from learned_opt import _checks, _files
 from learned_opt.evaluation import statistics
 
 NUM_BANDS = 41  # bootstrap intervals are computed at so many points of a curve
@@ -19,10 +19,8 @@ def curves(path, losses, learned, title, first_step=0):
       first_step: where the axis begins.
     """
     # Only those who draw need matplotlib; the figure is made without pyplot, which would choose a window system.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(7, 5), layout="constrained")
-    FigureCanvasAgg(figure)
+    matplotlib_figure = _checks.extra("matplotlib.figure", "matplotlib", "a picture")
+    figure = matplotlib_figure.Figure(figsize=(7, 5), layout="constrained")
     axes = figure.add_subplot()
     order = sorted(losses, key=lambda name: (name not in learned, losses[name][:, -1].mean()))
     for i, name in enumerate(order):

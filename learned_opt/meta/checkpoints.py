@@ -6,7 +6,7 @@ import os
 import jax
 import numpy as np
 
-from learned_opt import _files
+from learned_opt import _checks, _files
 
 CONFIGURATION = "meta_train.json"
 
@@ -48,12 +48,7 @@ class Checkpoints:
 
 def import_orbax():
     """orbax, which only those need who keep checkpoints."""
-    try:
-        import orbax.checkpoint
-    except ImportError as error:
-        raise ImportError("meta_train with a workdir keeps checkpoints with orbax: "
-                          "pip install 'learned-opt[experiments]'.") from error
-    return orbax.checkpoint
+    return _checks.extra("orbax.checkpoint", "orbax-checkpoint", "meta_train with a workdir")
 
 
 def claim(workdir, configuration):

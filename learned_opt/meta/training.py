@@ -113,6 +113,7 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
     plan = episode.Plan(opt, windows, settings.num_windows, window, settings.num_problems, settings.clip_norm, 0)
     if workdir is not None:
         workdir = os.path.expanduser(os.fspath(workdir))
+        checkpoints.import_orbax()  # before anything is written
         os.makedirs(workdir, exist_ok=True)
         checkpoints.claim(workdir, {**settings.plain(), "method": method, "block_size": block_size,
                                     **fingerprint.of(opt, problem, key)})

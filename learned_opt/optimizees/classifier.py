@@ -72,6 +72,7 @@ def mlp(dataset="digits", *, width=20, depth=1, activation="sigmoid", batch_size
 
 def mlp_network(num_classes, *, width=20, depth=1, activation="sigmoid"):
     """The Flax module behind `mlp`, for use with `accuracy`."""
+    _checks.extra("flax.linen", "flax", "a network")
     from learned_opt.optimizees import networks  # imports Flax, which the optimizers do without
     return networks.MLP(hidden_sizes=(_checks.positive_int("width", width),) * _checks.positive_int("depth", depth),
                         activation=_checks.choice("activation", activation, networks.ACTIVATIONS),
