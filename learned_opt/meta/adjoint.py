@@ -19,6 +19,10 @@ import optax
 from learned_opt.meta import groups as groups_lib
 from learned_opt.optimizees import base as optimizee_base
 
+# Up to this size a block's steps are stored for the reverse pass; beyond it the memory traffic costs more than
+# computing them again.
+STORED_BLOCK_SIZE = 1_024
+
 
 class Lives(NamedTuple):
     """Several optimizees between two windows. Leaves of `theta` and `gradient` are `[problems, *shape]`."""
@@ -119,9 +123,10 @@ def _second_pass(group, phi, state, recorded, last, weights, block_size):
       block_size: coordinates of a block.
     """
     if group.tree:
-        return _pull_back(jax.vmap, group.opt, phi, state, recorded, last, weights)
+        return _pull_back(jax.vmap, jax.checkpoint, group.opt, phi, state, recorded, last, weights)
     num_coordinates = last.shape[0]
     block_size = min(block_size, num_coordinates)
+    remember = (lambda f: f) if block_size <= STORED_BLOCK_SIZE else jax.checkpoint
     axes = _coordinate_axes(group.opt.transform(phi), last)
     cut = _Blocks(num_coordinates, block_size)
     real = cut.split(jnp.ones((1, num_coordinates), last.dtype), 1, wrap=False)
@@ -132,21 +137,24 @@ def _second_pass(group, phi, state, recorded, last, weights, block_size):
         g, g_last, real, own = block
         own = [x if mine is None else mine for mine, x in zip(own, jax.tree.leaves(state), strict=True)]
         own = jax.tree.structure(state).unflatten(own)
-        gradient = _pull_back(lambda f: f, group.opt, phi, own, g, g_last, weights, real)
+        gradient = _pull_back(lambda f: f, remember, group.opt, phi, own, g, g_last, weights, real)
         return jax.tree.map(jnp.add, total, gradient), None
 
     return jax.lax.scan(add_block, jax.tree.map(jnp.zeros_like, phi), blocks)[0]
 
 
-def _pull_back(lift, opt, phi, state, recorded, last, weights, real=1):
-    """The vector-Jacobian product of the optimizer network over the recorded gradients of a window."""
+def _pull_back(lift, remember, opt, phi, state, recorded, last, weights, real=1):
+    """The vector-Jacobian product of the optimizer network over the recorded gradients of a window.
+
+    `lift` vmaps the update over problems, or does not; `remember` stores a step's values for the reverse pass, or has
+    them computed again.
+    """
     lambdas = jax.tree.map(lambda g, g_last: _cotangents(g, g_last, weights) * real, recorded, last)
 
     def updates_of(phi):
         update = lift(opt.transform(phi).update)
 
-        # Recomputing a step costs less than the memory traffic of storing it, and its memory does not grow with T.
-        @jax.checkpoint
+        @remember
         def step(state, g):
             u, state = update(g, state)
             return state, u

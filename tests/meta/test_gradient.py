@@ -6,6 +6,7 @@ import optax
 import pytest
 
 import learned_opt
+from learned_opt.meta import adjoint
 from learned_opt.optimizers import CoordinateRule, from_rule
 
 KEY = jax.random.key(11)
@@ -76,6 +77,12 @@ def test_adjoint_agrees_with_autodiff_in_float64(case):
         assert got[0].dtype == jnp.float64
         np.testing.assert_allclose(got[0], want[0], rtol=1e-12)
         assert difference(got[1], want[1]) < 1e-10
+
+
+def test_large_blocks_are_computed_again_and_give_the_same(monkeypatch):
+    monkeypatch.setattr(adjoint, "STORED_BLOCK_SIZE", 3)
+    got, want = both(learned_opt.lstm(), tree_problem(), 4, 2, None, 7)
+    assert difference(got[1], want[1]) < 1e-5
 
 
 def test_mixed_dtypes_of_parameters():
