@@ -93,8 +93,7 @@ def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES)
 @functools.partial(jax.jit, static_argnums=(0, 4))
 def _grid(build, problem, begun, rates, num_steps):
     def final_losses(rate):
-        tx = optax.with_extra_args_support(build(rate, num_steps))
-        return evaluating.runs(tx, None, problem, begun, num_steps, copies=rates.shape[0])[0][:, -1]
+        return evaluating.runs(build(rate, num_steps), None, problem, begun, num_steps, copies=rates.shape[0])[0][:, -1]
     return jax.vmap(final_losses)(rates)
 
 

@@ -125,7 +125,7 @@ def validate(plan, problem, key, num_runs, state):
     Returns:
       `(validation loss, the next state)`, the epoch's sums back at zero.
     """
-    tx = optax.with_extra_args_support(plan.opt.transform(state.phi))
+    tx = plan.opt.transform(state.phi)
     begun = optimizee_base.begin_all(problem, key, num_runs)
     curves, _ = evaluating.runs(tx, None, problem, begun, plan.num_windows * plan.window)
     loss = jnp.mean(curves[:, -1]).astype(state.best_loss.dtype)

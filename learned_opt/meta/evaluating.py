@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from learned_opt import _checks
 from learned_opt.meta import unrolling
@@ -52,7 +51,7 @@ def evaluate_with(measure, tx, problem, key, num_steps, num_runs):
         measure = jax.tree_util.Partial(measure)
     problem = optimizee_base.as_partials(problem)
     begun = begin_all(problem, key, num_runs)
-    return _jitted_runs(optax.with_extra_args_support(tx), measure, problem, begun, num_steps)
+    return _jitted_runs(tx, measure, problem, begun, num_steps)
 
 
 # A program of its own: it is compiled once for all the optimizers that are measured on the same problems.

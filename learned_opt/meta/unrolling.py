@@ -43,7 +43,7 @@ def unroll(tx, problem, key, num_steps):
       ValueError: for a horizon that is not positive, or arguments of another kind.
     """
     num_steps = check_run(tx, problem, key, num_steps)
-    return _jitted(optax.with_extra_args_support(tx), optimizee_base.as_partials(problem), key, num_steps)
+    return _jitted(tx, optimizee_base.as_partials(problem), key, num_steps)
 
 
 def check_run(tx, problem, key, num_steps):
@@ -62,6 +62,8 @@ def check_key(key):
 
 def life(tx, problem, begun, num_steps):
     """`unroll` of a problem that `optimizees.base.begin` has drawn, without checks or jit, for use inside others."""
+    tx = optax.with_extra_args_support(tx)
+
     def loss_fn(theta, t):
         return problem.loss(theta, begun.instance, optimizee_base.minibatch_key(begun.key, t))
 

@@ -55,6 +55,20 @@ def test_unroll_can_be_vmapped_and_differentiated():
     np.testing.assert_allclose(jax.grad(final)(0.01), slope, rtol=1e-2)
 
 
+def test_a_second_unroll_does_not_compile_again():
+    traces = []
+
+    def update(updates, state, params=None):
+        del params
+        traces.append(1)
+        return jax.tree.map(lambda g: -0.01 * g, updates), state
+
+    tx = optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+    for seed in range(3):
+        learned_opt.unroll(tx, learned_opt.optimizees.quadratic(3), jax.random.key(seed), 4)
+    assert len(traces) == 1
+
+
 def test_the_transformation_gets_the_loss_as_value():
     tx = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau(patience=1, factor=0.5))
     losses = learned_opt.unroll(tx, learned_opt.optimizees.quadratic(), jax.random.key(0), 20).losses
