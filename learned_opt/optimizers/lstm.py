@@ -1,5 +1,6 @@
 """The coordinatewise LSTM optimizer (Andrychowicz et al. 2016, section 2.1)."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -66,32 +67,36 @@ def lstm(preset="quadratic", *, hidden_sizes=(20, 20), preprocess_p=_UNSET, outp
     if state_dtype is not None:
         state_dtype = _checks.choice("state_dtype", _dtype_name(state_dtype),
                                      ["float32", "bfloat16", "float16", "float64"])
-    num_inputs = 1 if p is None else 2
-
-    def init(key):
-        *layer_keys, output_key = jax.random.split(key, len(hidden_sizes) + 1)
-        inputs = (num_inputs, *hidden_sizes[:-1])
-        layers = [cell.init_lstm_cell(k, i, h) for k, i, h in zip(layer_keys, inputs, hidden_sizes, strict=True)]
-        # A small output layer: an untrained optimizer takes small steps, and meta-training starts without divergence.
-        output = {"w": 0.1 * jax.random.normal(output_key, hidden_sizes[-1:]), "b": jnp.zeros(())}
-        return {"layers": layers, "output": output}
-
-    def init_state(dtype):
-        return LSTMState(*(tuple(jnp.zeros(h, dtype) for h in hidden_sizes) for _ in LSTMState._fields))
-
-    def update(phi, g_t, state_tm1):
-        x = jnp.expand_dims(g_t, 0) if p is None else preprocess.log_and_sign(g_t, p)
-        hidden, cells = [], []
-        for weights, h_tm1, c_tm1 in zip(phi["layers"], *state_tm1, strict=True):
-            x, c_t = cell.lstm_cell(weights, x, h_tm1, c_tm1)
-            hidden.append(x)
-            cells.append(c_t)
-        u_t = scale * (jnp.tensordot(phi["output"]["w"], x, axes=1) + phi["output"]["b"])
-        return u_t, LSTMState(tuple(hidden), tuple(cells))
-
     spec = {"name": "lstm", "args": {"hidden_sizes": list(hidden_sizes), "preprocess_p": p,
                                      "output_scale": scale, "state_dtype": state_dtype}}
-    return coordinatewise.from_rule(coordinatewise.CoordinateRule(init_state, update), init, spec, state_dtype)
+    rule = coordinatewise.CoordinateRule(functools.partial(_init_state, hidden_sizes),
+                                         functools.partial(_update, p, scale))
+    return coordinatewise.from_rule(rule, functools.partial(_init_weights, hidden_sizes, 1 if p is None else 2), spec,
+                                    state_dtype)
+
+
+def _init_weights(hidden_sizes, num_inputs, key):
+    *layer_keys, output_key = jax.random.split(key, len(hidden_sizes) + 1)
+    inputs = (num_inputs, *hidden_sizes[:-1])
+    layers = [cell.init_lstm_cell(k, i, h) for k, i, h in zip(layer_keys, inputs, hidden_sizes, strict=True)]
+    # A small output layer: an untrained optimizer takes small steps, and meta-training starts without divergence.
+    output = {"w": 0.1 * jax.random.normal(output_key, hidden_sizes[-1:]), "b": jnp.zeros(())}
+    return {"layers": layers, "output": output}
+
+
+def _init_state(hidden_sizes, dtype):
+    return LSTMState(*(tuple(jnp.zeros(h, dtype) for h in hidden_sizes) for _ in LSTMState._fields))
+
+
+def _update(p, scale, phi, g_t, state_tm1):
+    x = jnp.expand_dims(g_t, 0) if p is None else preprocess.log_and_sign(g_t, p)
+    hidden, cells = [], []
+    for weights, h_tm1, c_tm1 in zip(phi["layers"], *state_tm1, strict=True):
+        x, c_t = cell.lstm_cell(weights, x, h_tm1, c_tm1)
+        hidden.append(x)
+        cells.append(c_t)
+    u_t = scale * (jnp.tensordot(phi["output"]["w"], x, axes=1) + phi["output"]["b"])
+    return u_t, LSTMState(tuple(hidden), tuple(cells))
 
 
 def _dtype_name(value):
