@@ -4,6 +4,8 @@ import sys
 
 from absl import app, logging
 
+import learned_opt
+
 
 def run(main):
     """Runs `main()` as an absl program: what a user got wrong is told in one line (the whole trace with --v=1)."""
@@ -14,7 +16,10 @@ def run(main):
             logging.set_verbosity(logging.WARNING)  # the checkpoint library tells every step of its own
         try:
             main()
-        except (ValueError, FileNotFoundError, ImportError, RuntimeError) as error:
+        except KeyboardInterrupt:
+            print("\nStopped: the same command goes on from here.", file=sys.stderr)
+            sys.exit(130)
+        except (ValueError, OSError, ImportError, OverflowError, learned_opt.MetaTrainingError) as error:
             if logging.get_verbosity() >= logging.DEBUG:
                 raise
             print(f"{type(error).__name__}: {error}", file=sys.stderr)

@@ -5,7 +5,7 @@ compares all of them on fresh functions, and leaves in --workdir: optimizer.safe
 curves.png (the picture), table.md, summary.json (the table's numbers), curves.npz (every run's curve), config.json,
 and the checkpoints from which a run that was stopped goes on when the same command is given again.
 
-On two CPU cores about three minutes. Example:
+On two CPU cores about a minute. Example:
 
     python -m experiments.quadratic --workdir=results/quadratic --seed=1
 """

@@ -62,7 +62,9 @@ def run(study, config, workdir):
     settings = _settings(config)
     key = jax.random.key(config.seed)
     training.check(study.opt, study.problem, key, **settings)
-    names = config.baselines.split(",")
+    for name in ("tune_runs", "num_runs"):
+        _checks.positive_int(name, getattr(config, name))
+    names = [name.strip() for name in config.baselines.split(",")]
     for name in names:
         _checks.choice("baseline", name, baselines.BASELINES)
     workdir = os.path.expanduser(workdir)

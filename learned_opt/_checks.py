@@ -43,6 +43,15 @@ def instance_of(name, value, kind, remedy):
         raise ValueError(f"{name} must be {_article(kind.__name__)}, got {type(value).__name__}: {remedy}")
 
 
+def random_key(key):
+    """Raises ValueError unless `key` is a single random key."""
+    kind = getattr(key, "dtype", None)
+    typed = kind is not None and jnp.issubdtype(kind, jax.dtypes.prng_key)
+    legacy = kind == jnp.uint32
+    if not isinstance(key, jax.Array) or not (typed or legacy) or key.ndim != (0 if typed else 1):
+        raise ValueError(f"key must be a random key, got {key!r}: make one with jax.random.key(seed).")
+
+
 def divides(name, value, whole_name, whole):
     """Raises ValueError unless `value` divides `whole`; the message names the nearest divisors."""
     if whole % value:

@@ -33,8 +33,8 @@ def write_text(path, text):
 
 
 def write_json(path, value):
-    """Writes a JSON file, whole; infinite numbers become the strings "inf" and "-inf", as JSON has none."""
-    write_text(path, json.dumps(_portable(value), indent=2) + "\n")
+    """Writes a JSON file, whole; see `portable`."""
+    write_text(path, json.dumps(portable(value), indent=2) + "\n")
 
 
 def read_json(path):
@@ -46,11 +46,12 @@ def read_json(path):
             raise ValueError(f"{path} is truncated or is no JSON file: {error}.") from error
 
 
-def _portable(value):
+def portable(value):
+    """`value` (plain data) with numbers that are not finite as strings: JSON has none."""
     if isinstance(value, dict):
-        return {str(k): _portable(v) for k, v in value.items()}
+        return {str(k): portable(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_portable(v) for v in value]
+        return [portable(v) for v in value]
     if isinstance(value, float) and value - value != 0:
         return str(value)
     return value

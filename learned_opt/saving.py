@@ -30,7 +30,7 @@ def save(path, opt, phi, info=None):
       path: where to; the suffix is added if it is missing.
       opt: the `LearnedOptimizer`.
       phi: its weights.
-      info: plain data for the card, such as how the weights were trained.
+      info: plain data for the card, such as how the weights were trained; numbers that are not finite become strings.
 
     Raises:
       ValueError: if the optimizer cannot be rebuilt from plain data, phi is of another architecture or not finite, or
@@ -47,7 +47,7 @@ def save(path, opt, phi, info=None):
             raise ValueError(f"phi is not finite at {name}.")
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "spec": spec, "sha256": _digest(spec, arrays)}
     card = {**header, "weights": os.path.basename(path), "num_weights": sum(a.size for a in arrays.values()),
-            "info": _plain("info", info or {})}
+            "info": _plain("info", _files.portable(info or {}))}
     with _files.whole(path) as temporary:
         safetensors.numpy.save_file(arrays, temporary, metadata={"learned_opt": json.dumps(header)})
         with contextlib.suppress(FileNotFoundError):  # weights without a card are whole, with another's they are not
@@ -110,7 +110,7 @@ def card_path(path):
 
 def _weights_path(path):
     path = os.path.expanduser(os.fspath(path))
-    return path if path.endswith(SUFFIX) else path + SUFFIX
+    return path if path.endswith(SUFFIX) else path.removesuffix(".json") + SUFFIX
 
 
 def _read_weights(path):

@@ -1,10 +1,11 @@
 """A comparison as a table, a picture, and files."""
 
 import os
+import zipfile
 
 import numpy as np
 
-from learned_opt import _files
+from learned_opt import _checks, _files
 from learned_opt.evaluation import plots, statistics
 
 LEGEND = ("Losses: mean of {runs} runs on fresh problems, with the 95 % bootstrap interval of the mean. Step and "
@@ -22,6 +23,10 @@ def summary(comparison, steps):
     Returns:
       Dict from name to a dict; losses are under the step as a string, as JSON wants it.
     """
+    horizon = min(curve.shape[1] for curve in comparison.curves.values()) - 1
+    for step in steps:
+        if _checks.positive_int("steps", step, minimum=0) > horizon:
+            raise ValueError(f"steps must not lie beyond the horizon {horizon}, got {step}.")
     reference = comparison.costs.get("Adam")
     return {name: _row(comparison, name, steps, reference) for name in comparison.curves}
 
@@ -57,8 +62,9 @@ def _cells(name, row, steps, measure_name):
     cells = [name, rate, *(interval(row["loss"][step]) for step in steps), f"{100 * row['diverged']:.0f} %"]
     if measure_name:
         cells.append(interval(row["measure"], "{:.4f}"))
-    over_adam = [row.get(f"{what}_over_adam", float("nan")) for what in ("step", "update")]
-    return [*cells, *(f"{ratio:.2f}" for ratio in over_adam), f"{row['state_bytes_per_parameter']:.0f}"]
+    over_adam = [row.get(f"{what}_over_adam") for what in ("step", "update")]
+    cells += ["-" if ratio is None else f"{ratio:.2f}" for ratio in over_adam]
+    return [*cells, f"{row['state_bytes_per_parameter']:.0f}"]
 
 
 def interval(value, number="{:.3g}"):
@@ -103,9 +109,10 @@ def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=
 
 
 def read(folder, suffix=""):
-    """What `write` has written, as `(rows, curves)`, or None where there is nothing yet."""
+    """What `write` has written, as `(rows, curves)`, or None where it is not there or is damaged."""
     path = os.path.join(folder, f"summary{suffix}.json")
-    if not os.path.exists(path):
+    try:
+        with np.load(os.path.join(folder, f"curves{suffix}.npz")) as arrays:
+            return _files.read_json(path), {name: arrays[name] for name in arrays.files}
+    except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError):
         return None
-    with np.load(os.path.join(folder, f"curves{suffix}.npz")) as arrays:
-        return _files.read_json(path), {name: arrays[name] for name in arrays.files}

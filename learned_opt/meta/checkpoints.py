@@ -28,8 +28,13 @@ class Checkpoints:
         args = import_orbax().args
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
         step = self._manager.latest_step()
-        restored = self._manager.restore(step, args=args.Composite(state=args.StandardRestore(abstract),
-                                                                   log=args.JsonRestore()))
+        wanted = args.Composite(state=args.StandardRestore(abstract), log=args.JsonRestore())
+        try:
+            restored = self._manager.restore(step, args=wanted)
+        except Exception as error:  # orbax and tensorstore raise many kinds
+            where = os.path.join(self._manager.directory, str(step))
+            raise ValueError(f"the checkpoint {where} is damaged: delete that directory to go on from the one before "
+                             "it.") from error
         return restored["state"], restored["log"]
 
     def save(self, state, log):

@@ -25,7 +25,7 @@ class MetaState(NamedTuple):
       loss_count: see `loss_sum`.
       skipped: how many meta-gradients were not finite and not applied, in all.
       skipped_in_a_row: and without a finite one in between.
-      best_phi: the weights with the best validation loss.
+      best_phi: the weights with the best validation loss; the newest, until one is finite.
       best_loss: that loss.
     """
 
@@ -129,7 +129,7 @@ def validate(plan, problem, key, num_runs, state):
     begun = optimizee_base.begin_all(problem, key, num_runs)
     curves, _ = evaluating.runs(tx, None, problem, begun, plan.num_windows * plan.window)
     loss = jnp.mean(curves[:, -1]).astype(state.best_loss.dtype)
-    better = loss < state.best_loss
+    better = (loss < state.best_loss) | ~jnp.isfinite(state.best_loss)  # until one is finite, the newest is kept
     best_phi = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.phi, state.best_phi)
     return loss, state._replace(
         best_phi=best_phi, best_loss=jnp.minimum(loss, state.best_loss),

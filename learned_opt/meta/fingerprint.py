@@ -1,7 +1,7 @@
 """What tells one meta-training from another: a work directory belongs to one."""
 
-import dataclasses
 import hashlib
+import re
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +13,23 @@ from learned_opt.optimizees import base
 def of(opt, problem, key):
     """Plain data that identify optimizer, problem and key.
 
-    A function is known by its name, a dataclass by its fields, and bound arrays by their contents. That two functions
-    of one name differ inside cannot be seen.
+    A function is known by what it computes, its jaxpr, and the arrays that it holds by their contents.
     """
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
-    _, theta, _ = jax.eval_shape(base.begin, problem, jax.random.key(0))
+    instance, theta, step_key = jax.eval_shape(base.begin, problem, jax.random.key(0))
+    arguments = {"sample": (step_key,), "init": (step_key, instance), "loss": (theta, instance, step_key)}
     return {"optimizer": opt.spec, "key": np.asarray(key).tolist(), "theta": _shapes(theta),
-            "problem": {name: _function(f) for name, f in zip(problem._fields, problem, strict=True)}}
+            "problem": {name: _digest(getattr(problem, name), *args) for name, args in arguments.items()}}
 
 
-def _function(partial):
-    f = partial.func
-    name = repr(f) if dataclasses.is_dataclass(f) else getattr(f, "__qualname__", type(f).__name__)
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(partial):
-        array = np.asarray(leaf)
+def _digest(function, *args):
+    closed = jax.make_jaxpr(function)(*args)
+    digest = hashlib.sha256(re.sub("0x[0-9a-f]+", "", str(closed.jaxpr)).encode())  # addresses differ between runs
+    for array in map(np.asarray, [*closed.consts, *jax.tree.leaves(function)]):
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
-    return {"name": name, "data": digest.hexdigest()[:16]}
+    return digest.hexdigest()[:16]
 
 
 def _shapes(tree):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from learned_opt import _checks
-from learned_opt.meta import adjoint, autodiff, unrolling
+from learned_opt.meta import adjoint, autodiff
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base as optimizer_base
 
@@ -60,7 +60,7 @@ def meta_gradient(opt, phi, problem, key, num_steps, num_problems=1, weights=Non
         architecture, or "adjoint" without `stop_gradient`.
     """
     optimizer_base.check_optimizer("opt", opt)
-    unrolling.check_key(key)
+    _checks.random_key(key)
     num_steps = _checks.positive_int("num_steps", num_steps)
     num_problems = _checks.positive_int("num_problems", num_problems)
     weights, w_0 = _split_weights(weights, num_steps)

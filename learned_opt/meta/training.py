@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import sys
+import warnings
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from learned_opt import _checks
-from learned_opt.meta import checkpoints, episode, fingerprint, progress, signals, unrolling
+from learned_opt.meta import checkpoints, episode, fingerprint, progress, signals
 from learned_opt.meta import gradient as gradient_lib
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base as optimizer_base
@@ -91,7 +92,8 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
       method: see `meta_gradient`.
       block_size: see `meta_gradient`.
       workdir: where the whole state is saved after every epoch and on SIGTERM or SIGINT; a call with the same
-        directory and settings goes on where the last one was stopped, to the same weights, bit for bit.
+        directory and settings goes on where the last one was stopped, to the same weights, bit for bit; one with
+        other settings, or another problem, is refused.
       progress_bar: whether to show one, on stderr.
       reference: `(name, loss)` to show beside the validation loss, such as the best tuned baseline's.
 
@@ -122,6 +124,7 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
         session = _Session(plan, settings, problem, key, workdir, watch, bar)
         rate = session.search() if isinstance(settings.learning_rate, RandomSearch) else settings.learning_rate
         state, log = session.train(rate)
+    _check_learned(state, settings)
     return MetaTrainResult(state.best_phi, float(state.best_loss), float(rate), log["history"], int(state.skipped))
 
 
@@ -161,7 +164,7 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
     """The checks of `meta_train`'s arguments, for programs that have other work to do before it; returns settings."""
     optimizer_base.check_optimizer("opt", opt)
     optimizee_base.as_partials(problem)
-    unrolling.check_key(key)
+    _checks.random_key(key)
     if not jax.tree.leaves(jax.eval_shape(opt.init, key)):
         raise ValueError(f"opt has no weights to learn: {opt.spec['name']}.")
     num_steps = _checks.positive_int("num_steps", num_steps)
@@ -245,7 +248,8 @@ class _Session:
         return state, log
 
     def _end_epoch(self, validate, state, log):
-        mean_loss = np.asarray(state.loss_sum) / np.maximum(np.asarray(state.loss_count), 1)
+        counts = np.asarray(state.loss_count)
+        mean_loss = np.where(counts > 0, np.asarray(state.loss_sum) / np.maximum(counts, 1), np.inf)
         loss, state = validate(self._problem, self._validation_key, state)
         entry = {"epoch": len(log["history"]) + 1, "meta_loss": np.asarray(mean_loss).tolist(),
                  "validation_loss": np.asarray(loss).tolist(), "skipped": np.asarray(state.skipped).tolist()}
@@ -266,12 +270,21 @@ class _Session:
         if self._watch.received is None:
             return
         store.save(state, log)
-        message = (f"meta-training stopped on signal {self._watch.received} after {np.max(state.episode)} episodes; "
+        message = (f"meta-training stopped on signal {self._watch.received} after episode {np.max(state.episode)}; "
                    f"its state is saved in {self._workdir}: run the same command again to go on.")
         print(f"\n{message}", file=sys.stderr, flush=True)
         if self._watch.received == signals.signal.SIGINT:
             raise KeyboardInterrupt(message)
         raise signals.Interrupted(self._watch.received, message)
+
+
+def _check_learned(state, settings):
+    """Says so where nothing was learned, or nothing could be validated."""
+    if int(state.skipped) == int(state.episode) * settings.num_windows:
+        raise MetaTrainingError("no meta-gradient was finite: nothing was learned. Check the loss.", state.best_phi)
+    if not np.isfinite(state.best_loss):
+        warnings.warn("no epoch ended with a finite validation loss, some validation problem always diverges: the last "
+                      "weights are returned.", stacklevel=3)
 
 
 def _programs(plan, num_validation, lift):

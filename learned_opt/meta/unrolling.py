@@ -50,14 +50,8 @@ def check_run(tx, problem, key, num_steps):
     """The checks that `unroll` and `evaluate` share; returns `num_steps`."""
     optimizer_base.check_transformation("tx", tx)
     optimizee_base.as_partials(problem)
-    check_key(key)
+    _checks.random_key(key)
     return _checks.positive_int("num_steps", num_steps)
-
-
-def check_key(key):
-    """Raises ValueError unless `key` is a random key."""
-    if not (isinstance(key, jax.Array) and (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == jnp.uint32)):
-        raise ValueError(f"key must be a random key, got {key!r}: make one with jax.random.key(seed).")
 
 
 def life(tx, problem, begun, num_steps):

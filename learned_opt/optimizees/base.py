@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from learned_opt import _checks
 
@@ -54,7 +55,15 @@ def begin(problem, key):
     instance = problem.sample(sample_key)
     theta_0 = problem.init(init_key, instance)
     _checks.real_floating_tree("theta_0", theta_0)
+    _check_loss(jax.eval_shape(problem.loss, theta_0, instance, step_key))
     return Problem(instance, theta_0, step_key)
+
+
+def _check_loss(loss):
+    leaves = jax.tree.leaves(loss)
+    if len(leaves) != 1 or leaves[0] is not loss or loss.shape or not jnp.issubdtype(loss.dtype, jnp.floating):
+        got = ", ".join(f"{x.dtype}{list(x.shape)}" for x in leaves)
+        raise ValueError(f"problem.loss must return one real floating-point scalar, got {got or 'nothing'}.")
 
 
 def begin_all(problem, key, num_problems):

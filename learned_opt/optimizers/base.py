@@ -53,6 +53,15 @@ def check_optimizer(name, value):
                         "build one with learned_opt.lstm(), or wrap an optax optimizer with learned_opt.from_optax.")
 
 
+def check_init_key(key):
+    """Raises ValueError unless `key` is a random key: who passes parameters took `opt` for an optax transformation."""
+    try:
+        _checks.random_key(key)
+    except ValueError as error:
+        raise ValueError("opt.init makes an optimizer's weights from a random key, and got something else. Where an "
+                         "optax transformation is wanted, hand over opt.transform(phi).") from error
+
+
 def check_transformation(name, value):
     """Raises ValueError unless `value` is an optax transformation."""
     if isinstance(value, LearnedOptimizer) or not (hasattr(value, "init") and hasattr(value, "update")):

@@ -77,7 +77,11 @@ def from_rule(rule, init, spec, state_dtype=None):
 
         return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
-    return base.LearnedOptimizer(init, transform, True, spec)
+    def checked_init(key):
+        base.check_init_key(key)
+        return init(key)
+
+    return base.LearnedOptimizer(checked_init, transform, True, spec)
 
 
 def _broadcast(rule, params, state_dtype, phi_dtype):
@@ -95,8 +99,16 @@ def _broadcast(rule, params, state_dtype, phi_dtype):
 
 def _per_feature_trees(rule, state):
     """The trees, each like the parameters, that stand where the rule's state has a vector."""
-    structure = jax.tree.structure(jax.eval_shape(lambda: rule.init(jnp.float32)))
-    return structure.flatten_up_to(state), structure
+    start = jax.eval_shape(lambda: rule.init(jnp.float32))
+    structure = jax.tree.structure(start)
+    try:
+        trees = structure.flatten_up_to(state)
+        features = [h.shape[0] for tree in trees for h in jax.tree.leaves(tree)[:1]]
+    except (ValueError, TypeError, AttributeError, IndexError):
+        trees, features = None, None
+    if trees is None or features not in ([], [h.shape[0] for h in jax.tree.leaves(start)]):
+        raise ValueError("state is not a state of this optimizer: make it with tx.init(params).")
+    return trees, structure
 
 
 def _update_leaf(rule, phi, phi_dtype, structure, gradient, states, update_dtype):

@@ -49,6 +49,7 @@ def partition(optimizers, label_fn):
         return labels
 
     def init(key):
+        base.check_init_key(key)
         keys = jax.random.split(key, len(optimizers))
         return {label: opt.init(k) for k, (label, opt) in zip(keys, sorted(optimizers.items()), strict=True)}
 

@@ -71,3 +71,21 @@ def test_cost_tells_a_dear_optimizer_from_a_cheap_one():
     costs = cost.measure({"lstm": opt.transform(opt.init(KEY)), "sgd": optax.sgd(0.1)}, problem, KEY, num_rounds=3)
     assert costs["lstm"].update > 3 * costs["sgd"].update
     assert costs["lstm"].step > costs["sgd"].step
+
+
+def test_a_baselines_name_is_taken(compared):
+    del compared
+    tuned = {"SGD": baselines.Tuned("SGD", 0.1, 1.0, optax.sgd(0.1), np.ones(1))}
+    with pytest.raises(ValueError, match="must not have a baseline's name, got 'SGD'"):
+        comparison.compare({"SGD": optax.sgd(0.1)}, PROBLEM, KEY, 2, 2, tuned=tuned)
+
+
+def test_steps_beyond_the_horizon(compared):
+    with pytest.raises(ValueError, match="steps must not lie beyond the horizon 6, got 7"):
+        report.summary(compared, (7,))
+
+
+def test_a_damaged_report_is_made_again(compared, tmp_path):
+    report.write(tmp_path, report.summary(compared, (6,)), compared.curves, "Title", "first coordinate")
+    (tmp_path / "curves.npz").write_bytes(b"PK")
+    assert report.read(tmp_path) is None

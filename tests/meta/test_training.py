@@ -228,3 +228,47 @@ def test_killed_and_resumed_runs_end_with_identical_weights(tmp_path):
     resumed, errors = start(tmp_path, 0).communicate()
     assert resumed.splitlines()[-1] == digest, errors
     assert resumed.count("episode") < 12  # it did not begin again
+
+
+def test_a_changed_loss_is_another_problem(tmp_path):
+    def problem(factor):
+        quadratic = learned_opt.optimizees.quadratic(2)
+        return quadratic._replace(loss=lambda theta, instance, key: factor * jnp.sum((instance.w @ theta) ** 2))
+
+    opt = learned_opt.lstm(hidden_sizes=(3,))
+    learned_opt.meta_train(opt, problem(1.0), KEY, workdir=tmp_path, **TINY)
+    learned_opt.meta_train(opt, problem(1.0), KEY, workdir=tmp_path, **TINY)
+    with pytest.raises(ValueError, match="belongs to a run with problem="):
+        learned_opt.meta_train(opt, problem(2.0), KEY, workdir=tmp_path, **TINY)
+
+
+def test_nothing_learned_is_an_error_and_nothing_validated_a_warning(tmp_path):
+    opt = learned_opt.lstm(hidden_sizes=(3,))
+    with pytest.raises(learned_opt.MetaTrainingError, match="no meta-gradient was finite"):
+        learned_opt.meta_train(opt, sometimes_infinite(lambda y: y > -100), KEY, **{**TINY, "num_epochs": 1})
+    with pytest.warns(UserWarning, match="no epoch ended with a finite validation loss"):
+        result = learned_opt.meta_train(opt, sometimes_infinite(lambda y: y > 0), KEY,
+                                        **{**TINY, "num_problems": 1, "num_validation": 30})
+    before = opt.init(jax.random.split(KEY, 4)[0])
+    assert not np.allclose(result.phi["output"]["w"], before["output"]["w"])
+    learned_opt.save(tmp_path / "x", opt, result.phi, {"history": result.history})  # infinite losses and all
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    tiny(workdir=tmp_path)
+    for file in (tmp_path / "checkpoints/train/6").rglob("*"):
+        if file.is_file() and "state" in file.parts:
+            file.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"train/6 is damaged: delete that directory"):
+        tiny(workdir=tmp_path)
+
+
+@pytest.mark.parametrize(("loss", "message"), [
+    (lambda t, i, k: t, r"one real floating-point scalar, got float32\[2\]"),
+    (lambda t, i, k: (jnp.sum(t), 1.0), "got float32"),
+    (lambda t, i, k: jnp.argmax(t), "got int32"),
+])
+def test_a_loss_that_is_none(loss, message):
+    problem = learned_opt.optimizees.quadratic(2)._replace(loss=loss)
+    with pytest.raises(ValueError, match=message):
+        learned_opt.meta_train(learned_opt.lstm(), problem, KEY, **TINY)

@@ -180,3 +180,18 @@ def test_updates_add_to_the_parameters():
     u, _ = tx.update(jnp.array([0.5, -0.5]), tx.init(theta), theta)
     np.testing.assert_array_equal(optax.apply_updates(theta, u), theta + u)
     assert np.all(u != 0)
+
+
+def test_taking_the_optimizer_for_a_transformation():
+    with pytest.raises(ValueError, match=r"hand over opt.transform\(phi\)"):
+        learned_opt.lstm().init({"w": jnp.zeros(3)})
+
+
+def test_a_state_of_another_optimizer():
+    gradient = jnp.ones(3)
+    opts = learned_opt.lstm(), learned_opt.lstm(hidden_sizes=(7, 7))
+    tx, other = (opt.transform(opt.init(jax.random.key(0))) for opt in opts)
+    state = other.init(gradient)
+    for wrong in (state, None, optax.adam(0.1).init(gradient)):
+        with pytest.raises(ValueError, match=r"make it with tx.init\(params\)"):
+            tx.update(gradient, wrong)
