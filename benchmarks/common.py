@@ -11,6 +11,7 @@ from absl import app, flags
 from matplotlib import figure
 
 from learned_opt import _files
+from learned_opt.evaluation import report as report_lib
 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for results.json, table.md and plot.png; by default "
                               "results/benchmarks/NAME, with --quick results/benchmarks/NAME-quick.")
@@ -104,12 +105,8 @@ def show_milliseconds():
 
 
 def table(header, rows):
-    """A Markdown table whose columns are aligned in plain text as well; cells are text, None is shown as '-'."""
-    cells = [["-" if c is None else str(c) for c in row] for row in [header, *rows]]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
-    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
-    return "\n".join(lines)
+    """A Markdown table; cells are shown as text, None as '-'."""
+    return report_lib.markdown(header, [["-" if c is None else str(c) for c in row] for row in rows])
 
 
 def number(value):

@@ -85,12 +85,12 @@ def compare(transformations, problem, key, num_steps=100, num_runs=100, *, tuned
         base.check_transformation(f"transformations[{name!r}]", tx)
     for name, runs in (("num_runs", num_runs), ("tune_runs", num_runs if tune_runs is None else tune_runs)):
         _checks.positive_int(name, runs)
+    clash = sorted(transformations.keys() & (baselines.BASELINES if tuned is None else tuned).keys())
+    if clash:
+        raise ValueError(f"transformations must not have a baseline's name, got {clash[0]!r}: choose another name.")
     tune_key, run_key, cost_key = jax.random.split(key, 3)
     if tuned is None:
         tuned = tune_all(problem, tune_key, num_steps, tune_runs or num_runs, progress_bar=progress_bar)
-    clash = sorted(transformations.keys() & tuned.keys())
-    if clash:
-        raise ValueError(f"transformations must not have a baseline's name, got {clash[0]!r}: choose another name.")
     everything = {**transformations, **{name: t.tx for name, t in tuned.items()}}
     curves, measures = {}, {}
     bar = tqdm.tqdm(everything.items(), "evaluating", unit="optimizer", leave=False, disable=not progress_bar)

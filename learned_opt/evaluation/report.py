@@ -54,7 +54,7 @@ def table(rows, measure_name=None):
     header += ["step", "update", "bytes"]
     order = sorted(rows, key=lambda name: float(rows[name]["loss"][steps[-1]]["mean"]))
     lines = [_cells(name, rows[name], steps, measure_name) for name in order]
-    return _markdown(header, lines)
+    return markdown(header, lines) + "\n"
 
 
 def _cells(name, row, steps, measure_name):
@@ -73,13 +73,12 @@ def interval(value, number="{:.3g}"):
     return f"{mean} [{low}, {high}]"
 
 
-def _markdown(header, lines):
-    widths = [max(len(row[i]) for row in [header, *lines]) for i in range(len(header))]
-
-    def text(row):
-        return "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |"
-
-    return "\n".join([text(header), "|" + "|".join("-" * (w + 2) for w in widths) + "|", *map(text, lines)]) + "\n"
+def markdown(header, rows):
+    """A Markdown table of texts whose columns are aligned in plain text as well."""
+    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
+    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in [header, *rows]]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
 
 
 def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=0):
