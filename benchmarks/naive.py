@@ -7,7 +7,7 @@ preprocessing and minibatches are those of `learned_opt`, so that the work is th
 an independent oracle as well.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -79,13 +79,21 @@ def transform(naive, weights):
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-def meta_loss(naive, weights, problem, key, num_steps):
-    """sum over t = 1 .. num_steps of f(theta_t), on the problem that `learned_opt.unroll` draws from `key`."""
-    instance, theta, step_key = optimizee_base.begin(problem, key)
+class Lives(NamedTuple):
+    """An optimizee between two windows, or several of them, stacked."""
+
+    problem: optimizee_base.Problem
+    t: jax.Array
+    theta: Any
+    carry: Any
+
+
+def live(naive, weights, problem, life, num_steps):
+    """`num_steps` steps of one optimizee: `(losses f(theta_t) after each step, the next Lives)`."""
     tx = transform(naive, weights)
 
     def loss_fn(theta, t):
-        return problem.loss(theta, instance, optimizee_base.minibatch_key(step_key, t))
+        return problem.loss(theta, life.problem.instance, optimizee_base.minibatch_key(life.problem.key, t))
 
     def step(state, t):
         theta, carry = state
@@ -93,13 +101,41 @@ def meta_loss(naive, weights, problem, key, num_steps):
         updates, carry = tx.update(jax.lax.stop_gradient(gradient), carry)
         return (optax.apply_updates(theta, updates), carry), loss
 
-    (theta, _), losses = jax.lax.scan(step, (theta, tx.init(theta)), jnp.arange(num_steps))
-    return jnp.sum(losses[1:]) + loss_fn(theta, num_steps)
+    end = life.t + num_steps
+    (theta, carry), losses = jax.lax.scan(step, (life.theta, life.carry), life.t + jnp.arange(num_steps))
+    return jnp.append(losses[1:], loss_fn(theta, end)), Lives(life.problem, end, theta, carry)
+
+
+def meta_loss(naive, weights, problem, key, num_steps):
+    """sum over t = 1 .. num_steps of f(theta_t), on the problem that `learned_opt.unroll` draws from `key`."""
+    losses, _ = live(naive, weights, problem, _born(naive, problem, key), num_steps)
+    return jnp.sum(losses)
 
 
 def meta_gradient(naive, weights, problem, key, num_steps):
     """`(meta-loss, gradient like weights)`, by reverse mode through the whole unroll."""
     return jax.value_and_grad(lambda weights: meta_loss(naive, weights, problem, key, num_steps))(weights)
+
+
+def begin(opt, phi, problem, keys):
+    """Fresh problems for `window`, one for each of `keys`."""
+    del phi
+    return jax.vmap(lambda key: _born(like(opt), problem, key))(keys)
+
+
+def window(opt, phi, problem, lives, weights):
+    """One window of several optimizees and its meta-gradient, as `learned_opt.meta.gradient.Windows` asks for it."""
+    def mean_loss(flax_weights):
+        losses, after = jax.vmap(lambda life: live(like(opt), flax_weights, problem, life, weights.shape[0]))(lives)
+        return jnp.mean(losses @ weights), (losses.T, after)
+
+    gradient, (losses, lives) = jax.grad(mean_loss, has_aux=True)(from_learned(phi))
+    return losses, gradient_to_learned(phi, gradient), lives
+
+
+def _born(naive, problem, key):
+    begun = optimizee_base.begin(problem, key)
+    return Lives(begun, jnp.zeros((), jnp.int32), begun.theta_0, transform(naive, None).init(begun.theta_0))
 
 
 def from_learned(phi):

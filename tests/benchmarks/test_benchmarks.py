@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import pytest
 
 import learned_opt
 from benchmarks import naive
+from learned_opt.meta import gradient as gradient_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
 WINDOW = 5
@@ -107,6 +109,24 @@ def test_naive_is_an_independent_oracle(preset, problem):
     np.testing.assert_allclose(naive_loss, loss, rtol=1e-5)
     for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(naive.gradient_to_learned(phi, naive_gradient)),
                             strict=True):
+        np.testing.assert_allclose(theirs, ours, atol=1e-5 * float(jnp.linalg.norm(ours)))
+
+
+def test_naive_carries_its_state_to_the_next_window(problem):
+    opt, keys, weights = learned_opt.lstm("mnist"), jax.random.split(jax.random.key(1), 2), jnp.arange(1.0, WINDOW + 1)
+    phi = opt.init(jax.random.key(0))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def second_window(windows, phi, problem):
+        lives = windows.begin(opt, phi, problem, keys)
+        _, _, lives = windows.run(opt, phi, problem, lives, weights)
+        return windows.run(opt, phi, problem, lives, weights)[:2]
+
+    with jax.default_matmul_precision("highest"):
+        losses, gradient = second_window(gradient_lib.windows_of("autodiff"), phi, problem)
+        naive_losses, naive_gradient = second_window(gradient_lib.Windows(naive.begin, naive.window), phi, problem)
+    np.testing.assert_allclose(naive_losses, losses, rtol=1e-5)
+    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(naive_gradient), strict=True):
         np.testing.assert_allclose(theirs, ours, atol=1e-5 * float(jnp.linalg.norm(ours)))
 
 
