@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from learned_opt.meta import drawing
 from learned_opt.meta import groups as groups_lib
 from learned_opt.optimizees import base as optimizee_base
 
@@ -45,7 +46,7 @@ def begin(opt, phi, problem, keys):
     return Lives(problems, jnp.zeros((), jnp.int32), theta, states, loss, gradient)
 
 
-def window(opt, phi, problem, lives, weights, block_size):
+def window(opt, phi, problem, lives, weights, block_size, coordinates=None):
     """Runs a window and differentiates its meta-loss.
 
     Args:
@@ -55,12 +56,15 @@ def window(opt, phi, problem, lives, weights, block_size):
       lives: from `begin` or from the window before.
       weights: `[T]`, the w_t of the window's steps.
       block_size: coordinates of a block.
+      coordinates: from how many coordinates, drawn anew for each window, the meta-gradient is estimated; None for all.
 
     Returns:
       `(losses [T, problems], meta-gradient of the mean over problems of sum_t w_t f(theta_t), lives)`.
     """
     groups = _groups(opt, lives.theta)
-    start = lives.states
+    # Drawn before the window runs: nothing of the other coordinates is kept.
+    drawn = drawing.draw(groups, lives, coordinates)
+    start = [_state_of(d, g, phi, lives, state) for d, g, state in zip(drawn, groups, lives.states, strict=True)]
 
     def step(lives, _):
         packed = [g.pack(jax.tree.leaves(lives.gradient)) for g in groups]
@@ -68,14 +72,14 @@ def window(opt, phi, problem, lives, weights, block_size):
         theta = optax.apply_updates(lives.theta, _unpack(groups, updates, lives.theta))
         t = lives.t + 1
         loss, gradient = _value_and_grad(problem, lives.problems, theta, t)
-        return Lives(lives.problems, t, theta, states, loss, gradient), (loss, packed)
+        return Lives(lives.problems, t, theta, states, loss, gradient), (loss, _taken(drawn, packed))
 
     lives, (losses, recorded) = jax.lax.scan(step, lives, length=weights.shape[0])
-    last = [g.pack(jax.tree.leaves(lives.gradient)) for g in groups]
+    last = _taken(drawn, [g.pack(jax.tree.leaves(lives.gradient)) for g in groups])
     meta_gradient = jax.tree.map(jnp.zeros_like, phi)
     num_problems = losses.shape[1]
-    for group, g, g_last, state in zip(groups, recorded, last, start, strict=True):
-        gradient = _second_pass(group, group.phi(phi), state, g, g_last, weights / num_problems, block_size)
+    for group, d, g, g_last, state in zip(groups, drawn, recorded, last, start, strict=True):
+        gradient = _second_pass(group, group.phi(phi), state, g, g_last, weights / num_problems, block_size, d.scale)
         meta_gradient = _add_at(meta_gradient, group.labels, gradient)
     return losses, meta_gradient, lives
 
@@ -104,13 +108,27 @@ def _unpack(groups, updates, theta):
     return treedef.unflatten(new)
 
 
+def _taken(drawn, packed):
+    return [d.take(x) for d, x in zip(drawn, packed, strict=True)]
+
+
+def _state_of(drawn, group, phi, lives, state):
+    """The state of the drawn coordinates of a group."""
+    if drawn.index is None:
+        return state
+    vector = jax.eval_shape(group.pack, jax.tree.leaves(lives.gradient))
+    axes = _coordinate_axes(group.opt.transform(group.phi(phi)), vector)
+    leaves, treedef = jax.tree.flatten(state)
+    return treedef.unflatten([x if a is None else drawn.take(x, a) for x, a in zip(leaves, axes, strict=True)])
+
+
 def _add_at(tree, labels, value):
     if not labels:
         return jax.tree.map(jnp.add, tree, value)
     return {**tree, labels[0]: _add_at(tree[labels[0]], labels[1:], value)}
 
 
-def _second_pass(group, phi, state, recorded, last, weights, block_size):
+def _second_pass(group, phi, state, recorded, last, weights, block_size, scale=None):
     """< lambda_s, d u_s / d phi > summed over the steps of a window and the coordinates of a group.
 
     Args:
@@ -121,6 +139,7 @@ def _second_pass(group, phi, state, recorded, last, weights, block_size):
       last: g_{T+1}.
       weights: `[T]`.
       block_size: coordinates of a block.
+      scale: `[N]`, what the coordinates' cotangents are multiplied by; None for ones.
     """
     if group.tree:
         return _pull_back(jax.vmap, jax.checkpoint, group.opt, phi, state, recorded, last, weights)
@@ -129,7 +148,8 @@ def _second_pass(group, phi, state, recorded, last, weights, block_size):
     remember = (lambda f: f) if block_size <= STORED_BLOCK_SIZE else jax.checkpoint
     axes = _coordinate_axes(group.opt.transform(phi), last)
     cut = _Blocks(num_coordinates, block_size)
-    real = cut.split(jnp.ones((1, num_coordinates), last.dtype), 1, wrap=False)
+    scale = jnp.ones(num_coordinates, last.dtype) if scale is None else scale
+    real = cut.split(scale[None], 1, wrap=False)
     blocks = (cut.split(recorded, 1), cut.split(last, 0), real,
               [cut.split(x, a) if a is not None else None for x, a in zip(jax.tree.leaves(state), axes, strict=True)])
 

@@ -32,7 +32,7 @@ class Windows(NamedTuple):
 
 
 def meta_gradient(opt, phi, problem, key, num_steps, num_problems=1, weights=None, method=None, block_size=None,
-                  stop_gradient=True):
+                  stop_gradient=True, coordinates=None):
     """The meta-loss of a whole unroll on fresh problems, and its gradient with respect to phi.
 
     The meta-loss is the mean over problems of sum_t w_t f(theta_t) (Andrychowicz et al. 2016, equation 3).
@@ -51,20 +51,27 @@ def meta_gradient(opt, phi, problem, key, num_steps, num_problems=1, weights=Non
       block_size: how many coordinates the adjoint method differentiates at a time; None chooses for the device.
       stop_gradient: whether the optimizee's gradients count as constants (the papers' choice). False gives the full
         gradient, through second derivatives, which "autodiff" alone can.
+      coordinates: from how many coordinates, of all parameters and problems together, the adjoint method estimates the
+        gradient; None for all. The key draws them, one from each of so many strata. The mean over all draws is the
+        whole gradient, and the loss is always whole; time and memory of the second pass, and what the first one keeps
+        for it, shrink in proportion. Where parts of the parameters or dtypes are updated apart, each gives its share,
+        at least one coordinate; parts that are not coordinatewise are never estimated. A number that reaches that of
+        all coordinates is as good as None.
 
     Returns:
       `(loss, gradient)`: a scalar, and a pytree like phi.
 
     Raises:
       ValueError: for sizes that are not positive, weights of another length, an unknown method, phi of another
-        architecture, or "adjoint" without `stop_gradient`.
+        architecture, "adjoint" without `stop_gradient`, or `coordinates` for "autodiff" or for an optimizer that is
+        not coordinatewise.
     """
     optimizer_base.check_optimizer("opt", opt)
     _checks.random_key(key)
     num_steps = _checks.positive_int("num_steps", num_steps)
     num_problems = _checks.positive_int("num_problems", num_problems)
     weights, w_0 = _split_weights(weights, num_steps)
-    windows = windows_of(method, block_size, stop_gradient)
+    windows = windows_of(method, block_size, stop_gradient, coordinates)
     return _meta_gradient(opt, windows, num_problems, phi, optimizee_base.as_partials(problem), key, weights, w_0)
 
 
@@ -76,26 +83,29 @@ def _meta_gradient(opt, windows, num_problems, phi, problem, key, weights, w_0):
     return w_0 * jnp.mean(first) + jnp.mean(weights @ losses), gradient
 
 
-@functools.lru_cache
-def windows_of(method=None, block_size=None, stop_gradient=True):
+@functools.lru_cache(typed=True)
+def windows_of(method=None, block_size=None, stop_gradient=True, coordinates=None):
     """The `Windows` of a method; arguments and errors as in `meta_gradient`."""
     if method is None:
         method = "adjoint" if stop_gradient else "autodiff"
     _checks.choice("method", method, METHODS)
     if method == "autodiff":
-        if block_size is not None:
-            raise ValueError(f"block_size={block_size!r} has no meaning for method='autodiff': leave it out.")
+        for name, value in (("block_size", block_size), ("coordinates", coordinates)):
+            if value is not None:
+                raise ValueError(f"{name}={value!r} has no meaning for method='autodiff': leave it out.")
         return Windows(autodiff.begin, functools.partial(_run_autodiff, bool(stop_gradient)))
     if not stop_gradient:
         raise ValueError("method='adjoint' holds the optimizee's gradients constant: "
                          "stop_gradient=False needs method='autodiff'.")
     if block_size is None:
         block_size = BLOCK_SIZES.get(jax.default_backend(), ACCELERATOR_BLOCK_SIZE)
-    return Windows(adjoint.begin, functools.partial(_run_adjoint, _checks.positive_int("block_size", block_size)))
+    block_size = _checks.positive_int("block_size", block_size)
+    coordinates = None if coordinates is None else _checks.positive_int("coordinates", coordinates)
+    return Windows(adjoint.begin, functools.partial(_run_adjoint, block_size, coordinates))
 
 
-def _run_adjoint(block_size, opt, phi, problem, lives, weights):
-    return adjoint.window(opt, phi, problem, lives, weights, block_size)
+def _run_adjoint(block_size, coordinates, opt, phi, problem, lives, weights):
+    return adjoint.window(opt, phi, problem, lives, weights, block_size, coordinates)
 
 
 def _run_autodiff(stop_gradient, opt, phi, problem, lives, weights):

@@ -70,6 +70,12 @@ def groups_of(opt, theta):
     return list(_groups(opt, treedef.unflatten(range(len(leaves))), leaves, ()))
 
 
+def sizes(groups, theta):
+    """How many coordinates of `theta` (arrays or shapes) are in each group's vector; 0 for a group that is none."""
+    leaves = jax.tree.leaves(theta)
+    return [0 if group.tree else sum(leaves[i].size for i in group.leaves) for group in groups]
+
+
 def _groups(opt, positions, leaves, labels):
     mine = jax.tree.leaves(positions)
     if opt.parts is not None:

@@ -1,3 +1,5 @@
+import functools
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import pytest
 
 import learned_opt
 from learned_opt.meta import adjoint
+from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import CoordinateRule, from_rule
 
 KEY = jax.random.key(11)
@@ -31,6 +34,38 @@ def tree_problem():
 def partitioned():
     return learned_opt.partition({"a": learned_opt.lstm("mnist", hidden_sizes=(5,)),
                                   "b": learned_opt.lstm(hidden_sizes=(3, 4))}, {"m": "a", "*": "b"})
+
+
+def normed():
+    """An optimizer whose update depends on all coordinates: it is not coordinatewise."""
+    def transform(phi):
+        def update(updates, state, params=None, **extra):
+            del params, extra
+            norm = optax.tree.norm(updates)
+            state = 0.9 * state + jnp.tanh(phi["w"] * norm)
+            return jax.tree.map(lambda g: -phi["r"] * state * g, updates), state
+        return optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(()), update)
+
+    return learned_opt.LearnedOptimizer(lambda key: {"w": jnp.float32(0.3), "r": jnp.float32(0.01)}, transform, False,
+                                        {"name": "normed", "args": {}})
+
+
+def counting():
+    """Coordinatewise, with state that all coordinates share: a step count."""
+    def transform(phi):
+        def init(params):
+            return {"count": jnp.zeros((), jnp.int32), "m": jax.tree.map(jnp.zeros_like, params)}
+
+        def update(updates, state, params=None, **extra):
+            del params, extra
+            m = jax.tree.map(lambda m, g: phi["b"] * m + g, state["m"], updates)
+            rate = phi["r"] / (1 + state["count"])
+            return jax.tree.map(lambda m: -rate * m, m), {"count": state["count"] + 1, "m": m}
+
+        return optax.GradientTransformationExtraArgs(init, update)
+
+    return learned_opt.LearnedOptimizer(lambda key: {"b": jnp.float32(0.5), "r": jnp.float32(0.02)}, transform, True,
+                                        {"name": "momentum", "args": {}})
 
 
 def difference(got, want):
@@ -99,16 +134,7 @@ def test_mixed_dtypes_of_parameters():
 
 def test_an_optimizer_that_is_not_coordinatewise():
     """Its update depends on all coordinates: it has no blocks, and the adjoint is still that of the network alone."""
-    def transform(phi):
-        def update(updates, state, params=None, **extra):
-            del params, extra
-            norm = optax.tree.norm(updates)
-            state = 0.9 * state + jnp.tanh(phi["w"] * norm)
-            return jax.tree.map(lambda g: -phi["r"] * state * g, updates), state
-        return optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(()), update)
-
-    opt = learned_opt.LearnedOptimizer(lambda key: {"w": jnp.float32(0.3), "r": jnp.float32(0.01)}, transform, False,
-                                       {"name": "normed", "args": {}})
+    opt = normed()
     got, want = both(opt, tree_problem(), 6, 3, make_weights("random", 6), 2)
     assert difference(got[1], want[1]) < 1e-5
     opt = learned_opt.partition({"x": opt, "y": learned_opt.lstm()}, {"m": "x", "s": "x", "*": "y"})
@@ -118,21 +144,7 @@ def test_an_optimizer_that_is_not_coordinatewise():
 
 def test_a_coordinatewise_optimizer_with_state_that_all_coordinates_share():
     """State that does not follow the coordinates, such as a step count, is left whole by the blocks."""
-    def transform(phi):
-        def init(params):
-            return {"count": jnp.zeros((), jnp.int32), "m": jax.tree.map(jnp.zeros_like, params)}
-
-        def update(updates, state, params=None, **extra):
-            del params, extra
-            m = jax.tree.map(lambda m, g: phi["b"] * m + g, state["m"], updates)
-            rate = phi["r"] / (1 + state["count"])
-            return jax.tree.map(lambda m: -rate * m, m), {"count": state["count"] + 1, "m": m}
-
-        return optax.GradientTransformationExtraArgs(init, update)
-
-    opt = learned_opt.LearnedOptimizer(lambda key: {"b": jnp.float32(0.5), "r": jnp.float32(0.02)}, transform, True,
-                                       {"name": "momentum", "args": {}})
-    got, want = both(opt, tree_problem(), 6, 2, None, 4)
+    got, want = both(counting(), tree_problem(), 6, 2, None, 4)
     assert difference(got[1], want[1]) < 1e-5
 
 
@@ -217,7 +229,106 @@ def test_it_can_be_jitted_over_phi_and_key():
     chex.assert_trees_all_close(traced, learned_opt.meta_gradient(opt, phi, problem, KEY, 4), rtol=1e-5)
 
 
+def coupled(m, s):
+    """`m` and `s` parameters, coupled; no key draws anything but theta_0."""
+    def init(key, instance):
+        del instance
+        return {"m": jax.random.normal(key, (m,)), "s": jax.random.normal(jax.random.fold_in(key, 1), (s,))}
+
+    def loss(theta, instance, key):
+        del instance, key
+        return jnp.sum(jnp.square(theta["m"])) * (1 + jnp.sum(jnp.cos(theta["s"])))
+
+    return optimizee_base.as_partials(learned_opt.Optimizee(lambda key: (), init, loss))
+
+
+def two(m, s):
+    return learned_opt.partition({"a": m(), "b": s()}, {"m": "a", "*": "b"})
+
+
+def small_lstm():
+    return learned_opt.lstm(hidden_sizes=(3,))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2, 3))
+def estimates_and_whole(opt, problem, num_problems, coordinates, keys):
+    """Meta-gradients of the second window of some lives: with each of `keys` for the draw, and from all coordinates."""
+    phi = jax.tree.map(lambda x: x.astype(jnp.float64), opt.init(jax.random.key(0)))
+    lives = adjoint.begin(opt, phi, problem, jax.random.split(KEY, num_problems))
+    lives = adjoint.window(opt, phi, problem, lives, jnp.ones(3), 2)[2]
+
+    def gradient(key, coordinates):
+        mine = lives._replace(problems=lives.problems._replace(key=jax.random.split(key, num_problems)))
+        _, gradient, _ = adjoint.window(opt, phi, problem, mine, jnp.asarray([0.5, 2.0, 1.0]), 2, coordinates)
+        return jax.flatten_util.ravel_pytree(gradient)[0]
+
+    return jax.vmap(lambda key: gradient(key, coordinates))(keys), gradient(KEY, None)
+
+
+@pytest.mark.parametrize(("make_opt", "m", "s", "num_problems", "coordinates", "num_possible"), [
+    (small_lstm, 4, 2, 1, 3, 2 * 2 * 2),
+    (small_lstm, 4, 3, 1, 3, 2 * 2 * 3),
+    (small_lstm, 2, 1, 3, 4, 2 * 2 * 2 * 3),
+    (small_lstm, 4, 3, 1, 1, 7),
+    (counting, 4, 3, 1, 3, 2 * 2 * 3),
+    (lambda: two(small_lstm, counting), 4, 3, 1, 3, 4 * 1 * 2),
+    (lambda: two(small_lstm, small_lstm), 5, 1, 1, 1, 5 * 1),  # one of each part, though one is asked for in all
+    (lambda: two(small_lstm, normed), 5, 3, 1, 2, 2 * 3),  # a part that is not coordinatewise stays whole
+])
+def test_the_mean_over_all_draws_is_the_whole_gradient(make_opt, m, s, num_problems, coordinates, num_possible):
+    """Not over a sample: each possible draw is there, known by its gradient, and their mean is exact."""
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(7), 60 * num_possible)
+        estimates, whole = estimates_and_whole(make_opt(), coupled(m, s), num_problems, coordinates, keys)
+        rounded = np.round(np.asarray(estimates / jnp.linalg.norm(whole)), 6)
+        _, each, counts = np.unique(rounded, axis=0, return_index=True, return_counts=True)
+        assert len(each) == num_possible
+        np.testing.assert_allclose(counts, 60, atol=5 * np.sqrt(60))  # and all are as likely
+        error = jnp.linalg.norm(estimates[each].mean(0) - whole) / jnp.linalg.norm(whole)
+        assert error < 1e-12
+
+
+@pytest.mark.parametrize(("make_opt", "enough"), [(small_lstm, 10**12), (partitioned, 2 * 24)])
+def test_as_many_coordinates_as_there_are_give_the_whole_gradient(make_opt, enough):
+    opt, problem = make_opt(), tree_problem()
+    phi = opt.init(jax.random.key(0))
+    whole = learned_opt.meta_gradient(opt, phi, problem, KEY, 4, 2)
+    chex.assert_trees_all_equal(learned_opt.meta_gradient(opt, phi, problem, KEY, 4, 2, coordinates=enough), whole)
+
+
+def test_the_key_draws_the_coordinates_and_the_loss_is_whole():
+    opt, problem = small_lstm(), tree_problem()
+    phi = opt.init(jax.random.key(0))
+    loss, whole = learned_opt.meta_gradient(opt, phi, problem, KEY, 4)
+    first = learned_opt.meta_gradient(opt, phi, problem, KEY, 4, coordinates=5)
+    np.testing.assert_allclose(first[0], loss, rtol=1e-6)
+    assert difference(first[1], whole) > 1e-2
+    chex.assert_trees_all_equal(learned_opt.meta_gradient(opt, phi, problem, KEY, 4, coordinates=5), first)
+
+
+def test_fewer_coordinates_take_less_memory():
+    """Of the others neither gradients nor anything else is kept for the second pass."""
+    opt, num_coordinates, num_steps = small_lstm(), 20_000, 30
+    problem = learned_opt.Optimizee(lambda key: (), lambda key, i: jnp.ones(num_coordinates),
+                                    lambda t, i, k: jnp.sum(jnp.sin(t)))
+    phi = opt.init(KEY)
+
+    def temporaries(coordinates):
+        compiled = jax.jit(lambda phi, key: learned_opt.meta_gradient(
+            opt, phi, problem, key, num_steps, coordinates=coordinates)).lower(phi, KEY).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    recorded = 4 * num_coordinates * num_steps
+    assert temporaries(None) - temporaries(2000) > 0.9 * recorded
+    assert temporaries(2000) - temporaries(20) < 0.3 * recorded
+
+
 @pytest.mark.parametrize(("arguments", "message"), [
+    ({"coordinates": 0}, "coordinates must be a whole number of at least 1, got 0"),
+    ({"coordinates": 2.0}, "coordinates .* got 2.0"),
+    ({"coordinates": True}, "coordinates .* got True"),
+    ({"coordinates": 3, "method": "autodiff"}, "coordinates=3 has no meaning for method='autodiff'"),
+    ({"coordinates": 3, "opt": normed(), "phi": normed().init(KEY)}, "coordinates=3 needs an optimizer that is coord"),
     ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
     ({"num_problems": -1}, "num_problems .* got -1"),
     ({"block_size": 0}, "block_size .* got 0"),
