@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from learned_opt import _checks
-from learned_opt.meta import checkpoints, episode, fingerprint, progress, signals
+from learned_opt.meta import checkpoints, drawing, episode, fingerprint, groups, progress, signals
 from learned_opt.meta import gradient as gradient_lib
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base as optimizer_base
@@ -65,7 +65,8 @@ class MetaTrainingError(RuntimeError):
 
 def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, num_epochs=40, episodes_per_epoch=25,
                learning_rate=3e-3, schedule="cosine", clip_norm=1.0, weights=None, num_validation=64, patience=None,
-               max_skipped=100, method=None, block_size=None, workdir=None, progress_bar=True, reference=None):
+               max_skipped=100, method=None, block_size=None, coordinates=None, workdir=None, progress_bar=True,
+               reference=None):
     """Learns an optimizer for a family of problems.
 
     Each episode draws fresh problems and lets them live for `num_steps` steps; after every window of `window` steps
@@ -91,6 +92,7 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
       max_skipped: stop with an error after so many non-finite meta-gradients in a row.
       method: see `meta_gradient`.
       block_size: see `meta_gradient`.
+      coordinates: see `meta_gradient`; every window of every horizon draws its own.
       workdir: where the whole state is saved after every epoch and on SIGTERM or SIGINT; a call with the same
         directory and settings goes on where the last one was stopped, to the same weights, bit for bit; one with
         other settings, or another problem, is refused.
@@ -108,10 +110,10 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
     settings = check(opt, problem, key, num_steps=num_steps, window=window, num_problems=num_problems,
                      num_epochs=num_epochs, episodes_per_epoch=episodes_per_epoch, learning_rate=learning_rate,
                      schedule=schedule, clip_norm=clip_norm, weights=weights, num_validation=num_validation,
-                     patience=patience, max_skipped=max_skipped)
+                     patience=patience, max_skipped=max_skipped, coordinates=coordinates)
     problem = optimizee_base.as_partials(problem)
     # Blocks change the order of a sum: they are settings of the run, or a resumed one would not be bit-identical.
-    windows = gradient_lib.windows_of(method, block_size)
+    windows = gradient_lib.windows_of(method, block_size, coordinates=settings.coordinates)
     plan = episode.Plan(opt, windows, settings.num_windows, window, settings.num_problems, settings.clip_norm, 0)
     if workdir is not None:
         workdir = os.path.expanduser(os.fspath(workdir))
@@ -144,6 +146,7 @@ class _Settings:
     num_validation: int
     patience: int | None
     max_skipped: int
+    coordinates: int | None
 
     @property
     def total_episodes(self):
@@ -160,7 +163,8 @@ class _Settings:
 
 
 def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, episodes_per_epoch, learning_rate,
-          schedule="cosine", clip_norm=1.0, weights=None, num_validation, patience=None, max_skipped=100):
+          schedule="cosine", clip_norm=1.0, weights=None, num_validation, patience=None, max_skipped=100,
+          coordinates=None):
     """The checks of `meta_train`'s arguments, for programs that have other work to do before it; returns settings."""
     optimizer_base.check_optimizer("opt", opt)
     optimizee_base.as_partials(problem)
@@ -182,7 +186,8 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
         weights=jnp.broadcast_to(weights.reshape(-1, window), (num_steps // window, window)),
         num_validation=_checks.positive_int("num_validation", num_validation),
         patience=None if patience is None else _checks.positive_int("patience", patience),
-        max_skipped=_checks.positive_int("max_skipped", max_skipped))
+        max_skipped=_checks.positive_int("max_skipped", max_skipped),
+        coordinates=None if coordinates is None else _check_coordinates(coordinates, opt, problem, key))
 
 
 def _check_learning_rate(value):
@@ -195,6 +200,13 @@ def _check_learning_rate(value):
         raise ValueError(f"low must not be above high={value.high}, got {value.low}.")
     for name in ("num_trials", "num_epochs"):
         _checks.positive_int(name, getattr(value, name))
+    return value
+
+
+def _check_coordinates(value, opt, problem, key):
+    value = _checks.positive_int("coordinates", value)
+    theta = jax.eval_shape(optimizee_base.begin, problem, key).theta_0
+    drawing.shares(groups.sizes(groups.groups_of(opt, theta), theta), value)  # before anything is written
     return value
 
 

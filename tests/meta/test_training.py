@@ -11,6 +11,7 @@ import optax
 import pytest
 
 import learned_opt
+from learned_opt.meta import progress
 
 KEY = jax.random.key(5)
 TINY = {"num_steps": 4, "window": 2, "num_problems": 3, "num_epochs": 3, "episodes_per_epoch": 2, "num_validation": 4,
@@ -22,11 +23,12 @@ def tiny(**settings):
     return learned_opt.meta_train(opt, learned_opt.optimizees.quadratic(2), KEY, **{**TINY, **settings})
 
 
-def test_one_episode_is_adam_on_the_meta_gradients_of_its_windows():
+@pytest.mark.parametrize(("coordinates", "method"), [(None, "autodiff"), (4, "adjoint")])
+def test_one_episode_is_adam_on_the_meta_gradients_of_its_windows(coordinates, method):
     """One window a horizon: meta_train is Adam along `meta_gradient`, written out with optax."""
     opt, problem = learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2)
     settings = {**TINY, "num_steps": 4, "window": 4, "num_epochs": 1, "episodes_per_epoch": 3, "clip_norm": 0.5,
-                "schedule": "constant", "learning_rate": 0.01}
+                "schedule": "constant", "learning_rate": 0.01, "coordinates": coordinates}
     result = learned_opt.meta_train(opt, problem, KEY, **settings)
     init_key, train_key, _, _ = jax.random.split(KEY, 4)
     phi = opt.init(init_key)
@@ -35,7 +37,7 @@ def test_one_episode_is_adam_on_the_meta_gradients_of_its_windows():
     losses = []
     for episode in range(3):
         loss, gradient = learned_opt.meta_gradient(opt, phi, problem, jax.random.fold_in(train_key, episode), 4, 3,
-                                                   method="autodiff")
+                                                   method=method, coordinates=coordinates)
         updates, state = meta.update(gradient, state)
         phi = optax.apply_updates(phi, updates)
         losses.append(loss / 4)
@@ -134,6 +136,8 @@ def test_a_work_directory_belongs_to_one_configuration(tmp_path):
     first = tiny(workdir=tmp_path)
     with pytest.raises(ValueError, match=r"belongs to a run with num_problems=3, not 4"):
         tiny(workdir=tmp_path, num_problems=4)
+    with pytest.raises(ValueError, match=r"belongs to a run with coordinates=None, not 3"):
+        tiny(workdir=tmp_path, coordinates=3)
     with pytest.raises(ValueError, match="problem"):
         learned_opt.meta_train(learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2, init_scale=2.0),
                                KEY, workdir=tmp_path, **TINY)
@@ -159,10 +163,37 @@ def test_the_progress_bar_shows_meta_loss_baseline_and_time_left(capfd):
     ({"clip_norm": 0}, "clip_norm .* got 0"),
     ({"weights": [1.0] * 3}, "weights must be a vector of 4 or 2 numbers"),
     ({"patience": 0}, "patience .* got 0"),
+    ({"coordinates": 0}, "coordinates .* got 0"),
+    ({"coordinates": 3, "method": "autodiff"}, "coordinates=3 has no meaning for method='autodiff'"),
 ])
 def test_bad_input(settings, message):
     with pytest.raises(ValueError, match=message):
         tiny(**settings)
+
+
+def test_coordinates_of_an_optimizer_that_has_none_leave_nothing_behind(tmp_path):
+    opt = learned_opt.lstm(hidden_sizes=(3,))._replace(coordinatewise=False)
+    with pytest.raises(ValueError, match="coordinates=3 needs an optimizer that is coordinatewise"):
+        learned_opt.meta_train(opt, learned_opt.optimizees.quadratic(2), KEY, coordinates=3, workdir=tmp_path / "work",
+                               **TINY)
+    assert not (tmp_path / "work").exists()
+
+
+def test_an_interrupted_run_on_few_coordinates_draws_them_again(tmp_path, monkeypatch):
+    class PowerCutError(Exception):
+        pass
+
+    def cut(self, state):
+        if np.max(state.episode) == 3:  # in the middle of the second epoch: its first half is done again
+            raise PowerCutError
+
+    whole, never_stopped = tiny(), tiny(coordinates=3)
+    with monkeypatch.context() as patched:
+        patched.setattr(progress.Bar, "advance", cut)
+        with pytest.raises(PowerCutError):
+            tiny(coordinates=3, workdir=tmp_path)
+    chex.assert_trees_all_equal(tiny(coordinates=3, workdir=tmp_path), never_stopped)
+    assert not np.allclose(never_stopped.phi["output"]["w"], whole.phi["output"]["w"])
 
 
 def test_nothing_to_learn():
