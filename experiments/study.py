@@ -27,6 +27,7 @@ class Config:
     num_epochs: int = config_flags.field(40, "Epochs of meta-training; each ends with a validation.")
     episodes_per_epoch: int = config_flags.field(50, "Horizons in an epoch.")
     learning_rate: str = config_flags.field("0.003", "Meta-learning rate of Adam, or 'search' for a random search.")
+    coordinates: int = config_flags.field(0, "Coordinates from which a meta-gradient is estimated; 0 for all, exactly.")
     patience: int = config_flags.field(0, "Stop after so many epochs without a better validation loss; 0 for never.")
     num_validation: int = config_flags.field(128, "Validation problems.")
     tune_runs: int = config_flags.field(128, "Problems on which each baseline's learning rate is tuned.")
@@ -99,7 +100,8 @@ def _settings(config):
         raise ValueError(f"learning_rate must be a number above 0 or 'search', got {rate!r}.") from None
     return {"num_steps": config.num_steps, "window": config.window, "num_problems": config.num_problems,
             "num_epochs": config.num_epochs, "episodes_per_epoch": config.episodes_per_epoch, "learning_rate": rate,
-            "patience": config.patience or None, "num_validation": config.num_validation}
+            "patience": config.patience or None, "num_validation": config.num_validation,
+            "coordinates": config.coordinates or None}
 
 
 def _claim(workdir, config):
