@@ -10,6 +10,7 @@ gradients g_1 .. g_{T+1} are kept, and one vector-Jacobian product of the optimi
 sequence, gives the meta-gradient: for a coordinatewise optimizer block by block.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +24,11 @@ from learned_opt.optimizees import base as optimizee_base
 # Up to this size a block's steps are stored for the reverse pass; beyond it the memory traffic costs more than
 # computing them again.
 STORED_BLOCK_SIZE = 1_024
+# Coordinates of a block: on a CPU what a core's cache holds, on an accelerator what fills it, and for an optimizer's
+# own derivative, which cuts them up by itself, what keeps the features that it reads small.
+BLOCK_SIZES = {"cpu": 256}
+ACCELERATOR_BLOCK_SIZE = 65_536
+FAST_BLOCK_SIZE = 16_384
 
 
 class Lives(NamedTuple):
@@ -55,7 +61,7 @@ def window(opt, phi, problem, lives, weights, block_size, coordinates=None):
       problem: `Optimizee` of `Partial`s.
       lives: from `begin` or from the window before.
       weights: `[T]`, the w_t of the window's steps.
-      block_size: coordinates of a block.
+      block_size: coordinates of a block; None chooses.
       coordinates: from how many coordinates, drawn anew for each window, the meta-gradient is estimated; None for all.
 
     Returns:
@@ -138,39 +144,54 @@ def _second_pass(group, phi, state, recorded, last, weights, block_size, scale=N
       recorded: the gradients g_1 .. g_T that it has read, leaves `[T, ...]`.
       last: g_{T+1}.
       weights: `[T]`.
-      block_size: coordinates of a block.
+      block_size: coordinates of a block; None chooses.
       scale: `[N]`, what the coordinates' cotangents are multiplied by; None for ones.
     """
     if group.tree:
-        return _pull_back(jax.vmap, jax.checkpoint, group.opt, phi, state, recorded, last, weights)
+        cotangents = jax.tree.map(lambda g, g_last: _cotangents(g, g_last, weights), recorded, last)
+        return _pull_back(group.opt, phi, recorded, cotangents, state, lift=jax.vmap)
     num_coordinates = last.shape[0]
-    block_size = min(block_size, num_coordinates)
+    fast = _has_fast_pull_back(group.opt, phi, recorded, state)
+    block_size = min(block_size or _block_size(fast), num_coordinates)
     remember = (lambda f: f) if block_size <= STORED_BLOCK_SIZE else jax.checkpoint
     axes = _coordinate_axes(group.opt.transform(phi), last)
-    cut = _Blocks(num_coordinates, block_size)
-    scale = jnp.ones(num_coordinates, last.dtype) if scale is None else scale
-    real = cut.split(scale[None], 1, wrap=False)
-    blocks = (cut.split(recorded, 1), cut.split(last, 0), real,
-              [cut.split(x, a) if a is not None else None for x, a in zip(jax.tree.leaves(state), axes, strict=True)])
+    leaves, treedef = jax.tree.flatten(state)
 
-    def add_block(total, block):
-        g, g_last, real, own = block
-        own = [x if mine is None else mine for mine, x in zip(own, jax.tree.leaves(state), strict=True)]
-        own = jax.tree.structure(state).unflatten(own)
-        gradient = _pull_back(lambda f: f, remember, group.opt, phi, own, g, g_last, weights, real)
+    def add_block(total, first):
+        # The last block begins early enough to be whole; what the one before it has counted does not count again.
+        start = jnp.minimum(first, num_coordinates - block_size)
+        cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=block_size)
+        own = treedef.unflatten([x if a is None else cut(x, axis=a) for x, a in zip(leaves, axes, strict=True)])
+        factor = (start + jnp.arange(block_size) >= first) * (1 if scale is None else cut(scale))
+        g = cut(recorded, axis=1)
+        cotangents = _cotangents(g, cut(last), weights) * factor
+        if fast:
+            gradient = group.opt.pull_back(phi, g, cotangents.astype(g.dtype), own)
+        else:
+            gradient = _pull_back(group.opt, phi, g, cotangents, own, remember)
         return jax.tree.map(jnp.add, total, gradient), None
 
-    return jax.lax.scan(add_block, jax.tree.map(jnp.zeros_like, phi), blocks)[0]
+    firsts = jnp.arange(0, num_coordinates, block_size)
+    return jax.lax.scan(add_block, jax.tree.map(jnp.zeros_like, phi), firsts)[0]
 
 
-def _pull_back(lift, remember, opt, phi, state, recorded, last, weights, real=1):
+def _has_fast_pull_back(opt, phi, recorded, state):
+    """Whether the optimizer's own derivative of a window takes these arrays."""
+    return opt.pull_back is not None and jax.eval_shape(opt.pull_back, phi, recorded, recorded, state) is not None
+
+
+def _block_size(fast):
+    if fast:
+        return FAST_BLOCK_SIZE
+    return BLOCK_SIZES.get(jax.default_backend(), ACCELERATOR_BLOCK_SIZE)
+
+
+def _pull_back(opt, phi, recorded, cotangents, state, remember=jax.checkpoint, lift=lambda f: f):
     """The vector-Jacobian product of the optimizer network over the recorded gradients of a window.
 
-    `lift` vmaps the update over problems, or does not; `remember` stores a step's values for the reverse pass, or has
-    them computed again.
+    `remember` stores a step's values for the reverse pass, or has them computed again; `lift` vmaps the update over
+    problems, or does not.
     """
-    lambdas = jax.tree.map(lambda g, g_last: _cotangents(g, g_last, weights) * real, recorded, last)
-
     def updates_of(phi):
         update = lift(opt.transform(phi).update)
 
@@ -182,7 +203,7 @@ def _pull_back(lift, remember, opt, phi, state, recorded, last, weights, real=1)
         return jax.lax.scan(step, state, recorded)[1]
 
     updates, vjp = jax.vjp(updates_of, phi)
-    return vjp(jax.tree.map(lambda c, u: c.astype(u.dtype), lambdas, updates))[0]
+    return vjp(jax.tree.map(lambda c, u: c.astype(u.dtype), cotangents, updates))[0]
 
 
 def _cotangents(g, g_last, weights):
@@ -205,24 +226,3 @@ def _coordinate_axes(tx, vector):
 
     return [next((a for a, (n, m) in enumerate(zip(one, other, strict=True)) if n != m), None)
             for one, other in zip(shapes(0), shapes(1), strict=True)]
-
-
-class _Blocks(NamedTuple):
-    """Cuts an axis of coordinates into blocks, the last one filled up."""
-
-    num_coordinates: int
-    block_size: int
-
-    def split(self, x, axis, wrap=True):
-        """`[.., n, ..]` to `[blocks, .., block_size, ..]`.
-
-        The last block is filled up with other coordinates and not with zeros: they are certain to be values at which
-        the rule has a derivative if it has one at the real ones. Their cotangents are zero.
-        """
-        num_blocks = -(-self.num_coordinates // self.block_size)
-        missing = num_blocks * self.block_size - self.num_coordinates
-        if missing:
-            filling = jax.lax.slice_in_dim(x, 0, missing, axis=axis)
-            x = jnp.concatenate([x, filling if wrap else jnp.zeros_like(filling)], axis)
-        shape = (*x.shape[:axis], num_blocks, self.block_size, *x.shape[axis + 1:])
-        return jnp.moveaxis(x.reshape(shape), axis, 0)

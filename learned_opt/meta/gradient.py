@@ -14,9 +14,6 @@ from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base as optimizer_base
 
 METHODS = ("adjoint", "autodiff")
-# Coordinates of a block: on a CPU what a core's cache holds, on an accelerator what fills it.
-BLOCK_SIZES = {"cpu": 256}
-ACCELERATOR_BLOCK_SIZE = 65_536
 
 
 class Windows(NamedTuple):
@@ -97,9 +94,7 @@ def windows_of(method=None, block_size=None, stop_gradient=True, coordinates=Non
     if not stop_gradient:
         raise ValueError("method='adjoint' holds the optimizee's gradients constant: "
                          "stop_gradient=False needs method='autodiff'.")
-    if block_size is None:
-        block_size = BLOCK_SIZES.get(jax.default_backend(), ACCELERATOR_BLOCK_SIZE)
-    block_size = _checks.positive_int("block_size", block_size)
+    block_size = None if block_size is None else _checks.positive_int("block_size", block_size)
     coordinates = None if coordinates is None else _checks.positive_int("coordinates", coordinates)
     return Windows(adjoint.begin, functools.partial(_run_adjoint, block_size, coordinates))
 

@@ -28,6 +28,8 @@ class LearnedOptimizer(NamedTuple):
         rule for all: then the meta-gradient is computed in blocks of coordinates.
       spec: plain data `{"name": str, "args": dict}` from which `optimizers.from_spec` rebuilds the optimizer.
       parts: for a partitioned optimizer, its `Parts`; the meta-gradient then treats each label by itself.
+      pull_back: for a coordinatewise optimizer that has a faster derivative of a window than `jax.vjp`, that
+        derivative; see `CoordinateRule`. States are those of `transform` for a vector of coordinates.
     """
 
     init: Callable[[jax.Array], Phi]
@@ -35,6 +37,7 @@ class LearnedOptimizer(NamedTuple):
     coordinatewise: bool
     spec: dict
     parts: Parts | None = None
+    pull_back: Callable | None = None
 
     # A spec is a dict, which has no hash; the functions tell two optimizers apart (they are static under jit).
     def __hash__(self):

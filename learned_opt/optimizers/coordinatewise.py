@@ -23,10 +23,14 @@ class CoordinateRule(NamedTuple):
       init: `init(dtype) -> h_0`, a pytree of vectors `[features]`: the constant state in which each coordinate begins.
       update: `update(phi, g_t, h_tm1) -> (u_t, h_t)`: gradients `[*coordinates]` in, updates `[*coordinates]` out,
         states `[features, *coordinates]`.
+      pull_back: where there is something faster than `jax.vjp` of a scan of `update`,
+        `pull_back(phi, g, du, h_0) -> dphi`: < du, d u / d phi > over a window, for gradients and cotangents of the
+        updates `[steps, n]`; it may still answer None for arrays that it does not take.
     """
 
     init: Callable[[Any], Any]
     update: Callable[[base.Phi, jax.Array, Any], tuple[jax.Array, Any]]
+    pull_back: Callable | None = None
 
 
 def from_rule(rule, init, spec, state_dtype=None):
@@ -81,7 +85,7 @@ def from_rule(rule, init, spec, state_dtype=None):
         base.check_init_key(key)
         return init(key)
 
-    return base.LearnedOptimizer(checked_init, transform, True, spec)
+    return base.LearnedOptimizer(checked_init, transform, True, spec, pull_back=rule.pull_back)
 
 
 def _broadcast(rule, params, state_dtype, phi_dtype):

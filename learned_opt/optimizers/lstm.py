@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from learned_opt import _checks
-from learned_opt.optimizers import cell, coordinatewise, preprocess
+from learned_opt.optimizers import coordinatewise, network, preprocess
 
 # The papers and their code differ; each preset names its source.
 PRESETS = {
@@ -70,18 +70,9 @@ def lstm(preset="quadratic", *, hidden_sizes=(20, 20), preprocess_p=_UNSET, outp
     spec = {"name": "lstm", "args": {"hidden_sizes": list(hidden_sizes), "preprocess_p": p,
                                      "output_scale": scale, "state_dtype": state_dtype}}
     rule = coordinatewise.CoordinateRule(functools.partial(_init_state, hidden_sizes),
-                                         functools.partial(_update, p, scale))
-    return coordinatewise.from_rule(rule, functools.partial(_init_weights, hidden_sizes, 1 if p is None else 2), spec,
-                                    state_dtype)
-
-
-def _init_weights(hidden_sizes, num_inputs, key):
-    *layer_keys, output_key = jax.random.split(key, len(hidden_sizes) + 1)
-    inputs = (num_inputs, *hidden_sizes[:-1])
-    layers = [cell.init_lstm_cell(k, i, h) for k, i, h in zip(layer_keys, inputs, hidden_sizes, strict=True)]
-    # A small output layer: an untrained optimizer takes small steps, and meta-training starts without divergence.
-    output = {"w": 0.1 * jax.random.normal(output_key, hidden_sizes[-1:]), "b": jnp.zeros(())}
-    return {"layers": layers, "output": output}
+                                         functools.partial(_update, p, scale), functools.partial(_pull_back, p, scale))
+    init = functools.partial(network.init, num_inputs=1 if p is None else 2, hidden_sizes=hidden_sizes)
+    return coordinatewise.from_rule(rule, init, spec, state_dtype)
 
 
 def _init_state(hidden_sizes, dtype):
@@ -89,14 +80,23 @@ def _init_state(hidden_sizes, dtype):
 
 
 def _update(p, scale, phi, g_t, state_tm1):
-    x = jnp.expand_dims(g_t, 0) if p is None else preprocess.log_and_sign(g_t, p)
-    hidden, cells = [], []
-    for weights, h_tm1, c_tm1 in zip(phi["layers"], *state_tm1, strict=True):
-        x, c_t = cell.lstm_cell(weights, x, h_tm1, c_tm1)
-        hidden.append(x)
-        cells.append(c_t)
-    u_t = scale * (jnp.tensordot(phi["output"]["w"], x, axes=1) + phi["output"]["b"])
-    return u_t, LSTMState(tuple(hidden), tuple(cells))
+    u_t, hidden, cells = network.step(_scaled(scale, phi), _features(p, g_t), *state_tm1)
+    return u_t, LSTMState(hidden, cells)
+
+
+def _pull_back(p, scale, phi, g, du, state_0):
+    pulled = network.pull_back(_scaled(scale, phi), jnp.moveaxis(_features(p, g), 0, 1), du, *state_0)
+    return pulled and _scaled(scale, pulled)
+
+
+def _features(p, g):
+    return jnp.expand_dims(g, 0) if p is None else preprocess.log_and_sign(g, p)
+
+
+def _scaled(scale, phi):
+    """The output layer times the output scale: as many products as it has weights, and not one for each coordinate."""
+    unit = not isinstance(scale, jax.core.Tracer) and scale == 1
+    return phi if unit else {**phi, "output": jax.tree.map(lambda w: scale * w, phi["output"])}
 
 
 def _dtype_name(value):

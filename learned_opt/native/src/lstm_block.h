@@ -1,0 +1,371 @@
+// A stack of LSTM layers with a linear output, run on one block of coordinates: everything that a core does alone.
+//
+// This file has no include guard: lstm.cc includes it once for each instruction set, with
+//   LANES       floats in a vector register,
+//   TILE        vectors of coordinates whose gates are computed at a time (what the registers hold),
+//   BLOCK       coordinates of a block, a multiple of LANES * TILE (what the caches hold).
+// Nothing of the standard library is used here: a template instantiated with wide instructions could be linked into
+// code that runs on narrower machines.
+//
+// Arrays of a block are [rows][BLOCK]. A layer reads z_t = [x_t; h_tm1], so h_t is written where z_{t+1} stands.
+
+typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
+
+#define INLINE static inline __attribute__((always_inline))
+#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); ++i)
+
+INLINE Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
+INLINE void store(float* p, Vector x) { *reinterpret_cast<Unaligned*>(p) = x; }
+INLINE Vector all(float x) { return x - Vector{}; }
+
+INLINE Vector reciprocal(Vector x) {
+#if LANES == 16
+  // Fourteen bits, and one step of Newton's method: a division costs more than the polynomials around it.
+  Vector y = reinterpret_cast<Vector>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
+  return y * (2.0f - x * y);
+#else
+  return 1.0f / x;
+#endif
+}
+
+// The rational approximation of XLA and Eigen, good to a few units in the last place; NaN stays NaN.
+INLINE Vector tanh_of(Vector x) {
+  const Vector limit = all(7.90531110763549805f);
+  x = x > limit ? limit : x;
+  x = x < -limit ? -limit : x;
+  const Vector s = x * x;
+  Vector p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
+  p = s * p + -8.60467152213735e-11f;
+  p = s * p + 5.12229709037114e-08f;
+  p = s * p + 1.48572235717979e-05f;
+  p = s * p + 6.37261928875436e-04f;
+  p = s * p + 4.89352455891786e-03f;
+  Vector q = s * 1.19825839466702e-06f + 1.18534705686654e-04f;
+  q = s * q + 2.26843463243900e-03f;
+  q = s * q + 4.89352518554385e-03f;
+  return x * p * reciprocal(q);
+}
+
+INLINE Vector sigmoid_of(Vector x) { return tanh_of(x * 0.5f) * 0.5f + 0.5f; }
+
+INLINE float sum_of(Vector x) {
+  float total = 0;
+  for (int i = 0; i < LANES; ++i) total += x[i];
+  return total;
+}
+
+// What the reverse pass of a step reads again; null in `step` where there is none.
+struct Kept {
+  float* gates;   // [4 * units][BLOCK]: input, forget, cell, output, after their nonlinearities
+  float* tanh_c;  // [units][BLOCK]
+};
+
+// State that will be read soon, a unit's row every `stride` floats; null where there is none.
+struct Next {
+  const float *h, *c;
+  int64_t stride;
+};
+
+// A processor does not foresee accesses to so many rows at a time by itself.
+INLINE void prefetch(const float* row) {
+  EACH(line, BLOCK / 16) __builtin_prefetch(row + line * 16, 1, 2);
+}
+
+// One step of one layer: z [inputs + units][BLOCK], c_tm1 and c_t [units][BLOCK] (may be the same), h_t to one or two
+// places (`above` may be null).
+template <bool kKeep>
+INLINE void cell(const Layer& layer, const float* z, const float* c_tm1, float* c_t, float* h_t, float* above,
+                 Kept kept, Next next) {
+  const int rows = layer.inputs + layer.units;
+  for (int u = 0; u < layer.units; ++u) {
+    if (next.h) {
+      prefetch(next.h + u * next.stride);
+      prefetch(next.c + u * next.stride);
+    }
+    const float* w = layer.by_unit + static_cast<long>(u) * 4 * rows;
+    for (int start = 0; start < BLOCK; start += LANES * TILE) {
+      Vector a[4][TILE];
+      EACH(g, 4) EACH(j, TILE) a[g][j] = all(layer.bias[g * layer.units + u]);
+      for (int k = 0; k < rows; ++k) {
+        EACH(j, TILE) {
+          const Vector x = load(z + k * BLOCK + start + j * LANES);
+          EACH(g, 4) a[g][j] += w[4 * k + g] * x;
+        }
+      }
+      EACH(j, TILE) {
+        const int at = u * BLOCK + start + j * LANES;
+        const Vector i = sigmoid_of(a[0][j]), f = sigmoid_of(a[1][j]), g = tanh_of(a[2][j]), o = sigmoid_of(a[3][j]);
+        const Vector c = f * load(c_tm1 + at) + i * g;
+        const Vector tanh_c = tanh_of(c);
+        const Vector h = o * tanh_c;
+        store(c_t + at, c);
+        store(h_t + at, h);
+        if (above) store(above + at, h);
+        if (kKeep) {
+          const long gate = static_cast<long>(layer.units) * BLOCK;
+          store(kept.gates + at, i);
+          store(kept.gates + gate + at, f);
+          store(kept.gates + 2 * gate + at, g);
+          store(kept.gates + 3 * gate + at, o);
+          store(kept.tanh_c + at, tanh_c);
+        }
+      }
+    }
+  }
+}
+
+// y [BLOCK] = w . h + b.
+INLINE void output(const Output& out, const float* h, float* y) {
+  for (int j = 0; j < BLOCK; j += LANES) {
+    Vector total = all(out.bias);
+    for (int u = 0; u < out.units; ++u) total += out.weights[u] * load(h + u * BLOCK + j);
+    store(y + j, total);
+  }
+}
+
+// The derivative of the nonlinearities of a step: gates become the cotangents of what went into them.
+INLINE void cell_backward(const Layer& layer, const float* c_tm1, const float* dh, float* dc, Kept kept) {
+  const long gate = static_cast<long>(layer.units) * BLOCK;
+  for (long at = 0; at < gate; at += LANES) {
+    float* const p = kept.gates + at;
+    const Vector i = load(p), f = load(p + gate), g = load(p + 2 * gate), o = load(p + 3 * gate);
+    const Vector t = load(kept.tanh_c + at), d = load(dh + at);
+    const Vector dc_t = load(dc + at) + d * o * (1.0f - t * t);
+    store(p, dc_t * g * i * (1.0f - i));
+    store(p + gate, dc_t * load(c_tm1 + at) * f * (1.0f - f));
+    store(p + 2 * gate, dc_t * i * (1.0f - g * g));
+    store(p + 3 * gate, d * t * o * (1.0f - o));
+    store(dc + at, dc_t * f);
+  }
+}
+
+// Rows `first` .. of the cotangent of z_t, from the cotangents of the gates: rows below layer.inputs are added to `dx`,
+// the others replace `dh`.
+INLINE void input_backward(const Layer& layer, const float* gates, int first, float* dx, float* dh) {
+  const int rows = layer.inputs + layer.units;
+  for (int k0 = first; k0 < rows; k0 += 4) {
+    for (int start = 0; start < BLOCK; start += LANES * TILE) {
+      Vector a[4][TILE];
+      EACH(r, 4) EACH(j, TILE) a[r][j] = Vector{};
+      for (int g = 0; g < 4 * layer.units; ++g) {
+        // Weights of four rows, side by side; `transposed` has room for three rows more than there are.
+        const float* w = layer.transposed + static_cast<long>(g) * layer.transposed_stride + k0;
+        EACH(j, TILE) {
+          const Vector x = load(gates + static_cast<long>(g) * BLOCK + start + j * LANES);
+          EACH(r, 4) a[r][j] += w[r] * x;
+        }
+      }
+      EACH(r, 4) {
+        const int k = k0 + r;
+        if (k >= rows) break;
+        EACH(j, TILE) {
+          const int at = start + j * LANES;
+          if (k >= layer.inputs) {
+            store(dh + (k - layer.inputs) * BLOCK + at, a[r][j]);
+          } else {
+            store(dx + k * BLOCK + at, load(dx + k * BLOCK + at) + a[r][j]);
+          }
+        }
+      }
+    }
+  }
+}
+
+// dw [4 * units][inputs + units] and db [4 * units] of a layer: sums over steps and coordinates of gates z^T.
+INLINE void weights_backward(const Layer& layer, int steps, const float* gates, const float* z, long gates_stride,
+                             long z_stride, float* dw, float* db) {
+  const int rows = layer.inputs + layer.units;
+  for (int g0 = 0; g0 < 4 * layer.units; g0 += 4) {
+    for (int k0 = 0; k0 < rows; k0 += 4) {
+      Vector a[4][4];
+      EACH(r, 4) EACH(s, 4) a[r][s] = Vector{};
+      // Past the last row other values are read and their sums dropped; z has the room.
+      for (int t = 0; t < steps; ++t) {
+        const float* const d = gates + t * gates_stride + static_cast<long>(g0) * BLOCK;
+        const float* const x = z + t * z_stride + static_cast<long>(k0) * BLOCK;
+        for (int j = 0; j < BLOCK; j += LANES) {
+          Vector right[4];
+          EACH(s, 4) right[s] = load(x + s * BLOCK + j);
+          EACH(r, 4) {
+            const Vector left = load(d + r * BLOCK + j);
+            EACH(s, 4) a[r][s] += left * right[s];
+          }
+        }
+      }
+      EACH(r, 4) EACH(s, 4) if (k0 + s < rows) dw[(g0 + r) * static_cast<long>(rows) + k0 + s] += sum_of(a[r][s]);
+    }
+    EACH(r, 4) {
+      Vector total{};
+      for (int t = 0; t < steps; ++t) {
+        const float* const d = gates + t * gates_stride + static_cast<long>(g0 + r) * BLOCK;
+        for (int j = 0; j < BLOCK; j += LANES) total += load(d + j);
+      }
+      db[g0 + r] += sum_of(total);
+    }
+  }
+}
+
+// Columns start .. start + count of [problems][rows][n], taken as [rows][problems * n], to or from [rows][BLOCK].
+template <bool kToBlock>
+INLINE void copy(float* whole, int64_t rows, int64_t n, int64_t start, int64_t count, float* block) {
+  for (int64_t j = 0; j < count;) {
+    const int64_t problem = (start + j) / n, column = (start + j) % n;
+    const int64_t length = n - column < count - j ? n - column : count - j;
+    for (int64_t r = 0; r < rows; ++r) {
+      float* const far = whole + (problem * rows + r) * n + column;
+      float* const near = block + r * BLOCK + j;
+      if (length == BLOCK) {
+        EACH(v, BLOCK / LANES) {
+          if (kToBlock) {
+            store(near + v * LANES, load(far + v * LANES));
+          } else {
+            store(far + v * LANES, load(near + v * LANES));
+          }
+        }
+      } else {
+        std::memcpy(kToBlock ? near : far, kToBlock ? far : near, length * sizeof(float));
+      }
+    }
+    j += length;
+  }
+}
+
+INLINE void clear(float* block, int64_t rows) { std::memset(block, 0, rows * BLOCK * sizeof(float)); }
+
+// The first block of a part, of `blocks` in all: parts differ by at most one block.
+INLINE int64_t first_block(int64_t part, int64_t num_parts, int64_t blocks) { return part * blocks / num_parts; }
+
+void step_part(void* data, int, int64_t part) {
+  const Step& call = *static_cast<Step*>(data);
+  const int64_t coordinates = call.problems * call.n, blocks = (coordinates + BLOCK - 1) / BLOCK;
+  int64_t rows = 0;
+  for (const Layer& layer : call.layers) rows += layer.inputs + 3 * layer.units;
+  float* const room = static_cast<float*>(std::aligned_alloc(64, (rows + 1) * BLOCK * sizeof(float)));
+  std::memset(room, 0, (rows + 1) * BLOCK * sizeof(float));
+  const int64_t last = first_block(part + 1, call.num_parts, blocks);
+  for (int64_t b = first_block(part, call.num_parts, blocks); b < last; ++b) {
+    const int64_t start = b * BLOCK, count = coordinates - start < BLOCK ? coordinates - start : BLOCK;
+    float* z = room + BLOCK;
+    copy<true>(const_cast<float*>(call.x), call.layers[0].inputs, call.n, start, count, z);
+    for (size_t l = 0; l < call.layers.size(); ++l) {
+      const Layer& layer = call.layers[l];
+      float* const h_tm1 = z + layer.inputs * BLOCK;
+      float* const c = h_tm1 + layer.units * BLOCK;
+      float* const h = c + layer.units * BLOCK;
+      copy<true>(const_cast<float*>(layer.h_tm1), layer.units, call.n, start, count, h_tm1);
+      copy<true>(const_cast<float*>(layer.c_tm1), layer.units, call.n, start, count, c);
+      const Next next{layer.h_tm1 + start + BLOCK, layer.c_tm1 + start + BLOCK, call.n};
+      cell<false>(layer, z, c, c, h, nullptr, Kept{}, call.problems == 1 && b + 1 < last ? next : Next{});
+      copy<false>(layer.h_t, layer.units, call.n, start, count, h);
+      copy<false>(layer.c_t, layer.units, call.n, start, count, c);
+      z = h;  // where the next layer's input stands
+    }
+    output(call.out, z, room);
+    copy<false>(call.y, 1, call.n, start, count, room);
+  }
+  std::free(room);
+}
+
+// The network over all steps of a block: fills z, c and what `Kept` names.
+INLINE void forward_block(const PullBack& call, const Plan& plan, float* room, int64_t start, int64_t count) {
+  const size_t num_layers = call.layers.size();
+  for (size_t l = 0; l < num_layers; ++l) {
+    const Layer& layer = call.layers[l];
+    const Plan::OfLayer& at = plan.layers[l];
+    float* const h_0 = room + at.z + layer.inputs * BLOCK;
+    clear(h_0, layer.units);
+    clear(room + at.c, layer.units);
+    copy<true>(const_cast<float*>(layer.h_tm1), layer.units, call.n, start, count, h_0);
+    copy<true>(const_cast<float*>(layer.c_tm1), layer.units, call.n, start, count, room + at.c);
+  }
+  for (int64_t t = 0; t < call.steps; ++t) {
+    const int64_t inputs = call.layers[0].inputs;
+    float* const x = room + plan.layers[0].z + t * plan.layers[0].z_stride;
+    clear(x, inputs);
+    copy<true>(const_cast<float*>(call.x) + t * inputs * call.n, inputs, call.n, start, count, x);
+    for (size_t l = 0; l < num_layers; ++l) {
+      const Layer& layer = call.layers[l];
+      const Plan::OfLayer& at = plan.layers[l];
+      const int64_t state = static_cast<int64_t>(layer.units) * BLOCK;
+      float* const z = room + at.z + t * at.z_stride;
+      float* const above = l + 1 < num_layers ? room + plan.layers[l + 1].z + t * plan.layers[l + 1].z_stride : nullptr;
+      cell<true>(layer, z, room + at.c + t * state, room + at.c + (t + 1) * state,
+                 z + at.z_stride + layer.inputs * BLOCK, above,
+                 Kept{room + at.gates + t * at.gates_stride, room + at.tanh_c + t * state}, Next{});
+    }
+  }
+}
+
+// The reverse pass over the steps of a block: gates become cotangents; dx of the call is written where it is asked for.
+INLINE void backward_block(const PullBack& call, const Plan& plan, float* room, int64_t start, int64_t count) {
+  for (size_t l = 0; l < call.layers.size(); ++l) {
+    clear(room + plan.layers[l].dh, call.layers[l].units);
+    clear(room + plan.layers[l].dc, call.layers[l].units);
+  }
+  const Plan::OfLayer& top = plan.layers.back();
+  const int64_t inputs = call.layers[0].inputs;
+  for (int64_t t = call.steps - 1; t >= 0; --t) {
+    for (int64_t u = 0; u < call.out.units; ++u) {
+      for (int64_t j = 0; j < BLOCK; j += LANES) {
+        float* const dh = room + top.dh + u * BLOCK + j;
+        store(dh, load(dh) + call.out.weights[u] * load(room + plan.dy + t * BLOCK + j));
+      }
+    }
+    if (call.dx) clear(room + plan.dx, inputs);
+    for (int64_t l = static_cast<int64_t>(call.layers.size()) - 1; l >= 0; --l) {
+      const Layer& layer = call.layers[l];
+      const Plan::OfLayer& at = plan.layers[l];
+      const int64_t state = static_cast<int64_t>(layer.units) * BLOCK;
+      float* const gates = room + at.gates + t * at.gates_stride;
+      cell_backward(layer, room + at.c + t * state, room + at.dh, room + at.dc,
+                    Kept{gates, room + at.tanh_c + t * state});
+      float* const dx = room + (l > 0 ? plan.layers[l - 1].dh : plan.dx);
+      input_backward(layer, gates, l > 0 || call.dx ? 0 : layer.inputs, dx, room + at.dh);
+    }
+    if (call.dx) copy<false>(call.dx + t * inputs * call.n, inputs, call.n, start, count, room + plan.dx);
+  }
+}
+
+// Adds a block's share to the sums of its part: the output's w and b, then each layer's.
+INLINE void sum_block(const PullBack& call, const Plan& plan, const float* room, float* sums) {
+  const Layer& last = call.layers.back();
+  const Plan::OfLayer& top = plan.layers.back();
+  for (int64_t u = 0; u <= call.out.units; ++u) {
+    Vector total{};
+    for (int64_t t = 0; t < call.steps; ++t) {
+      const float* const h = room + top.z + (t + 1) * top.z_stride + (last.inputs + u) * BLOCK;
+      const float* const dy = room + plan.dy + t * BLOCK;
+      for (int64_t j = 0; j < BLOCK; j += LANES) total += u < call.out.units ? load(dy + j) * load(h + j) : load(dy + j);
+    }
+    sums[u] += sum_of(total);
+  }
+  sums += call.out.units + 1;
+  for (size_t l = 0; l < call.layers.size(); ++l) {
+    const Layer& layer = call.layers[l];
+    const Plan::OfLayer& at = plan.layers[l];
+    const int64_t size = 4 * layer.units * static_cast<int64_t>(layer.inputs + layer.units);
+    weights_backward(layer, call.steps, room + at.gates, room + at.z, at.gates_stride, at.z_stride, sums, sums + size);
+    sums += size + 4 * layer.units;
+  }
+}
+
+void pull_back_part(void* data, int worker, int64_t part) {
+  PullBack& call = *static_cast<PullBack*>(data);
+  const Plan plan = MakePlan(call.layers, call.steps, BLOCK);
+  float* const room = call.scratch + worker * call.scratch_size;
+  const int64_t blocks = (call.n + BLOCK - 1) / BLOCK, last = first_block(part + 1, call.num_parts, blocks);
+  for (int64_t b = first_block(part, call.num_parts, blocks); b < last; ++b) {
+    const int64_t start = b * BLOCK, count = call.n - start < BLOCK ? call.n - start : BLOCK;
+    forward_block(call, plan, room, start, count);
+    clear(room + plan.dy, call.steps);
+    for (int64_t t = 0; t < call.steps; ++t) {
+      copy<true>(const_cast<float*>(call.dy) + t * call.n, 1, call.n, start, count, room + plan.dy + t * BLOCK);
+    }
+    backward_block(call, plan, room, start, count);
+    sum_block(call, plan, room, call.sums.data() + part * call.sums_size);
+  }
+}
+
+#undef INLINE
+#undef EACH

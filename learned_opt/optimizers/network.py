@@ -1,0 +1,142 @@
+"""The network of one coordinate: LSTM layers with a linear output (Andrychowicz et al. 2016, section 2.1).
+
+What it computes is said in plain JAX (`plain_step`). Where the package's C++ loops can take the arrays
+(`learned_opt.native`), they compute the same, several times as fast.
+
+Weights are `{"layers": [{"w": [4 * units, inputs + units], "b": [4 * units]}, ..], "output": {"w": [units], "b": []}}`.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from learned_opt import native
+from learned_opt.optimizers import cell
+
+
+def init(key, num_inputs, hidden_sizes):
+    """Weights of a network that reads `num_inputs` features."""
+    *layer_keys, output_key = jax.random.split(key, len(hidden_sizes) + 1)
+    inputs = (num_inputs, *hidden_sizes[:-1])
+    layers = [cell.init_lstm_cell(k, i, h) for k, i, h in zip(layer_keys, inputs, hidden_sizes, strict=True)]
+    # A small output layer: an untrained optimizer takes small steps, and meta-training starts without divergence.
+    output = {"w": 0.1 * jax.random.normal(output_key, hidden_sizes[-1:]), "b": jnp.zeros(())}
+    return {"layers": layers, "output": output}
+
+
+def step(weights, x_t, hidden, cells):
+    """One step of every coordinate.
+
+    Args:
+      weights: see the module.
+      x_t: features `[inputs, *coordinates]`.
+      hidden: the layers' outputs at t - 1, a tuple of `[units, *coordinates]`.
+      cells: their cell states, likewise.
+
+    Returns:
+      `(y_t, hidden, cells)` at t; y_t is `[*coordinates]`.
+    """
+    if x_t.size and native.usable(weights, x_t, hidden, cells):
+        return _fast_step(weights, x_t, hidden, cells)
+    return plain_step(weights, x_t, hidden, cells)
+
+
+def plain_step(weights, x_t, hidden, cells):
+    """`step` in plain JAX: what it means, what is differentiated, and what runs where there is nothing faster."""
+    x, new_hidden, new_cells = x_t, [], []
+    for layer, h_tm1, c_tm1 in zip(weights["layers"], hidden, cells, strict=True):
+        x, c_t = cell.lstm_cell(layer, x, h_tm1, c_tm1)
+        new_hidden.append(x)
+        new_cells.append(c_t)
+    y_t = jnp.tensordot(weights["output"]["w"], x, axes=1) + weights["output"]["b"]
+    return y_t, tuple(new_hidden), tuple(new_cells)
+
+
+def pull_back(weights, x, dy, hidden, cells):
+    """The derivative of a window: < dy, d y / d weights >, with `x` and the first states held constant.
+
+    Args:
+      weights: see the module.
+      x: features of all steps, `[steps, inputs, n]`.
+      dy: cotangents of the outputs, `[steps, n]`.
+      hidden: as in `step`, before the first step, `[units, n]`.
+      cells: likewise.
+
+    Returns:
+      Cotangents like the weights, or None where nothing is faster than `jax.vjp` of `step`.
+    """
+    arrays = weights, x, dy, hidden, cells
+    return _fast_pull_back(*arrays) if x.size and native.usable(arrays) else None
+
+
+@jax.custom_jvp
+def _fast_pull_back(*arrays):
+    return _platform(native.lstm_pull_back, _plain_pull_back)(*arrays)
+
+
+@_fast_pull_back.defjvp
+def _fast_pull_back_jvp(primals, tangents):
+    return jax.jvp(_plain_pull_back, primals, tangents)
+
+
+def _plain_pull_back(weights, x, dy, hidden, cells):
+    def outputs(weights):
+        def next_step(state, x_t):
+            y_t, *state = plain_step(weights, x_t, *state)
+            return tuple(state), y_t
+
+        return jax.lax.scan(next_step, (hidden, cells), x)[1]
+
+    return jax.vjp(outputs, weights)[1](dy)[0]
+
+
+def _platform(on_cpu, elsewhere):
+    """A function that the compiler chooses by the device it compiles for."""
+    if jax.default_backend() == "cpu":
+        return on_cpu
+    return functools.partial(jax.lax.platform_dependent, cpu=on_cpu, default=elsewhere)
+
+
+# Derivatives of a step, of any order and mode, are those of the plain one.
+@jax.custom_jvp
+def _fast_step(weights, x_t, hidden, cells):
+    return _step_of(None)(weights, x_t, hidden, cells)
+
+
+@_fast_step.defjvp
+def _fast_step_jvp(primals, tangents):
+    return jax.jvp(plain_step, primals, tangents)
+
+
+@functools.cache
+def _step_of(problems):
+    """The step of `problems` problems on a first axis, or of one without it; vmap makes it one of more problems."""
+    plain = plain_step if problems is None else jax.vmap(plain_step, (None, 0, 0, 0))
+
+    @jax.custom_batching.custom_vmap
+    def fast_step(*args):
+        return _platform(functools.partial(native.lstm_step, problems), plain)(*args)
+
+    @fast_step.def_vmap
+    def batched(axis_size, in_batched, weights, *state):
+        if any(jax.tree.leaves(in_batched[0])):  # networks that differ have no step in common
+            axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(in_batched))
+            results = jax.vmap(plain, axes)(weights, *state)
+        else:
+            state = jax.tree.map(functools.partial(_with_axis, axis_size, problems), state, tuple(in_batched[1:]))
+            results = _step_of(axis_size * (problems or 1))(weights, *state)
+            results = jax.tree.map(functools.partial(_split, axis_size, problems), results)
+        return results, jax.tree.map(lambda _: True, results)
+
+    return fast_step
+
+
+def _with_axis(axis_size, problems, x, is_batched):
+    """With the axis of a vmap, joined with that of the problems if there is one."""
+    x = x if is_batched else jnp.broadcast_to(x, (axis_size, *x.shape))
+    return x if problems is None else x.reshape(-1, *x.shape[2:])
+
+
+def _split(axis_size, problems, x):
+    return x if problems is None else x.reshape(axis_size, problems, *x.shape[1:])
