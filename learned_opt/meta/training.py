@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 import sys
+import time
 import warnings
 from typing import Any, NamedTuple
 
@@ -44,7 +45,8 @@ class MetaTrainResult(NamedTuple):
       validation_loss: that loss, the mean final loss over the validation problems.
       learning_rate: the meta-learning rate, given or found.
       history: one dict an epoch: `epoch`, `meta_loss` (mean loss of a step, over the epoch's finite windows),
-        `validation_loss`, `skipped` (meta-gradients that were not finite, so far).
+        `validation_loss`, `skipped` (meta-gradients that were not finite, so far), `seconds` (of training so far, the
+        compilation of its program included, validations not).
       skipped: how many meta-gradients were not finite and not applied.
     """
 
@@ -128,6 +130,11 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
         state, log = session.train(rate)
     _check_learned(state, settings)
     return MetaTrainResult(state.best_phi, float(state.best_loss), float(rate), log["history"], int(state.skipped))
+
+
+def validation_key(key):
+    """What `meta_train` with `key` draws its validation problems from: `evaluate` with it measures others on them."""
+    return jax.random.split(key, 4)[2]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,7 +223,8 @@ class _Session:
     def __init__(self, plan, settings, problem, key, workdir, watch, bar):
         self._plan, self._settings, self._problem, self._workdir = plan, settings, problem, workdir
         self._watch, self._bar = watch, bar
-        self._init_key, self._train_key, self._validation_key, self._search_key = jax.random.split(key, 4)
+        self._init_key, self._train_key, _, self._search_key = jax.random.split(key, 4)
+        self._validation_key = validation_key(key)
 
     def search(self):
         """The best of some random learning rates."""
@@ -232,7 +240,7 @@ class _Session:
         """The training itself; returns the last state and the log."""
         plan = self._plan_for(self._settings.num_epochs)
         state = episode.init(plan, self._init_key, learning_rate)
-        return self._stage("train", plan, state, self._settings.num_epochs, self._settings.patience, lambda f, **_: f)
+        return self._stage("train", plan, state, self._settings.num_epochs, self._settings.patience, _alone)
 
     def _plan_for(self, num_epochs):
         cosine = self._settings.schedule == "cosine"
@@ -244,12 +252,14 @@ class _Session:
         store = checkpoints.Checkpoints(self._workdir and os.path.join(self._workdir, "checkpoints", name))
         try:
             state, log = store.restore(state)
-            log = log or {"history": []}
+            log = {"history": [], "seconds": 0.0, **log}
             self._bar.start_stage(name, int(np.max(state.episode)), log["history"])
             while not _finished(log["history"], num_epochs, patience):
                 self._leave_if_asked(store, state, log)
+                start = time.perf_counter()
                 state = run(self._problem, self._train_key, self._settings.weights, state)
-                self._check_finite(state)
+                self._check_finite(state)  # waits for the device
+                log["seconds"] += time.perf_counter() - start
                 self._bar.advance(state)
                 if int(np.max(state.episode)) % self._settings.episodes_per_epoch == 0:
                     state, log = self._end_epoch(validate, state, log)
@@ -264,9 +274,10 @@ class _Session:
         mean_loss = np.where(counts > 0, np.asarray(state.loss_sum) / np.maximum(counts, 1), np.inf)
         loss, state = validate(self._problem, self._validation_key, state)
         entry = {"epoch": len(log["history"]) + 1, "meta_loss": np.asarray(mean_loss).tolist(),
-                 "validation_loss": np.asarray(loss).tolist(), "skipped": np.asarray(state.skipped).tolist()}
+                 "validation_loss": np.asarray(loss).tolist(), "skipped": np.asarray(state.skipped).tolist(),
+                 "seconds": log["seconds"]}
         self._bar.show_epoch(entry)
-        return state, {"history": [*log["history"], entry]}
+        return state, {**log, "history": [*log["history"], entry]}
 
     def _check_finite(self, state):
         if np.min(state.skipped_in_a_row) < self._settings.max_skipped:
@@ -299,11 +310,18 @@ def _check_learned(state, settings):
                       "weights are returned.", stacklevel=3)
 
 
+@functools.lru_cache(maxsize=8)  # runs that differ in their key alone compile once
 def _programs(plan, num_validation, lift):
     run = lift(functools.partial(episode.run, plan), in_axes=(None, None, None, 0))
     validate = lift(lambda problem, key, state: episode.validate(plan, problem, key, num_validation, state),
                     in_axes=(None, None, 0))
     return jax.jit(run, donate_argnums=3), jax.jit(validate)
+
+
+def _alone(function, **axes):
+    """In the place of `jax.vmap`, for one run alone."""
+    del axes
+    return function
 
 
 def _finished(history, num_epochs, patience):

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import learned_opt
-from learned_opt.meta import progress
+from learned_opt.meta import progress, training
 
 KEY = jax.random.key(5)
 TINY = {"num_steps": 4, "window": 2, "num_problems": 3, "num_epochs": 3, "episodes_per_epoch": 2, "num_validation": 4,
@@ -21,6 +21,11 @@ TINY = {"num_steps": 4, "window": 2, "num_problems": 3, "num_epochs": 3, "episod
 def tiny(**settings):
     opt = learned_opt.lstm(hidden_sizes=(3,))
     return learned_opt.meta_train(opt, learned_opt.optimizees.quadratic(2), KEY, **{**TINY, **settings})
+
+
+def without_seconds(result):
+    """A result without what the clock has to do with."""
+    return result._replace(history=[{k: v for k, v in entry.items() if k != "seconds"} for entry in result.history])
 
 
 @pytest.mark.parametrize(("coordinates", "method"), [(None, "autodiff"), (4, "adjoint")])
@@ -75,10 +80,34 @@ def test_validation_keeps_the_best_phi():
     losses = [entry["validation_loss"] for entry in result.history]
     assert result.validation_loss == min(losses)
     assert losses[-1] > min(losses)
-    _, _, validation_key, _ = jax.random.split(KEY, 4)
-    opt = learned_opt.lstm(hidden_sizes=(3,))
-    curves = learned_opt.evaluate(opt.transform(result.phi), learned_opt.optimizees.quadratic(2), validation_key, 4, 4)
+    opt, key = learned_opt.lstm(hidden_sizes=(3,)), training.validation_key(KEY)
+    curves = learned_opt.evaluate(opt.transform(result.phi), learned_opt.optimizees.quadratic(2), key, 4, 4)
     np.testing.assert_allclose(curves[:, -1].mean(), result.validation_loss, rtol=1e-5)
+
+
+def test_history_counts_the_seconds_of_training_alone(monkeypatch):
+    """On a clock that only validations and episodes move, each by its own."""
+    now = [0.0]
+    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
+    programs = training._programs
+
+    def slow(*args):
+        return tuple(lambda *a, f=f, cost=cost: now.__setitem__(0, now[0] + cost) or f(*a)
+                     for f, cost in zip(programs(*args), (1.0, 100.0), strict=True))
+
+    monkeypatch.setattr(training, "_programs", slow)
+    assert [entry["seconds"] for entry in tiny().history] == [2, 4, 6]
+
+
+def test_a_second_run_with_another_key_does_not_compile_again():
+    quadratic, traced = learned_opt.optimizees.quadratic(2), []
+    problem = quadratic._replace(loss=lambda *args: traced.append(1) or quadratic.loss(*args))
+    opt, counts = learned_opt.lstm(hidden_sizes=(3,)), []
+    for key in (KEY, jax.random.key(6)):
+        traced.clear()
+        learned_opt.meta_train(opt, problem, key, **TINY)
+        counts.append(len(traced))
+    assert counts[1] < counts[0] / 2  # the checks alone
 
 
 def test_early_stopping():
@@ -192,7 +221,8 @@ def test_an_interrupted_run_on_few_coordinates_draws_them_again(tmp_path, monkey
         patched.setattr(progress.Bar, "advance", cut)
         with pytest.raises(PowerCutError):
             tiny(coordinates=3, workdir=tmp_path)
-    chex.assert_trees_all_equal(tiny(coordinates=3, workdir=tmp_path), never_stopped)
+    resumed = tiny(coordinates=3, workdir=tmp_path)
+    chex.assert_trees_all_equal(without_seconds(resumed), without_seconds(never_stopped))
     assert not np.allclose(never_stopped.phi["output"]["w"], whole.phi["output"]["w"])
 
 
