@@ -164,7 +164,7 @@ def _second_pass(group, phi, state, recorded, last, weights, block_size, scale=N
         own = treedef.unflatten([x if a is None else cut(x, axis=a) for x, a in zip(leaves, axes, strict=True)])
         factor = (start + jnp.arange(block_size) >= first) * (1 if scale is None else cut(scale))
         g = cut(recorded, axis=1)
-        cotangents = _cotangents(g, cut(last), weights) * factor
+        cotangents = _cotangents(g, cut(last), weights) * jnp.expand_dims(factor, 0)
         if fast:
             gradient = group.opt.pull_back(phi, g, cotangents.astype(g.dtype), own)
         else:
