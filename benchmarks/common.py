@@ -55,13 +55,25 @@ def define_sizes(default, quick, text):
     Returns:
       A function that gives the flag's value, or its default, as a list of ascending integers.
     """
-    sizes = flags.DEFINE_list("sizes", None, f"{text}; by default {','.join(map(str, default))}, with --quick "
-                              f"{','.join(map(str, quick))}.")
-    flags.register_validator("sizes", _are_sizes, "must be positive integers, separated by commas, like 10,100.")
-    return lambda: sorted({int(s) for s in sizes.value} if sizes.value else quick if _QUICK.value else default)
+    given = define_numbers("sizes", f"{text}; by default {','.join(map(str, default))}, with --quick "
+                           f"{','.join(map(str, quick))}.")
+    return lambda: given() or sorted(quick if _QUICK.value else default)
 
 
-def _are_sizes(values):
+def define_numbers(name, text):
+    """Defines a flag for a list of positive integers; returns a function that gives them, ascending, or None."""
+    numbers = flags.DEFINE_list(name, None, text)
+    flags.register_validator(name, _are_numbers, "must be positive integers, separated by commas, like 10,100.")
+    return lambda: sorted({int(n) for n in numbers.value}) if numbers.value else None
+
+
+def define_count(name, default, quick, text, lower_bound=1):
+    """Defines a flag for an integer with a default of its own for --quick; returns a function that gives it."""
+    count = flags.DEFINE_integer(name, None, f"{text}; by default {default}, with --quick {quick}.", lower_bound)
+    return lambda: count.value if count.value is not None else quick if _QUICK.value else default
+
+
+def _are_numbers(values):
     return values is None or (len(values) > 0 and all(v.isdecimal() and int(v) > 0 for v in values))
 
 

@@ -75,12 +75,38 @@ def test_programs_above_the_memory_limit_are_not_run(tmp_path):
     assert all(r["seconds"] is None and r["temporary_bytes"] > 0 for r in results)
 
 
-@pytest.mark.parametrize("name", ["update", "meta_gradient"])
-def test_help_lists_the_flags(name):
+def test_meta_training_benchmark(tmp_path):
+    record, table = quick("meta_training", tmp_path / "out")
+    methods = ["adjoint", f"coordinates={record['coordinates'] // 4}"]
+    assert [r["method"] for r in record["speed"]] == ["naive", "autodiff", *methods]
+    for result in record["speed"]:
+        assert_positive(result["naive_over_time"])
+        assert len(result["seconds"]) == record["rounds"]
+        steps = record["course"]["num_steps"] * record["course"]["num_problems"]
+        assert min(result["seconds"]) <= steps / result["steps_per_second"]["median"] <= max(result["seconds"])
+    assert [s["method"] for s in record["time_to_adam"]] == methods
+    for summary in record["time_to_adam"]:
+        row = next(line for line in reversed(table.splitlines()) if f"| {summary['method']} " in line)
+        assert f"{summary['reached']} of {summary['seeds']}" in row
+        assert ("not reached" in row) == (summary["reached"] == 0)
+    assert len(record["runs"]) == len(methods) * record["time_to_adam"][0]["seeds"]
+
+
+@pytest.mark.parametrize(("name", "own"), [("update", "--sizes"), ("meta_gradient", "--sizes"),
+                                           ("meta_training", "--coordinates")])
+def test_help_lists_the_flags(name, own):
     text = start(name, "--help").stdout
-    assert "Columns:" in text
-    for flag in ("--output", "--rounds", "--sizes", "quick"):
+    assert "  naive  " in text
+    for flag in ("--output", "--rounds", "quick", own):
         assert flag in text
+
+
+@pytest.mark.parametrize("flag", ["--coordinates=4,x", "--max_horizons=5"])
+def test_bad_settings_of_meta_training_are_usage_errors(flag):
+    done = start("meta_training", "--quick", flag)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    assert flag.split("=")[0] in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("flag", ["--sizes=10,x", "--sizes=0", "--sizes=", "--rounds=0", "stray"])
