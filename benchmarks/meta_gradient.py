@@ -14,11 +14,14 @@ Columns:
   coordinates       parameters of the optimizee
   naive / time      how many times as fast as naive; median over rounds (quartiles)
   time / forward    cost in forward unrolls; median over rounds (quartiles)
+  time / floor      how many times as long as the machine needs at least for the method's own multiplications, at the
+                    rate of multiplying large matrices in the same rounds: the network forward and twice backward, once
+                    more forward for adjoint, and the optimizee; median
   temporary MiB     memory that the program needs while it runs, beside its arguments and results
   naive / memory    how many times less of it than naive
   ms                milliseconds a meta-gradient, on an accelerator only (raw times are in results.json everywhere)
 
-All four are timed in turns within each round, and the ratios are taken round by round. Below the table stands the
+All are timed in turns within each round, and the ratios are taken round by round. Below the table stands the
 relative error between the three gradients: some 1e-7 on a CPU, and up to 1e-3 on an accelerator that multiplies
 float32 matrices in a smaller format. More than 1e-2 is marked: such programs do not compare. A program that needs more
 than --max_gib of temporary memory is not run: its memory is known from its compilation.
@@ -28,8 +31,6 @@ than --max_gib of temporary memory is not run: its memory is known from its comp
 memory.
 """
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -37,46 +38,18 @@ import numpy as np
 from absl import flags
 
 import learned_opt
-from benchmarks import common, naive
+from benchmarks import cases, common, floor, naive
 from learned_opt.evaluation import environment, timing
 
-IMAGE_SHAPES = {"mnist": (28, 28, 1), "digits": (8, 8, 1)}
-NUM_IMAGES, NUM_CLASSES = 2_048, 10
 TOLERANCE = 1e-2  # gradients that differ by more are not gradients of the same thing
 
-_PROBLEM = flags.DEFINE_enum("problem", None, list(IMAGE_SHAPES), "Shape of the images, 28 x 28 or 8 x 8; by default "
-                             "mnist, with --quick digits.")
+_PROBLEM = flags.DEFINE_enum("problem", None, list(cases.IMAGE_SHAPES), "Shape of the images, 28 x 28 or 8 x 8; by "
+                             "default mnist, with --quick digits.")
 _WINDOW = flags.DEFINE_integer("window", None, "Steps of a window; by default 20, with --quick 5.", lower_bound=1)
 _MAX_GIB = flags.DEFINE_float("max_gib", 8.0, "Programs that need more temporary memory than this are not run.",
                               lower_bound=0.0)
 _sizes = common.define_sizes([5, 20], [3], "Widths of the optimizee's hidden layer")
 flags.adopt_module_key_flags(common)
-
-
-class Case(NamedTuple):
-    """What is differentiated: `opt` with weights `phi`, over `window` steps of `problem` drawn from `key`."""
-
-    opt: learned_opt.LearnedOptimizer
-    phi: Any
-    problem: learned_opt.Optimizee
-    key: jax.Array
-    window: int
-
-    @property
-    def num_coordinates(self):
-        """Parameters of the optimizee."""
-        theta = jax.eval_shape(lambda key: self.problem.init(key, self.problem.sample(key)), self.key)
-        return sum(x.size for x in jax.tree.leaves(theta))
-
-
-def make_case(shape, width, window):
-    """A `Case`: a perceptron with one hidden layer of `width` on random images of `shape`."""
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (NUM_IMAGES, *shape), dtype=np.uint8)
-    dataset = learned_opt.data.Dataset(images, rng.integers(0, NUM_CLASSES, NUM_IMAGES), NUM_CLASSES)
-    opt = learned_opt.lstm("mnist")
-    problem = learned_opt.optimizees.mlp(dataset, width=width)
-    return Case(opt, opt.init(jax.random.key(0)), problem, jax.random.key(1), window)
 
 
 def programs(case):
@@ -97,7 +70,7 @@ def programs(case):
     return {name: common.compiled(f, case.phi, case.problem, case.key) for name, f in functions.items()}
 
 
-def measure(case, rounds, max_bytes):
+def measure(case, rounds, max_bytes, machine):
     """Times all programs of a case.
 
     Returns:
@@ -108,12 +81,26 @@ def measure(case, rounds, max_bytes):
     memory = {name: common.temporary_bytes(program) for name, program in every.items()}
     args = case.phi, case.problem, case.key
     runs = {name: lambda p=p: p(*args) for name, p in every.items() if memory[name] <= max_bytes}
-    times = timing.interleaved(runs, rounds, f"{case.num_coordinates:,} coordinates") if runs else {}
+    times = timing.interleaved({**runs, **machine.programs()}, rounds, f"{case.num_coordinates:,} coordinates")
     results = [{"coordinates": case.num_coordinates, "method": name, "seconds": times.get(name),
                 "naive_over_time": common.ratio(times, "naive", name),
-                "time_over_forward": common.ratio(times, name, "forward"), "temporary_bytes": memory[name],
+                "time_over_forward": common.ratio(times, name, "forward"),
+                "time_over_floor": _over_floor(case, name, times, machine), "machine_rates": machine.rates(times),
+                "temporary_bytes": memory[name],
                 "naive_over_memory": memory["naive"] / memory[name]} for name in every]
     return results, relative_errors({name: run()[1] for name, run in runs.items() if name != "forward"})
+
+
+# How often a method runs the network over the window, a product backward counted as two.
+PASSES = {"naive": 3, "autodiff": 3, "adjoint": 4, "forward": 1}
+
+
+def _over_floor(case, name, times, machine):
+    if name not in times:
+        return None
+    network = PASSES[name] * case.window * floor.network_operations(case.phi)
+    optimizee = 6 * cases.BATCH_SIZE * (case.window + 1)  # three products of the minibatch with each weight
+    return common.spread(machine.over_floor(times, name, floor.Work(case.num_coordinates * (network + optimizee))))
 
 
 def relative_errors(gradients):
@@ -127,8 +114,10 @@ def relative_errors(gradients):
 
 def as_table(results):
     """The results as a Markdown table."""
-    header = ["coordinates", "method", "naive / time", "time / forward", "temporary MiB", "naive / memory"]
+    header = ["coordinates", "method", "naive / time", "time / forward", "time / floor", "temporary MiB",
+              "naive / memory"]
     rows = [[f"{r['coordinates']:,}", r["method"], r["naive_over_time"], r["time_over_forward"],
+             r["time_over_floor"] and common.number(r["time_over_floor"].median),
              common.number(r["temporary_bytes"] / common.MIB), common.times_as(r["naive_over_memory"])]
             for r in results]
     if common.show_milliseconds():
@@ -169,12 +158,14 @@ def as_figure(results):
 def main():
     """Measures every size that the flags ask for, and reports."""
     settings = common.settings("meta_gradient")
-    shape = IMAGE_SHAPES[_PROBLEM.value or ("digits" if settings.quick else "mnist")]
+    shape = cases.IMAGE_SHAPES[_PROBLEM.value or ("digits" if settings.quick else "mnist")]
     window = _WINDOW.value or (5 if settings.quick else 20)
     results, errors = [], {}
+    machine = floor.Machine(settings.quick)
     for width in _sizes():
-        case = make_case(shape, width, window)
-        of_case, errors[case.num_coordinates] = measure(case, settings.rounds, _MAX_GIB.value * 1024 * common.MIB)
+        case = cases.make(shape, width, window)
+        of_case, errors[case.num_coordinates] = measure(case, settings.rounds, _MAX_GIB.value * 1024 * common.MIB,
+                                                         machine)
         results += of_case
     record = {"benchmark": "meta_gradient", "rounds": settings.rounds, "quick": settings.quick, "image_shape": shape,
               "window": window, "environment": environment.record(), "relative_errors": errors,

@@ -13,12 +13,15 @@ computing the gradient is not in it: the larger the model's forward and backward
 Columns:
   time / adam     how many times as long as optax.adam on the same vector; median over rounds (quartiles)
   naive / time    how many times as fast as naive; median
+  time / floor    how many times as long as the machine needs at least, by rates measured in the same rounds: to
+                  read and write state, gradient and update once at the rate of copying a large array, and to multiply
+                  with the network's weights at the rate of multiplying large matrices, whichever takes longer; median
   state B/param   bytes of optimizer state for each parameter, kept between steps
   temp B/param    bytes of temporary memory for each parameter while the update runs
   ms              milliseconds an update, on an accelerator only (raw times are in results.json everywhere)
 
-All four are timed in turns within each round, and the ratios are taken round by round. The default run takes about
-one minute on two CPU cores, and 3 GB of memory.
+All are timed in turns within each round, and the ratios are taken round by round. The default run takes about one
+minute on two CPU cores, and 3 GB of memory. On a GPU add --sizes=16000000.
 """
 
 import jax
@@ -27,7 +30,7 @@ import optax
 from absl import flags
 
 import learned_opt
-from benchmarks import common, naive
+from benchmarks import common, floor, naive
 from learned_opt.evaluation import cost, environment, timing
 
 _sizes = common.define_sizes([1_000, 15_910, 100_000, 1_000_000], [100, 1_000],
@@ -58,28 +61,38 @@ def transformations():
             "lstm": opt.transform(phi), "lstm-bf16": learned_opt.lstm("mnist", state_dtype="bfloat16").transform(phi)}
 
 
-def measure(num_coordinates, rounds):
+def measure(num_coordinates, rounds, machine):
     """Times all updates of one vector; returns one dict for each optimizer."""
     params, gradient = 0.01 * jax.random.normal(jax.random.key(1), (2, num_coordinates))
     txs = transformations()
     loops = {name: Loop(tx, gradient, params) for name, tx in txs.items()}
-    times = timing.interleaved(loops, rounds, f"{num_coordinates:,} coordinates")
-    return [_result(name, tx, params, times, loops[name].program) for name, tx in txs.items()]
+    times = timing.interleaved({**loops, **machine.programs()}, rounds, f"{num_coordinates:,} coordinates")
+    return [_result(name, tx, params, times, loops[name].program, machine) for name, tx in txs.items()]
 
 
-def _result(name, tx, params, times, program):
+def _result(name, tx, params, times, program, machine):
+    state_bytes = cost.state_bytes_per_parameter(tx, params)
     return {"coordinates": params.size, "optimizer": name, "seconds": times[name],
             "time_over_adam": common.ratio(times, name, "adam"), "naive_over_time": common.ratio(times, "naive", name),
-            "state_bytes_per_parameter": cost.state_bytes_per_parameter(tx, params),
+            "time_over_floor": common.spread(machine.over_floor(times, name, _work(name, params.size, state_bytes))),
+            "machine_rates": machine.rates(times), "state_bytes_per_parameter": state_bytes,
             "temporary_bytes_per_parameter": common.temporary_bytes(program) / params.size}
+
+
+def _work(name, num_coordinates, state_bytes):
+    """State is read and written, the gradient read, the update written."""
+    phi = () if name == "adam" else jax.eval_shape(learned_opt.lstm("mnist").init, jax.random.key(0))
+    return floor.Work(num_coordinates * floor.network_operations(phi), num_coordinates * (2 * state_bytes + 8))
 
 
 def as_table(results):
     """The results as a Markdown table."""
-    header = ["coordinates", "optimizer", "time / adam", "naive / time", "state B/param", "temp B/param"]
+    header = ["coordinates", "optimizer", "time / adam", "naive / time", "time / floor", "state B/param",
+              "temp B/param"]
     rows = [[f"{r['coordinates']:,}", r["optimizer"], r["time_over_adam"],
-             common.times_as(r["naive_over_time"].median), common.number(r["state_bytes_per_parameter"]),
-             common.number(r["temporary_bytes_per_parameter"])] for r in results]
+             common.times_as(r["naive_over_time"].median), common.number(r["time_over_floor"].median),
+             common.number(r["state_bytes_per_parameter"]), common.number(r["temporary_bytes_per_parameter"])]
+            for r in results]
     if common.show_milliseconds():
         header.append("ms")
         rows = [[*row, common.spread(1e3 * jnp.asarray(r["seconds"]))] for row, r in zip(rows, results, strict=True)]
@@ -100,7 +113,8 @@ def as_figure(results):
 def main():
     """Measures every size that the flags ask for, and reports."""
     settings = common.settings("update")
-    results = [r for n in _sizes() for r in measure(n, settings.rounds)]
+    machine = floor.Machine(settings.quick)
+    results = [r for n in _sizes() for r in measure(n, settings.rounds, machine)]
     record = {"benchmark": "update", "rounds": settings.rounds, "quick": settings.quick,
               "environment": environment.record(), "results": results}
     common.report(settings.output, as_table(results), record, as_figure(results))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import learned_opt
-from benchmarks import naive
+from benchmarks import floor, naive
 from learned_opt.meta import gradient as gradient_lib
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -46,6 +46,7 @@ def test_update_benchmark(tmp_path):
     for result in record["results"]:
         assert_positive(result["time_over_adam"])
         assert_positive(result["naive_over_time"])
+        assert_positive(result["time_over_floor"])
         assert len(result["seconds"]) == record["rounds"]
         assert f"{result['coordinates']:,}" in table
         assert result["optimizer"] in table
@@ -68,6 +69,29 @@ def test_meta_gradient_benchmark(tmp_path):
     assert "NOT THE SAME" not in table
 
 
+def test_start_benchmark(tmp_path):
+    record, table = quick("start", tmp_path / "out")
+    assert [r["what"] for r in record["results"]] == ["import jax, optax", "import learned_opt", "naive, 5 steps",
+                                                      "meta_gradient, 5 steps"]
+    for result in record["results"]:
+        assert_positive(result["time_over_reference"])
+        assert result["what"] in table
+
+
+def test_the_floor_is_the_slower_of_arithmetic_and_memory():
+    machine = floor.Machine(quick=True)
+    work = {name: size for name, size in zip(machine.programs(), (2 * 256**3, 2 * 4 * 2**20), strict=True)}
+    matmul, copy = machine.programs()
+    times = {matmul: [1.0, 2.0], copy: [4.0, 4.0], "program": [8.0, 8.0]}
+    multiplies = floor.Work(operations=work[matmul], bytes=0)
+    np.testing.assert_allclose(machine.over_floor(times, "program", multiplies), [8.0, 4.0])
+    copies = floor.Work(operations=work[matmul], bytes=work[copy])
+    np.testing.assert_allclose(machine.over_floor(times, "program", copies), [2.0, 2.0])
+    assert machine.rates(times) == {"operations": work[matmul] / 1.5, "bytes": work[copy] / 4}
+    for program in machine.programs().values():
+        assert jnp.all(jnp.isfinite(program()))
+
+
 def test_programs_above_the_memory_limit_are_not_run(tmp_path):
     done = start("meta_gradient", "--quick", f"--output={tmp_path}", "--max_gib=0")
     assert done.returncode == 0, done.stderr
@@ -81,6 +105,7 @@ def test_meta_training_benchmark(tmp_path):
     assert [r["method"] for r in record["speed"]] == ["naive", "autodiff", *methods]
     for result in record["speed"]:
         assert_positive(result["naive_over_time"])
+        assert_positive(result["time_over_floor"])
         assert len(result["seconds"]) == record["rounds"]
         steps = record["course"]["num_steps"] * record["course"]["num_problems"]
         assert min(result["seconds"]) <= steps / result["steps_per_second"]["median"] <= max(result["seconds"])

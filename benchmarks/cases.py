@@ -1,0 +1,38 @@
+"""What the benchmarks differentiate: the paper's network for MNIST on random images of its shape."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import learned_opt
+
+IMAGE_SHAPES = {"mnist": (28, 28, 1), "digits": (8, 8, 1)}
+NUM_IMAGES, NUM_CLASSES = 2_048, 10
+BATCH_SIZE = 128  # of optimizees.mlp
+
+
+class Case(NamedTuple):
+    """What is differentiated: `opt` with weights `phi`, over `window` steps of `problem` drawn from `key`."""
+
+    opt: learned_opt.LearnedOptimizer
+    phi: Any
+    problem: learned_opt.Optimizee
+    key: jax.Array
+    window: int
+
+    @property
+    def num_coordinates(self):
+        """Parameters of the optimizee."""
+        theta = jax.eval_shape(lambda key: self.problem.init(key, self.problem.sample(key)), self.key)
+        return sum(x.size for x in jax.tree.leaves(theta))
+
+
+def make(shape, width, window):
+    """A `Case`: a perceptron with one hidden layer of `width` on random images of `shape`."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (NUM_IMAGES, *shape), dtype=np.uint8)
+    dataset = learned_opt.data.Dataset(images, rng.integers(0, NUM_CLASSES, NUM_IMAGES), NUM_CLASSES)
+    opt = learned_opt.lstm("mnist")
+    problem = learned_opt.optimizees.mlp(dataset, width=width)
+    return Case(opt, opt.init(jax.random.key(0)), problem, jax.random.key(1), window)
