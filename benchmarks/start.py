@@ -56,7 +56,7 @@ def compilations(window):
 
 def measure(programs, rounds, title):
     """Times programs beside the first of them; returns one dict for each."""
-    times = timing.interleaved(programs, rounds, title)
+    times = timing.interleaved(programs, rounds, title, warm=False)
     reference = next(iter(programs))
     return [{"what": name, "seconds": times[name], "time_over_reference": common.ratio(times, name, reference)}
             for name in programs]

@@ -25,8 +25,8 @@ def start(name, *flags):
                           capture_output=True, check=False)
 
 
-def quick(name, output):
-    done = start(name, "--quick", f"--output={output}")
+def quick(name, output, *more):
+    done = start(name, "--quick", f"--output={output}", *more)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in output.iterdir()) == ["plot.png", "results.json", "table.md"]
     assert (output / "plot.png").read_bytes().startswith(b"\x89PNG")
@@ -70,7 +70,7 @@ def test_meta_gradient_benchmark(tmp_path):
 
 
 def test_start_benchmark(tmp_path):
-    record, table = quick("start", tmp_path / "out")
+    record, table = quick("start", tmp_path / "out", "--rounds=1")
     assert [r["what"] for r in record["results"]] == ["import jax, optax", "import learned_opt", "naive, 5 steps",
                                                       "meta_gradient, 5 steps"]
     for result in record["results"]:
@@ -80,7 +80,7 @@ def test_start_benchmark(tmp_path):
 
 def test_the_floor_is_the_slower_of_arithmetic_and_memory():
     machine = floor.Machine(quick=True)
-    work = {name: size for name, size in zip(machine.programs(), (2 * 256**3, 2 * 4 * 2**20), strict=True)}
+    work = dict(zip(machine.programs(), (2 * 256**3, 2 * 4 * 2**20), strict=True))
     matmul, copy = machine.programs()
     times = {matmul: [1.0, 2.0], copy: [4.0, 4.0], "program": [8.0, 8.0]}
     multiplies = floor.Work(operations=work[matmul], bytes=0)
