@@ -38,7 +38,7 @@ def step(weights, x_t, hidden, cells):
       `(y_t, hidden, cells)` at t; y_t is `[*coordinates]`.
     """
     if x_t.size and native.usable(weights, x_t, hidden, cells):
-        return _fast_step(weights, x_t, hidden, cells)
+        return _compiled_step(weights, x_t, hidden, cells)
     return plain_step(weights, x_t, hidden, cells)
 
 
@@ -72,7 +72,7 @@ def pull_back(weights, x, dy, hidden, cells):
 
 @jax.custom_jvp
 def _fast_pull_back(*arrays):
-    return _platform(native.lstm_pull_back, _plain_pull_back)(*arrays)
+    return _on_cpu(native.lstm_pull_back, _plain_pull_back)(*arrays)
 
 
 @_fast_pull_back.defjvp
@@ -91,11 +91,9 @@ def _plain_pull_back(weights, x, dy, hidden, cells):
     return jax.vjp(outputs, weights)[1](dy)[0]
 
 
-def _platform(on_cpu, elsewhere):
-    """A function that the compiler chooses by the device it compiles for."""
-    if jax.default_backend() == "cpu":
-        return on_cpu
-    return functools.partial(jax.lax.platform_dependent, cpu=on_cpu, default=elsewhere)
+def _on_cpu(fast, plain):
+    """`fast` where the program is compiled for a CPU, `plain` elsewhere; a program may be compiled for both."""
+    return functools.partial(jax.lax.platform_dependent, cpu=fast, default=plain)
 
 
 # Derivatives of a step, of any order and mode, are those of the plain one.
@@ -109,6 +107,10 @@ def _fast_step_jvp(primals, tangents):
     return jax.jvp(plain_step, primals, tangents)
 
 
+# Outside any jit, the choice of a platform would be compiled anew for each step.
+_compiled_step = jax.jit(_fast_step, inline=True)
+
+
 @functools.cache
 def _step_of(problems):
     """The step of `problems` problems on a first axis, or of one without it; vmap makes it one of more problems."""
@@ -116,7 +118,7 @@ def _step_of(problems):
 
     @jax.custom_batching.custom_vmap
     def fast_step(*args):
-        return _platform(functools.partial(native.lstm_step, problems), plain)(*args)
+        return _on_cpu(functools.partial(native.lstm_step, problems), plain)(*args)
 
     @fast_step.def_vmap
     def batched(axis_size, in_batched, weights, *state):
