@@ -163,7 +163,8 @@ def report(output, text, record, fig):
 
 def describe(env):
     """One line about the machine and the versions."""
-    cores = f" with {env['cpu_cores']} cores" if env["backend"] == "cpu" else ""
+    loops = "" if env["native"] else ", without the C++ loops"
+    cores = f" with {env['cpu_cores']} cores{loops}" if env["backend"] == "cpu" else ""
     commit = f", commit {env['commit'][:12]}" if env["commit"] else ""
     versions = ", ".join(f"{name} {env['versions'][name]}" for name in ("jax", "flax", "optax", "python"))
     return f"{env['num_devices']} x {env['device']} ({env['backend']}){cores}, {versions}{commit}"

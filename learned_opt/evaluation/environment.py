@@ -7,6 +7,8 @@ import subprocess
 
 import jax
 
+from learned_opt import native
+
 PACKAGES = ("learned-opt", "jax", "jaxlib", "flax", "optax", "numpy")
 
 
@@ -15,7 +17,7 @@ def record():
     device = jax.devices()[0]
     return {"versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
             "backend": jax.default_backend(), "device": device.device_kind, "num_devices": jax.device_count(),
-            "cpu_cores": _cores(), "machine": platform.machine(), "commit": _commit()}
+            "cpu_cores": _cores(), "machine": platform.machine(), "native": native.available(), "commit": _commit()}
 
 
 def _version(package):
