@@ -10,6 +10,7 @@
 // Arrays of a block are [rows][BLOCK]. A layer reads z_t = [x_t; h_tm1], so h_t is written where z_{t+1} stands.
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
+typedef int Bits __attribute__((vector_size(4 * LANES)));
 typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
 
 #define INLINE static inline __attribute__((always_inline))
@@ -29,11 +30,24 @@ INLINE Vector reciprocal(Vector x) {
 #endif
 }
 
-// The rational approximation of XLA and Eigen, good to a few units in the last place; NaN stays NaN.
+// Between -limit and limit. NaN stays NaN: of two of which one is NaN, the instructions give the second.
+INLINE Vector clamp(Vector x, float limit) {
+#if LANES == 16
+  return _mm512_max_ps(all(-limit), _mm512_min_ps(all(limit), x));
+#elif LANES == 8
+  return _mm256_max_ps(all(-limit), _mm256_min_ps(all(limit), x));
+#elif defined(__x86_64__)
+  return _mm_max_ps(all(-limit), _mm_min_ps(all(limit), x));
+#else
+  x = x > limit ? all(limit) : x;
+  return x < -limit ? all(-limit) : x;
+#endif
+}
+
+// The rational approximation of XLA and Eigen, good to a few units in the last place. It is beyond one where `x` is
+// clamped, so that what saturates is one exactly, and its derivative nothing: however large a gradient that multiplies.
 INLINE Vector tanh_of(Vector x) {
-  const Vector limit = all(7.90531110763549805f);
-  x = x > limit ? limit : x;
-  x = x < -limit ? -limit : x;
+  x = clamp(x, 10.0f);
   const Vector s = x * x;
   Vector p = s * -2.76076847742355e-16f + 2.00018790482477e-13f;
   p = s * p + -8.60467152213735e-11f;
@@ -44,10 +58,22 @@ INLINE Vector tanh_of(Vector x) {
   Vector q = s * 1.19825839466702e-06f + 1.18534705686654e-04f;
   q = s * q + 2.26843463243900e-03f;
   q = s * q + 4.89352518554385e-03f;
-  return x * p * reciprocal(q);
+  return clamp(x * p * reciprocal(q), 1.0f);
 }
 
-INLINE Vector sigmoid_of(Vector x) { return tanh_of(x * 0.5f) * 0.5f + 0.5f; }
+// By an exponential: a closed gate is good to a few units in its last place too, which half of 1 + tanh(x / 2) is not.
+INLINE Vector sigmoid_of(Vector x) {
+  const Vector t = clamp(x, 87.0f) * -1.44269504088896f;  // exp(-x) = 2^t
+  const Vector shifted = t + 12582912.0f;                 // 1.5 * 2^23: the last bits are t, rounded
+  const Vector f = t - (shifted - 12582912.0f);
+  Vector p = f * 1.32647239e-3f + 9.67151287e-3f;
+  p = f * p + 5.55073375e-2f;
+  p = f * p + 2.40222421e-1f;
+  p = f * p + 6.93146978e-1f;
+  p = f * p + 1.0f;
+  const Vector power = reinterpret_cast<Vector>((reinterpret_cast<Bits>(shifted) << 23) + 0x3f800000);
+  return reciprocal(p * power + 1.0f);
+}
 
 INLINE float sum_of(Vector x) {
   float total = 0;
