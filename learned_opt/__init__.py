@@ -8,11 +8,11 @@ from learned_opt.meta.signals import Interrupted
 from learned_opt.meta.training import MetaTrainingError, RandomSearch, meta_train
 from learned_opt.meta.unrolling import unroll
 from learned_opt.optimizees import Optimizee
-from learned_opt.optimizers import LearnedOptimizer, from_optax, lstm, partition
+from learned_opt.optimizers import LearnedOptimizer, from_optax, lstm, partition, rnnprop
 from learned_opt.saving import load, save
 
 __version__ = "0.1.0"
 
 __all__ = ["Interrupted", "LearnedOptimizer", "MetaTrainingError", "Optimizee", "RandomSearch", "compare", "data",
-           "evaluate", "from_optax", "load", "lstm", "meta_gradient", "meta_train", "optimizees", "partition", "save",
-           "unroll"]
+           "evaluate", "from_optax", "load", "lstm", "meta_gradient", "meta_train", "optimizees", "partition",
+           "rnnprop", "save", "unroll"]

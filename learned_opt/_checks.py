@@ -1,5 +1,6 @@
 """Argument checks: every message names the argument, its value and what would be right."""
 
+import contextlib
 import difflib
 import importlib
 import numbers
@@ -25,6 +26,23 @@ def positive_float(name, value):
     if not scalar or np.ndim(value) or not np.isfinite(value) or value <= 0:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")
     return value
+
+
+def sizes(name, value):
+    """Returns `value`, one size or several, as a tuple; raises ValueError unless all are positive whole numbers."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value,)
+    if not values:
+        raise ValueError(f"{name} must name at least one layer, got ().")
+    return tuple(positive_int(name, size) for size in values)
+
+
+def state_dtype(value):
+    """Returns the dtype's name, or None for None; raises ValueError for a dtype in which no state is kept."""
+    if value is None:
+        return None
+    with contextlib.suppress(TypeError):
+        value = jnp.dtype(value).name
+    return choice("state_dtype", value, ["float32", "bfloat16", "float16", "float64"])
 
 
 def choice(name, value, known):

@@ -6,9 +6,10 @@ from learned_opt.optimizers.coordinatewise import CoordinateRule, from_rule
 from learned_opt.optimizers.hand_designed import from_optax
 from learned_opt.optimizers.lstm import lstm
 from learned_opt.optimizers.partition import partition
+from learned_opt.optimizers.rnnprop import rnnprop
 
 # The next architecture goes here: its name in a spec, and the function that builds it.
-ARCHITECTURES = {"lstm": lstm}
+ARCHITECTURES = {"lstm": lstm, "rnnprop": rnnprop}
 
 
 def from_spec(spec, label_fn=None):
@@ -45,4 +46,4 @@ def _partition_from_spec(args, label_fn):
 
 
 __all__ = ["ARCHITECTURES", "CoordinateRule", "LearnedOptimizer", "from_optax", "from_rule", "from_spec", "lstm",
-           "partition"]
+           "partition", "rnnprop"]

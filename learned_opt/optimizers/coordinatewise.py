@@ -21,6 +21,7 @@ class CoordinateRule(NamedTuple):
 
     Attributes:
       init: `init(dtype) -> h_0`, a pytree of vectors `[features]`: the constant state in which each coordinate begins.
+        A scalar in it, such as a step count, is shared by all coordinates: its next value depends on itself alone.
       update: `update(phi, g_t, h_tm1) -> (u_t, h_t)`: gradients `[*coordinates]` in, updates `[*coordinates]` out,
         states `[features, *coordinates]`.
       pull_back: where there is something faster than `jax.vjp` of a scan of `update`,
@@ -65,19 +66,20 @@ def from_rule(rule, init, spec, state_dtype=None):
         def update_fn(updates, state, params=None, **extra_args):
             del extra_args
             _checks.real_floating_tree("gradients", updates)
-            trees, structure = _per_feature_trees(rule, state)
-            _checks.same_tree("gradients", updates, "the parameters of this state",
-                              jax.tree.map(lambda h: jax.ShapeDtypeStruct(h.shape[1:], h.dtype), trees[0]))
+            parts, structure, shared = _parts(rule, state, updates)
             step = functools.partial(_update_leaf, rule, phi, phi_dtype, structure)
             leaves, treedef = jax.tree.flatten(updates)
-            states = zip(*map(jax.tree.leaves, trees), strict=True)
+            states = zip(*([h] * len(leaves) if is_shared else jax.tree.leaves(h)
+                           for h, is_shared in zip(parts, shared, strict=True)), strict=True)
             if params is not None:
                 _checks.same_tree("params", params, "the gradients", updates)
             dtypes = [jnp.result_type(p) for p in jax.tree.leaves(updates if params is None else params)]
             stepped = [step(*leaf) for leaf in zip(leaves, states, dtypes, strict=True)]
-            new_updates = treedef.unflatten([u for u, _ in stepped])
-            new_trees = [treedef.unflatten(list(hs)) for hs in zip(*(h for _, h in stepped), strict=True)]
-            return new_updates, structure.unflatten(new_trees) if stepped else state
+            if not stepped:
+                return updates, state
+            new_parts = [hs[0] if is_shared else treedef.unflatten(list(hs))
+                         for hs, is_shared in zip(zip(*(h for _, h in stepped), strict=True), shared, strict=True)]
+            return treedef.unflatten([u for u, _ in stepped]), structure.unflatten(new_parts)
 
         return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
@@ -98,28 +100,37 @@ def _broadcast(rule, params, state_dtype, phi_dtype):
         return jnp.broadcast_to(zeros, h_0.shape + p.shape) + start
 
     params = jax.tree.map(jnp.asarray, params)
-    return jax.tree.map(lambda h_0: jax.tree.map(functools.partial(of_parameter, h_0), params), rule.init(jnp.float32))
+    return jax.tree.map(lambda h_0: jax.tree.map(functools.partial(of_parameter, h_0), params) if h_0.ndim else h_0,
+                        rule.init(jnp.float32))
 
 
-def _per_feature_trees(rule, state):
-    """The trees, each like the parameters, that stand where the rule's state has a vector."""
+def _parts(rule, state, gradients):
+    """The state's parts: where the rule has a vector a tree like the parameters, where it has a scalar the scalar.
+
+    Returns:
+      `(parts, structure of the rule's state, whether each part is shared by all coordinates)`.
+    """
     start = jax.eval_shape(lambda: rule.init(jnp.float32))
-    structure = jax.tree.structure(start)
+    structure, starts = jax.tree.structure(start), jax.tree.leaves(start)
     try:
-        trees = structure.flatten_up_to(state)
-        features = [h.shape[0] for tree in trees for h in jax.tree.leaves(tree)[:1]]
-    except (ValueError, TypeError, AttributeError, IndexError):
-        trees, features = None, None
-    if trees is None or features not in ([], [h.shape[0] for h in jax.tree.leaves(start)]):
+        parts = structure.flatten_up_to(state)
+        features = [h.shape[:1] for tree in parts for h in jax.tree.leaves(tree)[:1]]
+    except (ValueError, TypeError, AttributeError):
+        parts, features = None, None
+    empty = features == [h.shape for h in starts if not h.ndim]
+    if parts is None or not (empty or features == [h.shape for h in starts]):
         raise ValueError("state is not a state of this optimizer: make it with tx.init(params).")
-    return trees, structure
+    shared = [not h.ndim for h in starts]
+    _checks.same_tree("gradients", gradients, "the parameters of this state", jax.tree.map(
+        lambda h: jax.ShapeDtypeStruct(h.shape[1:], h.dtype), parts[shared.index(False)]))
+    return parts, structure, shared
 
 
 def _update_leaf(rule, phi, phi_dtype, structure, gradient, states, update_dtype):
     """Runs the rule on every coordinate of one parameter."""
     gradient = jnp.asarray(gradient)
     dtype = jnp.promote_types(phi_dtype, gradient.dtype)
-    wide = functools.partial(jax.tree.map, lambda x: x.astype(dtype))
+    wide = functools.partial(jax.tree.map, lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x)
     u, new = rule.update(wide(phi), gradient.astype(dtype), wide(structure.unflatten(states)))
     new = tuple(h.astype(old.dtype) for h, old in zip(structure.flatten_up_to(new), states, strict=True))
     return u.astype(update_dtype), new

@@ -63,10 +63,8 @@ def lstm(preset="quadratic", *, hidden_sizes=(20, 20), preprocess_p=_UNSET, outp
         scale = float(scale)
     if p is not None:
         p = float(_checks.positive_float("preprocess_p", p))
-    hidden_sizes = _check_sizes(hidden_sizes)
-    if state_dtype is not None:
-        state_dtype = _checks.choice("state_dtype", _dtype_name(state_dtype),
-                                     ["float32", "bfloat16", "float16", "float64"])
+    hidden_sizes = _checks.sizes("hidden_sizes", hidden_sizes)
+    state_dtype = _checks.state_dtype(state_dtype)
     spec = {"name": "lstm", "args": {"hidden_sizes": list(hidden_sizes), "preprocess_p": p,
                                      "output_scale": scale, "state_dtype": state_dtype}}
     rule = coordinatewise.CoordinateRule(functools.partial(_init_state, hidden_sizes),
@@ -97,17 +95,3 @@ def _scaled(scale, phi):
     """The output layer times the output scale: as many products as it has weights, and not one for each coordinate."""
     unit = not isinstance(scale, jax.core.Tracer) and scale == 1
     return phi if unit else {**phi, "output": jax.tree.map(lambda w: scale * w, phi["output"])}
-
-
-def _dtype_name(value):
-    try:
-        return jnp.dtype(value).name
-    except TypeError:
-        return value
-
-
-def _check_sizes(hidden_sizes):
-    sizes = tuple(hidden_sizes) if isinstance(hidden_sizes, (tuple, list)) else (hidden_sizes,)
-    if not sizes:
-        raise ValueError("hidden_sizes must name at least one layer, got ().")
-    return tuple(_checks.positive_int("hidden_sizes", size) for size in sizes)

@@ -1,0 +1,96 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import learned_opt
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+def updates_in_numpy(phi, gradients, betas, epsilon, scale):
+    """The paper's equations 5 to 9, and an LSTM, in float64; gradients `[steps, n]`."""
+    phi = jax.tree.map(lambda x: np.asarray(x, np.float64), phi)
+    m, v = np.zeros(gradients.shape[1]), np.zeros(gradients.shape[1])
+    hidden = [np.zeros((layer["b"].size // 4, m.size)) for layer in phi["layers"]]
+    cells = [np.zeros_like(h) for h in hidden]
+    for t, g in enumerate(gradients, 1):
+        m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g**2
+        root = np.sqrt(v / (1 - betas[1]**t)) + epsilon
+        a = phi["input"]["w"] @ np.stack([m / (1 - betas[0]**t) / root, g / root]) + phi["input"]["b"][:, None]
+        x = np.where(a > 0, a, np.expm1(a))
+        for layer, weights in enumerate(phi["layers"]):
+            i, f, z, o = np.split(weights["w"] @ np.concatenate([x, hidden[layer]]) + weights["b"][:, None], 4)
+            cells[layer] = sigmoid(f) * cells[layer] + sigmoid(i) * np.tanh(z)
+            x = hidden[layer] = sigmoid(o) * np.tanh(cells[layer])
+        yield scale * np.tanh(phi["output"]["w"] @ x + phi["output"]["b"])
+
+
+@pytest.mark.parametrize("args", [{}, {"betas": (0.9, 0.999), "output_scale": 0.3, "hidden_sizes": (5,),
+                                       "input_size": 4}])
+def test_against_numpy(args):
+    opt = learned_opt.rnnprop(**args)
+    phi = jax.tree.map(lambda x: x + 0.1, opt.init(jax.random.key(0)))
+    tx = opt.transform(phi)
+    gradients = np.random.default_rng(1).normal(size=(12, 6)) * np.logspace(-6, 3, 6)
+    state = tx.init(jnp.zeros(6))
+    update = jax.jit(tx.update)
+    expected = updates_in_numpy(phi, gradients, opt.spec["args"]["betas"], 1e-8, opt.spec["args"]["output_scale"])
+    for g, u in zip(gradients, expected, strict=True):
+        got, state = update(jnp.asarray(g, jnp.float32), state)
+        np.testing.assert_allclose(got, u, rtol=1e-4, atol=1e-6)
+    assert state.count == len(gradients)
+
+
+def test_it_does_not_see_the_size_of_the_gradient():
+    opt = learned_opt.rnnprop()
+    tx = opt.transform(opt.init(jax.random.key(0)))
+    g = jnp.asarray([0.3, -2.0, 1.0])
+    u, _ = tx.update(g, tx.init(g))
+    scaled, _ = tx.update(1e4 * g, tx.init(g))
+    np.testing.assert_allclose(u, scaled, rtol=1e-5)
+
+
+def test_steps_are_bounded_and_zero_gradients_are_harmless():
+    opt = learned_opt.rnnprop()
+    phi = jax.tree.map(lambda x: 50 * x, opt.init(jax.random.key(0)))
+    tx = opt.transform(phi)
+    for g in (jnp.zeros(3), jnp.full(3, 1e-30), jnp.full(3, 1e15)):
+        u, _ = tx.update(g, tx.init(g))
+        assert jnp.all(jnp.abs(u) <= 0.1)
+        gradient = jax.grad(lambda phi, g=g: jnp.sum(opt.transform(phi).update(g, tx.init(g))[0]))(phi)
+        assert all(jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(gradient))
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    ({"preset": "mnits"}, "Did you mean 'mnist'"), ({"betas": (0.9, 1.0)}, "two numbers in [0, 1), got (0.9, 1.0)"),
+    ({"betas": 0.9}, "got 0.9"), ({"epsilon": 0}, "epsilon must be"), ({"output_scale": -1}, "output_scale must be"),
+    ({"input_size": 0}, "input_size must be"), ({"hidden_sizes": ()}, "at least one layer"),
+    ({"state_dtype": "int8"}, "state_dtype")])
+def test_bad_arguments_are_named(args, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        learned_opt.rnnprop(**args)
+
+
+def test_saved_and_loaded(tmp_path):
+    opt = learned_opt.rnnprop(hidden_sizes=(4,), betas=(0.9, 0.99))
+    phi = opt.init(jax.random.key(0))
+    learned_opt.save(tmp_path / "r.safetensors", opt, phi)
+    again, loaded = learned_opt.load(tmp_path / "r.safetensors")
+    assert again.spec == opt.spec
+    jax.tree.map(np.testing.assert_array_equal, loaded, phi)
+
+
+def test_the_step_count_is_shared_by_parameters_and_blocks():
+    opt = learned_opt.rnnprop(hidden_sizes=(3,), input_size=2)
+    phi = opt.init(jax.random.key(0))
+    problem = learned_opt.optimizees.quadratic()
+    args = opt, phi, problem, jax.random.key(1), 6, 3
+    loss, gradient = learned_opt.meta_gradient(*args, block_size=4)
+    oracle_loss, oracle = learned_opt.meta_gradient(*args, method="autodiff")
+    np.testing.assert_allclose(loss, oracle_loss, rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradient, oracle)
