@@ -3,5 +3,6 @@
 from learned_opt.optimizees.base import Optimizee
 from learned_opt.optimizees.classifier import accuracy, classifier, mlp, mlp_network
 from learned_opt.optimizees.quadratic import quadratic
+from learned_opt.optimizees.wrappers import random_scaling, with_convex
 
-__all__ = ["Optimizee", "accuracy", "classifier", "mlp", "mlp_network", "quadratic"]
+__all__ = ["Optimizee", "accuracy", "classifier", "mlp", "mlp_network", "quadratic", "random_scaling", "with_convex"]
