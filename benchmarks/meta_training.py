@@ -35,7 +35,7 @@ Seconds are those of meta-training alone: neither compilation nor validation is 
 validation loss so far, over Adam's, against the time: on a CPU in units of the adjoint method's mean horizon, thin
 lines for seeds and a thick one for their median.
 
-The default problem is the embedded digits, and needs no data set. The default run takes about ten minutes on two CPU
+The default problem is the embedded digits, and needs no data set. The default run takes about five minutes on two CPU
 cores, --max_horizons=0 one: it leaves out the second part. --problem=mnist reads TensorFlow Datasets:
 
     python -m benchmarks.meta_training --problem=mnist --data_dir=~/tensorflow_datasets --coordinates=1000,4000
