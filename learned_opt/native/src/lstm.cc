@@ -108,9 +108,18 @@ Plan MakePlan(const std::vector<Layer>& layers, int64_t steps, int64_t block) {
   return plan;
 }
 
+// Functions between the two are compiled for the instructions named.
+#define PRAGMA(...) _Pragma(#__VA_ARGS__)
+#if defined(__clang__)
+#define BEGIN_TARGET(features) PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define END_TARGET PRAGMA(clang attribute pop)
+#else
+#define BEGIN_TARGET(features) PRAGMA(GCC push_options) PRAGMA(GCC target(features))
+#define END_TARGET PRAGMA(GCC pop_options)
+#endif
+
 #if defined(__x86_64__)
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512dq,avx512vl,fma")
+BEGIN_TARGET("avx512f,avx512dq,avx512vl,fma")
 #define LANES 16
 #define TILE 4
 #define BLOCK 64
@@ -120,10 +129,9 @@ namespace avx512 {
 #undef LANES
 #undef TILE
 #undef BLOCK
-#pragma GCC pop_options
+END_TARGET
 
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
+BEGIN_TARGET("avx2,fma")
 #define LANES 8
 #define TILE 2
 #define BLOCK 32
@@ -133,7 +141,7 @@ namespace avx2 {
 #undef LANES
 #undef TILE
 #undef BLOCK
-#pragma GCC pop_options
+END_TARGET
 #endif
 
 #define LANES 4
