@@ -267,6 +267,14 @@ bool AnswersMetadata(XLA_FFI_CallFrame* frame) {
   return true;
 }
 
+XLA_FFI_Error* FailedPrecondition(const XLA_FFI_CallFrame* frame, const char* message) {
+  XLA_FFI_Error_Create_Args args = {};
+  args.struct_size = XLA_FFI_Error_Create_Args_STRUCT_SIZE;
+  args.message = message;
+  args.errc = XLA_FFI_Error_Code_FAILED_PRECONDITION;
+  return frame->api->XLA_FFI_Error_Create(&args);
+}
+
 void RunStep(const XLA_FFI_CallFrame* frame) {
   std::vector<std::vector<float>> packed;
   Step step = {};
@@ -284,7 +292,7 @@ void RunStep(const XLA_FFI_CallFrame* frame) {
   Workers::Run(frame, step.num_parts, Threads(frame), ThisMachine().step, &step);
 }
 
-void RunPullBack(const XLA_FFI_CallFrame* frame) {
+XLA_FFI_Error* RunPullBack(const XLA_FFI_CallFrame* frame) {
   const XLA_FFI_Buffer& x = Argument(frame, 0);
   const XLA_FFI_Buffer& room = Result(frame, frame->rets.size - 1);
   std::vector<std::vector<float>> packed;
@@ -300,6 +308,9 @@ void RunPullBack(const XLA_FFI_CallFrame* frame) {
   TransposeWeights(&call.layers, &packed);
   call.scratch = Floats(room);
   call.scratch_size = room.dims[1];
+  if (MakePlan(call.layers, call.steps, ThisMachine().block).size > call.scratch_size) {
+    return FailedPrecondition(frame, "learned_opt: this program was made for a processor with narrower registers");
+  }
   call.sums_size = call.out.units + 1;
   for (const Layer& layer : call.layers) call.sums_size += 4 * layer.units * (layer.inputs + layer.units + 1);
   call.sums.assign(call.num_parts * call.sums_size, 0.0f);
@@ -315,6 +326,7 @@ void RunPullBack(const XLA_FFI_CallFrame* frame) {
       Floats(result)[k] = total;
     }
   }
+  return nullptr;
 }
 
 }  // namespace
@@ -328,12 +340,11 @@ XLA_FFI_Error* learned_opt_lstm_step(XLA_FFI_CallFrame* frame) {
 }
 
 XLA_FFI_Error* learned_opt_lstm_pull_back(XLA_FFI_CallFrame* frame) {
-  if (!learned_opt::AnswersMetadata(frame)) learned_opt::RunPullBack(frame);
-  return nullptr;
+  return learned_opt::AnswersMetadata(frame) ? nullptr : learned_opt::RunPullBack(frame);
 }
 
 // Has later calls use registers of at most `max_lanes` floats, where this machine has wider ones; returns how wide they
-// are. For tests and measurements: calls that were traced before have rooms of another size.
+// are. For tests and measurements: derivatives that were traced for narrower ones then fail, for want of room.
 int learned_opt_limit_lanes(int max_lanes) {
   learned_opt::ThisMachine() = learned_opt::Choose(max_lanes);
   return learned_opt::ThisMachine().lanes;
