@@ -13,6 +13,7 @@ import os
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import AxisType
 
 _STEP, _PULL_BACK = "learned_opt_lstm_step", "learned_opt_lstm_pull_back"
 _MAX_WORKERS = 32  # kParts in lstm.cc
@@ -41,12 +42,19 @@ def usable(*trees):
 
     XLA cannot split a call into another library between devices: it would collect all coordinates on each.
     """
-    return all(x.dtype == jnp.float32 for x in jax.tree.leaves(trees)) and available() and _num_devices() == 1
+    return all(map(_fits, jax.tree.leaves(trees))) and available() and _num_devices() == 1
+
+
+def _fits(x):
+    # Under explicit sharding and in a shard_map, types tell of the mesh, and the results of a call do not.
+    axis_types = jax.typeof(x).sharding.mesh.axis_types
+    return x.dtype == jnp.float32 and all(kind == AxisType.Auto for kind in axis_types)
 
 
 def _num_devices():
+    """How many CPU devices there are, over all processes of one program."""
     try:
-        return jax.local_device_count("cpu")
+        return jax.device_count("cpu")
     except RuntimeError:  # JAX was told to leave the CPU alone
         return 0
 
