@@ -127,7 +127,7 @@ def _step_of(problems):
             results = jax.vmap(plain, axes)(weights, *state)
         else:
             state = jax.tree.map(functools.partial(_with_axis, axis_size, problems), state, tuple(in_batched[1:]))
-            results = _step_of(axis_size * (problems or 1))(weights, *state)
+            results = _step_of(axis_size * (1 if problems is None else problems))(weights, *state)
             results = jax.tree.map(functools.partial(_split, axis_size, problems), results)
         return results, jax.tree.map(lambda _: True, results)
 
