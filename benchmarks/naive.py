@@ -79,6 +79,31 @@ def transform(naive, weights):
     return optax.GradientTransformation(init_fn, update_fn)
 
 
+def rnnprop(opt, phi):
+    """A `learned_opt.rnnprop` with weights `phi`, as an optax transformation of any tree of float32 parameters."""
+    args = opt.spec["args"]
+    beta_1, beta_2 = args["betas"]
+    naive, weights = Naive(tuple(args["hidden_sizes"])), from_learned(phi)
+    network, dense = Network(naive.hidden_sizes), nn.Dense(args["input_size"])
+
+    def init_fn(params):
+        n = sum(x.size for x in jax.tree.leaves(params))
+        return jnp.zeros((), jnp.int32), jnp.zeros(n), jnp.zeros(n), zero_carry(naive, n)
+
+    def update_fn(gradient, state, params=None):
+        del params
+        g, unflatten = jax.flatten_util.ravel_pytree(gradient)
+        t, m, v, carry = state
+        t, m, v = t + 1, beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g * g
+        root = jnp.sqrt(v / (1 - beta_2**t)) + args["epsilon"]
+        x = jnp.stack([m / (1 - beta_1**t) / root, g / root], axis=-1)
+        x = nn.elu(dense.apply({"params": {"kernel": phi["input"]["w"].T, "bias": phi["input"]["b"]}}, x))
+        carry, out = network.apply({"params": weights}, carry, x)
+        return unflatten(args["output_scale"] * jnp.tanh(out)), (t, m, v, carry)
+
+    return optax.GradientTransformation(init_fn, update_fn)
+
+
 class Lives(NamedTuple):
     """An optimizee between two windows, or several of them, stacked."""
 

@@ -2,17 +2,19 @@
 
 For each number of coordinates (one float32 vector of parameters), the jitted `tx.update(gradient, state, params)` of
 
-  adam        optax.adam
-  naive       the LSTM optimizer as one writes it with Flax's OptimizedLSTMCell (benchmarks/naive.py)
-  lstm        learned_opt.lstm("mnist"): two layers of 20, its state in float32
-  lstm-bf16   the same with its state in bfloat16
+  adam            optax.adam
+  naive lstm      the LSTM optimizer as one writes it with Flax's OptimizedLSTMCell (benchmarks/naive.py)
+  lstm            learned_opt.lstm("mnist"): two layers of 20, its state in float32
+  lstm-bf16       the same with its state in bfloat16
+  naive rnnprop   RNNprop, written likewise
+  rnnprop         learned_opt.rnnprop()
 
 is run as in a training loop: the state is donated, and each run reads the state that the last one left. The time of
 computing the gradient is not in it: the larger the model's forward and backward pass, the less of this a user feels.
 
 Columns:
   time / adam     how many times as long as optax.adam on the same vector; median over rounds (quartiles)
-  naive / time    how many times as fast as naive; median
+  naive / time    how many times as fast as the naive one of its kind; median
   time / floor    how many times as long as the machine needs at least, by rates measured in the same rounds: to
                   read and write state, gradient and update once at the rate of copying a large array, and to multiply
                   with the network's weights at the rate of multiplying large matrices, whichever takes longer; median
@@ -20,8 +22,8 @@ Columns:
   temp B/param    bytes of temporary memory for each parameter while the update runs
   ms              milliseconds an update, on an accelerator only (raw times are in results.json everywhere)
 
-All are timed in turns within each round, and the ratios are taken round by round. The default run takes about one
-minute on two CPU cores, and 3 GB of memory. On a GPU add --sizes=16000000.
+All are timed in turns within each round, and the ratios are taken round by round. The default run takes about two
+minutes on two CPU cores, and 4 GB of memory. On a GPU add --sizes=16000000.
 """
 
 import jax
@@ -54,11 +56,12 @@ class Loop:
 
 
 def transformations():
-    """Dict from name to optax transformation; naive and lstm have the same weights."""
-    opt = learned_opt.lstm("mnist")
-    phi = opt.init(jax.random.key(0))
-    return {"adam": optax.adam(1e-3), "naive": naive.transform(naive.like(opt), naive.from_learned(phi)),
-            "lstm": opt.transform(phi), "lstm-bf16": learned_opt.lstm("mnist", state_dtype="bfloat16").transform(phi)}
+    """Dict from name to optax transformation; a naive one and its counterparts have the same weights."""
+    lstm, rnnprop = learned_opt.lstm("mnist"), learned_opt.rnnprop()
+    phi, rnnprop_phi = lstm.init(jax.random.key(0)), rnnprop.init(jax.random.key(0))
+    return {"adam": optax.adam(1e-3), "naive lstm": naive.transform(naive.like(lstm), naive.from_learned(phi)),
+            "lstm": lstm.transform(phi), "lstm-bf16": learned_opt.lstm("mnist", state_dtype="bfloat16").transform(phi),
+            "naive rnnprop": naive.rnnprop(rnnprop, rnnprop_phi), "rnnprop": rnnprop.transform(rnnprop_phi)}
 
 
 def measure(num_coordinates, rounds, machine):
@@ -73,15 +76,20 @@ def measure(num_coordinates, rounds, machine):
 def _result(name, tx, params, times, program, machine):
     state_bytes = cost.state_bytes_per_parameter(tx, params)
     return {"coordinates": params.size, "optimizer": name, "seconds": times[name],
-            "time_over_adam": common.ratio(times, name, "adam"), "naive_over_time": common.ratio(times, "naive", name),
+            "time_over_adam": common.ratio(times, name, "adam"), "naive_over_time": _naive_over(times, name),
             "time_over_floor": common.spread(machine.over_floor(times, name, _work(name, params.size, state_bytes))),
             "machine_rates": machine.rates(times), "state_bytes_per_parameter": state_bytes,
             "temporary_bytes_per_parameter": common.temporary_bytes(program) / params.size}
 
 
+def _naive_over(times, name):
+    return common.ratio(times, "naive rnnprop" if "rnnprop" in name else "naive lstm", name)
+
+
 def _work(name, num_coordinates, state_bytes):
     """State is read and written, the gradient read, the update written."""
-    phi = () if name == "adam" else jax.eval_shape(learned_opt.lstm("mnist").init, jax.random.key(0))
+    opt = learned_opt.rnnprop() if "rnnprop" in name else learned_opt.lstm("mnist")
+    phi = () if name == "adam" else jax.eval_shape(opt.init, jax.random.key(0))
     return floor.Work(num_coordinates * floor.network_operations(phi), num_coordinates * (2 * state_bytes + 8))
 
 
@@ -89,14 +97,17 @@ def as_table(results):
     """The results as a Markdown table."""
     header = ["coordinates", "optimizer", "time / adam", "naive / time", "time / floor", "state B/param",
               "temp B/param"]
-    rows = [[f"{r['coordinates']:,}", r["optimizer"], r["time_over_adam"],
-             common.times_as(r["naive_over_time"].median), common.number(r["time_over_floor"].median),
-             common.number(r["state_bytes_per_parameter"]), common.number(r["temporary_bytes_per_parameter"])]
-            for r in results]
+    rows = [[f"{r['coordinates']:,}", r["optimizer"], r["time_over_adam"], _faster(r),
+             common.number(r["time_over_floor"].median), common.number(r["state_bytes_per_parameter"]),
+             common.number(r["temporary_bytes_per_parameter"])] for r in results]
     if common.show_milliseconds():
         header.append("ms")
         rows = [[*row, common.spread(1e3 * jnp.asarray(r["seconds"]))] for row, r in zip(rows, results, strict=True)]
     return common.table(header, rows)
+
+
+def _faster(result):
+    return None if result["optimizer"] == "adam" else common.times_as(result["naive_over_time"].median)
 
 
 def as_figure(results):

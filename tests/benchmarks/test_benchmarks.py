@@ -51,7 +51,8 @@ def test_update_benchmark(tmp_path):
         assert f"{result['coordinates']:,}" in table
         assert result["optimizer"] in table
     size = {r["optimizer"]: r["state_bytes_per_parameter"] for r in record["results"] if r["coordinates"] == 1_000}
-    assert size["naive"] == size["lstm"] == 320
+    assert size["naive lstm"] == size["lstm"] == 320
+    assert size["rnnprop"] == 328
     assert size["lstm-bf16"] == 160
 
 
@@ -61,6 +62,7 @@ def test_meta_gradient_benchmark(tmp_path):
     for result in record["results"]:
         assert_positive(result["naive_over_time"])
         assert_positive(result["time_over_forward"])
+        assert_positive(result["time_over_floor"])
         assert result["naive_over_memory"] > 0
         assert result["method"] in table
     for errors in record["relative_errors"].values():
@@ -105,7 +107,6 @@ def test_meta_training_benchmark(tmp_path):
     assert [r["method"] for r in record["speed"]] == ["naive", "autodiff", *methods]
     for result in record["speed"]:
         assert_positive(result["naive_over_time"])
-        assert_positive(result["time_over_floor"])
         assert len(result["seconds"]) == record["rounds"]
         steps = record["course"]["num_steps"] * record["course"]["num_problems"]
         assert min(result["seconds"]) <= steps / result["steps_per_second"]["median"] <= max(result["seconds"])
@@ -188,12 +189,14 @@ def test_naive_weights_have_flax_layout():
     assert jax.tree.map(jnp.shape, converted) == jax.tree.map(jnp.shape, fresh)
 
 
-def test_naive_updates_equal_those_of_the_library():
-    opt = learned_opt.lstm("mnist")
+@pytest.mark.parametrize("opt", [learned_opt.lstm("mnist"), learned_opt.rnnprop()], ids=lambda opt: opt.spec["name"])
+def test_naive_updates_equal_those_of_the_library(opt):
     phi = opt.init(jax.random.key(0))
     params = {"a": jnp.zeros((3, 4)), "b": jnp.zeros(())}
     gradient = {"a": jnp.linspace(-1e-3, 1, 12).reshape(3, 4), "b": jnp.asarray(1e-6)}
-    ours, theirs = opt.transform(phi), naive.transform(naive.like(opt), naive.from_learned(phi))
+    of_lstm = opt.spec["name"] == "lstm"
+    theirs = naive.transform(naive.like(opt), naive.from_learned(phi)) if of_lstm else naive.rnnprop(opt, phi)
+    ours = opt.transform(phi)
     states = ours.init(params), theirs.init(params)
     for _ in range(3):
         u, first = ours.update(gradient, states[0], params)
