@@ -1,0 +1,286 @@
+"""The C++ loops against NumPy in float64, for every instruction set that this machine has."""
+
+import functools
+import shutil
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from learned_opt import native
+
+built = pytest.mark.skipif(not native.available(), reason="the C++ loops were not built: there was no compiler")
+
+# Inputs and layers: one to three of them, units that fill no tile, layers that grow and shrink.
+NETWORKS = [(1, (1,)), (2, (3,)), (1, (33,)), (1, (5, 3)), (2, (20, 20)), (2, (3, 20, 5)), (1, (1, 33, 1))]
+# Around the blocks of 32 and 64 coordinates, and more of them than a call has parts.
+NUM_COORDINATES = [1, 2, 31, 33, 63, 64, 65, 127, 1000, 2500]
+
+
+@pytest.fixture(params=[16, 8, 4])
+def lanes(request):
+    """The floats of a register: what decides which code runs."""
+    limit = native._library().learned_opt_limit_lanes
+    width = limit(request.param)
+    yield width if width == request.param else pytest.skip(f"this machine has no registers of {request.param} floats")
+    limit(16)
+
+
+# The same in NumPy, features first
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.maximum(x, -700)))
+
+
+def numpy_cell(layer, x_t, h_tm1, c_tm1):
+    """`(h_t, c_t, what the reverse pass reads)`."""
+    z = np.concatenate([x_t, h_tm1])
+    i, f, g, o = np.split(layer["w"] @ z + layer["b"][:, None], 4)
+    i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+    c_t = f * c_tm1 + i * g
+    return o * np.tanh(c_t), c_t, (z, i, f, g, o, c_tm1, np.tanh(c_t))
+
+
+def numpy_cell_backward(layer, kept, dh, dc):
+    """Cotangents of the weights, of `[x_t; h_tm1]` and of c_tm1."""
+    z, i, f, g, o, c_tm1, t = kept
+    dc = dc + dh * o * (1 - t**2)
+    d = np.concatenate([dc * g * i * (1 - i), dc * c_tm1 * f * (1 - f), dc * i * (1 - g**2), dh * t * o * (1 - o)])
+    return {"w": d @ z.T, "b": d.sum(1)}, layer["w"].T @ d, dc * f
+
+
+def numpy_step(weights, x_t, hidden, cells):
+    """`(y_t, hidden, cells)`, and what the reverse pass reads of each layer."""
+    x, stepped = x_t, []
+    for layer, h, c in zip(weights["layers"], hidden, cells, strict=True):
+        stepped.append(numpy_cell(layer, x, h, c))
+        x = stepped[-1][0]
+    hidden, cells, kept = zip(*stepped, strict=True)
+    return (weights["output"]["w"] @ x + weights["output"]["b"], hidden, cells), kept
+
+
+def numpy_pull_back(weights, x, dy, hidden, cells):
+    """Back-propagation through time, by hand."""
+    tape = []
+    for x_t in x:
+        (_, hidden, cells), kept = numpy_step(weights, x_t, hidden, cells)
+        tape.append((hidden[-1], kept))
+    output = {"w": sum(h @ dy_t for (h, _), dy_t in zip(tape, dy, strict=True)), "b": dy.sum()}
+    layers, dh, dc = jax.tree.map(np.zeros_like, (weights["layers"], hidden, cells))
+    dh, dc = list(dh), list(dc)
+    for (_, kept), dy_t in zip(reversed(tape), dy[::-1], strict=True):
+        above = weights["output"]["w"][:, None] * dy_t
+        for k in reversed(range(len(layers))):
+            of_layer, dz, dc[k] = numpy_cell_backward(weights["layers"][k], kept[k], dh[k] + above, dc[k])
+            layers[k] = jax.tree.map(np.add, layers[k], of_layer)
+            above, dh[k] = np.split(dz, [dz.shape[0] - dh[k].shape[0]])
+    return {"layers": layers, "output": output}
+
+
+# What both are given
+
+
+def make_weights(inputs, sizes, seed=0):
+    """Weights in which nothing is zero."""
+    rng, layers = np.random.default_rng(seed), []
+    for units in sizes:
+        w = rng.normal(size=(4 * units, inputs + units)) / np.sqrt(inputs + units)
+        layers.append({"w": w, "b": rng.normal(size=4 * units)})
+        inputs = units
+    return as_floats({"layers": layers, "output": {"w": rng.normal(size=sizes[-1]), "b": np.asarray(0.3)}})
+
+
+def make_state(sizes, n, seed=1):
+    """`(hidden, cells)`, as after some steps."""
+    rng = np.random.default_rng(seed)
+    return as_floats((tuple(rng.uniform(-1, 1, (h, n)) for h in sizes), tuple(rng.normal(size=(h, n)) for h in sizes)))
+
+
+def make_window(inputs, sizes, steps, n):
+    rng = np.random.default_rng(2)
+    return (make_weights(inputs, sizes), *as_floats((rng.normal(size=(steps, inputs, n)), rng.normal(size=(steps, n)))),
+            *make_state(sizes, n))
+
+
+def as_floats(tree):
+    return jax.tree.map(lambda x: np.asarray(x, np.float32), tree)
+
+
+def exactly(tree):
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+
+
+def error(got, want):
+    """Of all leaves together, relative to their norm."""
+    got, want = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(exactly(t))]) for t in (got, want))
+    return np.linalg.norm(got - want) / np.linalg.norm(want)
+
+
+def stepped(*arguments):
+    """`(y_t, hidden, cells)` of the C++ and of NumPy."""
+    return native.lstm_step(None, *arguments), numpy_step(*exactly(arguments))[0]
+
+
+def test_the_loops_are_built_where_there_is_a_compiler():
+    """Otherwise everything would still pass, several times as slow."""
+    compilers = [name for name in ("c++", "g++", "clang++") if shutil.which(name)]
+    assert native.available() or not compilers, f"there is {compilers}: install the package again and read its messages"
+
+
+# A step
+
+
+@built
+@pytest.mark.parametrize(("inputs", "sizes"), NETWORKS)
+def test_step(lanes, inputs, sizes):
+    weights = make_weights(inputs, sizes)
+    for n in NUM_COORDINATES:
+        x_t = as_floats(np.random.default_rng(n).normal(size=(inputs, n)))
+        assert error(*stepped(weights, x_t, *make_state(sizes, n))) < 1e-6, n
+
+
+@built
+@pytest.mark.parametrize("problems", [1, 2, 3, 70])
+def test_step_of_several_problems(lanes, problems):
+    """Blocks of coordinates begin in one problem and end in another."""
+    weights, n, sizes = make_weights(2, (5, 3)), 31, (5, 3)
+    x = as_floats(np.random.default_rng(0).normal(size=(problems, 2, n)))
+    states = [make_state(sizes, n, seed) for seed in range(problems)]
+    got = native.lstm_step(problems, weights, x, *jax.tree.map(lambda *xs: np.stack(xs), *states))
+    for k, state in enumerate(states):
+        want, _ = numpy_step(*exactly((weights, x[k], *state)))
+        assert error(jax.tree.map(lambda x, k=k: x[k], got), want) < 1e-6
+
+
+@built
+@pytest.mark.parametrize("scale", [1e-30, 1e-3, 30.0, 1e4, 1e30])
+@pytest.mark.parametrize("bias", [0.0, -5.0, -20.0, 20.0])
+def test_step_with_gates_wide_open_and_shut(lanes, scale, bias):
+    """A gate that is shut to 1e-9 is right in its last places too."""
+    weights = make_weights(1, (20, 20))
+    for layer in weights["layers"]:
+        layer["b"] += bias
+    x_t = as_floats(scale * np.random.default_rng(0).normal(size=(1, 200)))
+    # What goes into a gate is rounded, and a shut gate is as far off as that: 20 has an ulp of 2e-6.
+    tolerance = 2e-6 if bias > -10 else 1e-5
+    assert max(map(error, *stepped(weights, x_t, *make_state((20, 20), 200)))) < tolerance
+
+
+@built
+def test_step_changes_no_argument_and_one_array_may_be_two(lanes):
+    weights, (hidden, cells) = jax.tree.map(jnp.asarray, (make_weights(1, (5,)), make_state((5,), 100)))
+    x_t = jnp.ones((1, 100))
+    before = jax.tree.map(np.array, (weights, x_t, hidden, cells))
+    native.lstm_step(None, weights, x_t, hidden, cells)
+    jax.tree.map(np.testing.assert_array_equal, (weights, x_t, hidden, cells), before)
+    assert error(*stepped(weights, x_t, hidden, hidden)) < 1e-6
+
+
+@built
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_what_is_not_finite_stays_with_its_coordinate(lanes, bad):
+    weights, state, where = make_weights(2, (5, 3)), make_state((5, 3), 130), [0, 17, 64, 129]
+    x_t = as_floats(np.random.default_rng(0).normal(size=(2, 130)))
+    poisoned = x_t.copy()
+    poisoned[0, where] = bad
+    got, want = stepped(weights, poisoned, *state)
+    clean = native.lstm_step(None, weights, x_t, *state)
+    # NaN where there is NaN, and all else as it was.
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), got, want)
+    others = functools.partial(jax.tree.map, lambda x: np.delete(x, where, -1))
+    jax.tree.map(np.testing.assert_array_equal, others(got), others(clean))
+
+
+# The derivative of a window
+
+WINDOWS = [(2, (20, 20), 20, 2500), (1, (20, 20), 1, 1000), (1, (1,), 37, 65), (2, (3,), 2, 33), (1, (33,), 20, 64),
+           (1, (5, 3), 20, 127), (2, (3, 20, 5), 37, 31), (1, (1, 33, 1), 2, 63), (2, (5, 3), 1, 1), (1, (3, 5), 20, 2)]
+
+
+@built
+@pytest.mark.parametrize(("inputs", "sizes", "steps", "n"), WINDOWS)
+def test_pull_back(lanes, inputs, sizes, steps, n):
+    window = make_window(inputs, sizes, steps, n)
+    got, want = native.lstm_pull_back(*window), numpy_pull_back(*exactly(window))
+    assert error(got, want) < 1e-6
+    assert max(map(error, jax.tree.leaves(got), jax.tree.leaves(want))) < 1e-5  # sums that cancel
+    assert jax.tree.map(np.shape, got) == jax.tree.map(np.shape, want)
+
+
+@built
+@pytest.mark.parametrize("scale", [1e-30, 1e4, 1e8])
+@pytest.mark.parametrize("bias", [0.0, -5.0, 20.0])
+def test_pull_back_with_gates_wide_open_and_shut(lanes, scale, bias):
+    """Large gradients multiply the derivative of a saturated gate, which is nothing, and not an ulp."""
+    weights, x, dy, *state = make_window(1, (20, 20), 20, 100)
+    for layer in weights["layers"]:
+        layer["b"] += bias
+    window = weights, as_floats(scale * x), dy, *state
+    assert error(native.lstm_pull_back(*window), numpy_pull_back(*exactly(window))) < 2e-6
+
+
+@built
+@pytest.mark.parametrize(("argument", "bad"), [(1, np.nan), (1, np.inf), (2, np.nan), (2, np.inf)])
+def test_pull_back_of_what_is_not_finite(lanes, argument, bad):
+    """The sum over coordinates is not finite where it would not be, and no more is."""
+    window = list(make_window(1, (5, 3), 4, 33))
+    window[argument][2, ..., 32] = bad
+    with np.errstate(invalid="ignore"):
+        want = numpy_pull_back(*exactly(window))
+    got = native.lstm_pull_back(*window)
+    jax.tree.map(lambda g, w: np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w)), got, want)
+
+
+@built
+def test_pull_back_is_the_same_each_time_and_for_any_number_of_threads(lanes, monkeypatch):
+    window = make_window(1, (20, 20), 5, 2500)
+    want = native.lstm_pull_back(*window)
+    for workers in (1, 1, 2, 3, 32, 32):
+        monkeypatch.setattr(native, "_workers", lambda workers=workers: workers)
+        jax.tree.map(np.testing.assert_array_equal, native.lstm_pull_back(*window), want)
+
+
+@built
+def test_a_program_for_narrower_registers_fails_before_it_writes_past_its_room():
+    limit, window = native._library().learned_opt_limit_lanes, make_window(1, (3,), 2, 100)
+    if limit(16) != 16:
+        pytest.skip("this machine has no registers of 16 floats")
+    try:
+        limit(8)
+        program = jax.jit(native.lstm_pull_back).lower(*window).compile()
+        program(*window)
+        limit(16)
+        with pytest.raises(Exception, match="made for a processor with narrower registers"):
+            program(*window)
+    finally:
+        limit(16)
+
+
+# Threads
+
+
+@built
+def test_calls_from_many_threads():
+    """Each computes its own, and none waits for ever for another's helpers."""
+    step, pull_back = jax.jit(lambda *a: native.lstm_step(None, *a)), jax.jit(lambda *a: native.lstm_pull_back(*a))
+    weights, x, dy, *_ = make_window(1, (20, 20), 5, 2500)
+    states = [make_state((20, 20), 2500, seed) for seed in range(6)]
+    calls = [(step, (weights, x[0], *s)) if k % 2 else (pull_back, (weights, x, dy, *s)) for k, s in enumerate(states)]
+    want, got = [f(*args) for f, args in calls], [[] for _ in calls]
+
+    def work(k):
+        f, args = calls[k]
+        got[k] += [jax.block_until_ready(f(*args)) for _ in range(8)]
+
+    threads = [threading.Thread(target=work, args=(k,), daemon=True) for k in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    for results, expected in zip(got, want, strict=True):
+        assert len(results) == 8
+        for result in results:
+            jax.tree.map(np.testing.assert_array_equal, result, expected)
