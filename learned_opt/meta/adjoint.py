@@ -28,7 +28,7 @@ STORED_BLOCK_SIZE = 1_024
 # own derivative, which cuts them up by itself, what keeps the features that it reads small.
 BLOCK_SIZES = {"cpu": 256}
 ACCELERATOR_BLOCK_SIZE = 65_536
-FAST_BLOCK_SIZE = 16_384
+FAST_BLOCK_SIZE = 4_096
 
 
 class Lives(NamedTuple):

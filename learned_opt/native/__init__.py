@@ -78,17 +78,19 @@ def lstm_step(problems, weights, x_t, hidden, cells):
     return y_t, tuple(states[::2]), tuple(states[1::2])
 
 
-def lstm_pull_back(weights, x, dy, hidden, cells):
+def lstm_pull_back(weights, x, dy, hidden, cells, tanh=False, with_input=False):
     """`network.pull_back` for arrays that are `usable`; `x` `[steps, inputs, n]`, `dy` `[steps, n]`."""
     args = [x, dy, weights["output"]["w"], weights["output"]["b"]]
-    results = [_like(0), _like(*args[2].shape), _like()]
+    results = [_like(*(x.shape if with_input else (0,))), _like(*args[2].shape), _like()]
     for layer, h, c in zip(weights["layers"], hidden, cells, strict=True):
         args += [layer["w"], layer["b"], h, c]
         results += [_like(*layer["w"].shape), _like(*layer["b"].shape)]
     results.append(_like(_workers(), _room(weights, x)))
-    _, w, b, *layers, _ = jax.ffi.ffi_call(_PULL_BACK, results, vmap_method="sequential")(*args)
+    call = jax.ffi.ffi_call(_PULL_BACK, results, vmap_method="sequential")
+    dx, w, b, *layers, _ = call(*args, tanh=np.int64(tanh))
     pairs = zip(layers[::2], layers[1::2], strict=True)
-    return {"layers": [{"w": dw, "b": db} for dw, db in pairs], "output": {"w": w, "b": b}}
+    pulled = {"layers": [{"w": dw, "b": db} for dw, db in pairs], "output": {"w": w, "b": b}}
+    return (pulled, dx) if with_input else pulled
 
 
 def _like(*shape):

@@ -53,8 +53,8 @@ def plain_step(weights, x_t, hidden, cells):
     return y_t, tuple(new_hidden), tuple(new_cells)
 
 
-def pull_back(weights, x, dy, hidden, cells):
-    """The derivative of a window: < dy, d y / d weights >, with `x` and the first states held constant.
+def pull_back(weights, x, dy, hidden, cells, tanh=False, with_input=False):
+    """The derivative of a window: < dy, d y / d weights >, with the first states held constant.
 
     Args:
       weights: see the module.
@@ -62,33 +62,40 @@ def pull_back(weights, x, dy, hidden, cells):
       dy: cotangents of the outputs, `[steps, n]`.
       hidden: as in `step`, before the first step, `[units, n]`.
       cells: likewise.
+      tanh: whether `dy` are cotangents of tanh(y), and not of y.
+      with_input: whether the cotangents of `x` are wanted too.
 
     Returns:
-      Cotangents like the weights, or None where nothing is faster than `jax.vjp` of `step`.
+      Cotangents like the weights, or those and the cotangents of `x`, or None where nothing is faster than `jax.vjp`
+      of `step`.
     """
     arrays = weights, x, dy, hidden, cells
-    return _fast_pull_back(*arrays) if x.size and native.usable(arrays) else None
+    return _fast_pull_back(tanh, with_input)(*arrays) if x.size and native.usable(arrays) else None
 
 
-@jax.custom_jvp
-def _fast_pull_back(*arrays):
-    return _on_cpu(native.lstm_pull_back, _plain_pull_back)(*arrays)
+@functools.cache
+def _fast_pull_back(tanh, with_input):
+    fast = functools.partial(native.lstm_pull_back, tanh=tanh, with_input=with_input)
+    plain = functools.partial(_plain_pull_back, tanh=tanh, with_input=with_input)
+
+    @jax.custom_jvp
+    def fast_pull_back(*arrays):
+        return _on_cpu(fast, plain)(*arrays)
+
+    fast_pull_back.defjvp(functools.partial(jax.jvp, plain))
+    return fast_pull_back
 
 
-@_fast_pull_back.defjvp
-def _fast_pull_back_jvp(primals, tangents):
-    return jax.jvp(_plain_pull_back, primals, tangents)
-
-
-def _plain_pull_back(weights, x, dy, hidden, cells):
-    def outputs(weights):
+def _plain_pull_back(weights, x, dy, hidden, cells, tanh=False, with_input=False):
+    def outputs(weights, x):
         def next_step(state, x_t):
             y_t, *state = plain_step(weights, x_t, *state)
-            return tuple(state), y_t
+            return tuple(state), jnp.tanh(y_t) if tanh else y_t
 
         return jax.lax.scan(next_step, (hidden, cells), x)[1]
 
-    return jax.vjp(outputs, weights)[1](dy)[0]
+    pulled, dx = jax.vjp(outputs, weights, x)[1](dy)
+    return (pulled, dx) if with_input else pulled
 
 
 def _on_cpu(fast, plain):

@@ -76,7 +76,7 @@ def rnnprop(preset="mnist", *, hidden_sizes=(20, 20), input_size=20, betas=None,
                                         "betas": list(settings.betas), "epsilon": settings.epsilon,
                                         "output_scale": settings.output_scale, "state_dtype": state_dtype}}
     rule = coordinatewise.CoordinateRule(functools.partial(_init_state, settings.hidden_sizes),
-                                         functools.partial(_update, settings))
+                                         functools.partial(_update, settings), functools.partial(_pull_back, settings))
     return coordinatewise.from_rule(rule, functools.partial(_init_weights, settings), spec, state_dtype)
 
 
@@ -94,9 +94,25 @@ def _init_state(hidden_sizes, dtype):
 
 def _update(settings, phi, g_t, state_tm1):
     features, moments = _features(settings, g_t, state_tm1)
-    x_t = jax.nn.elu(cell.dense(phi["input"]["w"], phi["input"]["b"], features))
+    x_t = _input_layer(phi["input"], features)
     y_t, hidden, cells = network.step(_without_input(phi), x_t, state_tm1.hidden, state_tm1.cell)
     return settings.output_scale * jnp.tanh(y_t), RNNpropState(*moments, hidden, cells)
+
+
+def _pull_back(settings, phi, g, du, state_0):
+    def next_features(state, g_t):
+        features, (count, m, v) = _features(settings, g_t, state)
+        return state._replace(count=count, m=m, v=v), features
+
+    _, features = jax.lax.scan(next_features, state_0, g)
+    x, input_vjp = jax.vjp(lambda weights: jax.vmap(_input_layer, (None, 0))(weights, features), phi["input"])
+    pulled = network.pull_back(_without_input(phi), x, settings.output_scale * du, state_0.hidden, state_0.cell,
+                               tanh=True, with_input=True)
+    return pulled and {"input": input_vjp(pulled[1])[0], **pulled[0]}
+
+
+def _input_layer(weights, features):
+    return jax.nn.elu(cell.dense(weights["w"], weights["b"], features))
 
 
 def _features(settings, g_t, state_tm1):

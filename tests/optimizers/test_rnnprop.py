@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import learned_opt
+from learned_opt import native
 
 
 def sigmoid(x):
@@ -94,3 +95,23 @@ def test_the_step_count_is_shared_by_parameters_and_blocks():
     oracle_loss, oracle = learned_opt.meta_gradient(*args, method="autodiff")
     np.testing.assert_allclose(loss, oracle_loss, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), gradient, oracle)
+
+
+@pytest.mark.skipif(not native.available(), reason="the C++ loops were not built")
+@pytest.mark.parametrize("num_coordinates", [1, 40, 5_000])
+def test_the_fast_derivative_of_a_window_is_that_of_autodiff(monkeypatch, num_coordinates):
+    monkeypatch.setattr(native, "_num_devices", lambda: 1)
+    opt = learned_opt.rnnprop(hidden_sizes=(6, 5), input_size=4)
+    phi = jax.tree.map(lambda x: x + 0.05, opt.init(jax.random.key(0)))
+    g, du = jax.random.normal(jax.random.key(1), (2, 7, num_coordinates))
+    state = opt.transform(phi).init(g[0])
+    got = opt.pull_back(phi, g, du, state)
+
+    def updates(phi):
+        tx = opt.transform(phi)
+        return jax.lax.scan(lambda state, g: tx.update(g, state)[::-1], state, g)[1]
+
+    want = jax.vjp(updates, phi)[1](du)[0]
+    error = jnp.sqrt(sum(jnp.sum((a - b) ** 2) for a, b in zip(*map(jax.tree.leaves, (got, want)), strict=True)))
+    assert error < 3e-6 * jnp.sqrt(sum(jnp.sum(x ** 2) for x in jax.tree.leaves(want)))
+    assert jax.tree.structure(got) == jax.tree.structure(phi)

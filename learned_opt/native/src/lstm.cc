@@ -8,6 +8,7 @@
 //   Any shape of the right size will do: a parameter's axes stand for n, and a single problem needs no axis.
 //
 // learned_opt_lstm_pull_back
+//   attribute: tanh, int64, whether dy belongs to tanh(y) and not to y
 //   arguments: x [steps, inputs, n], dy [steps, n], then as above with states [units, n]
 //   results:   the cotangents of x ([0] where nobody asks), of the output's weights and bias, of each layer's w and b;
 //              room to work in, float32 [workers, *]
@@ -58,7 +59,8 @@ struct Step {
 
 struct PullBack {
   const float *x, *dy;
-  float* dx;
+  float* dx;  // null where nobody asks
+  bool tanh_of_output;
   Output out;
   std::vector<Layer> layers;
   int64_t steps, n, num_parts;
@@ -74,7 +76,7 @@ struct Plan {
     int64_t z, z_stride, gates, gates_stride, tanh_c, c, dh, dc;
   };
   std::vector<OfLayer> layers;
-  int64_t dx, dy, size;
+  int64_t dx, dy, y, size;
 };
 
 Plan MakePlan(const std::vector<Layer>& layers, int64_t steps, int64_t block) {
@@ -104,6 +106,7 @@ Plan MakePlan(const std::vector<Layer>& layers, int64_t steps, int64_t block) {
   }
   plan.dx = take(layers[0].inputs);
   plan.dy = take(steps);
+  plan.y = take(1);
   plan.size = end;
   return plan;
 }
@@ -193,6 +196,11 @@ int64_t Size(const XLA_FFI_Buffer& buffer) {
 
 float* Floats(const XLA_FFI_Buffer& buffer) { return static_cast<float*>(buffer.data); }
 
+// The one attribute of a call.
+int64_t Attribute(const XLA_FFI_CallFrame* frame) {
+  return *static_cast<int64_t*>(static_cast<XLA_FFI_Scalar*>(frame->attrs.attrs[0])->value);
+}
+
 // The network of a call: weights in the order in which the inner loops read them, in `packed`.
 std::vector<Layer> ReadLayers(const XLA_FFI_CallFrame* frame, int first, std::vector<std::vector<float>>* packed) {
   std::vector<Layer> layers;
@@ -280,7 +288,7 @@ void RunStep(const XLA_FFI_CallFrame* frame) {
   Step step = {};
   step.x = Floats(Argument(frame, 0));
   step.y = Floats(Result(frame, 0));
-  step.problems = *static_cast<int64_t*>(static_cast<XLA_FFI_Scalar*>(frame->attrs.attrs[0])->value);
+  step.problems = Attribute(frame);
   step.n = Size(Result(frame, 0)) / step.problems;
   step.num_parts = Parts(step.problems * step.n);
   step.out = ReadOutput(frame, 1);
@@ -300,6 +308,7 @@ XLA_FFI_Error* RunPullBack(const XLA_FFI_CallFrame* frame) {
   call.x = Floats(x);
   call.dy = Floats(Argument(frame, 1));
   call.dx = Result(frame, 0).rank == 3 ? Floats(Result(frame, 0)) : nullptr;
+  call.tanh_of_output = Attribute(frame);
   call.steps = x.dims[0];
   call.n = x.dims[2];
   call.num_parts = Parts(call.n);

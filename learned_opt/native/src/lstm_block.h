@@ -376,6 +376,20 @@ INLINE void sum_block(const PullBack& call, const Plan& plan, const float* room,
   }
 }
 
+// dy from the cotangent of tanh(y), for all steps of a block.
+INLINE void through_tanh(const PullBack& call, const Plan& plan, float* room) {
+  const Layer& last = call.layers.back();
+  const Plan::OfLayer& top = plan.layers.back();
+  for (int64_t t = 0; t < call.steps; ++t) {
+    output(call.out, room + top.z + (t + 1) * top.z_stride + last.inputs * BLOCK, room + plan.y);
+    for (int64_t j = 0; j < BLOCK; j += LANES) {
+      const Vector y = tanh_of(load(room + plan.y + j));
+      float* const dy = room + plan.dy + t * BLOCK + j;
+      store(dy, load(dy) * (1.0f - y * y));
+    }
+  }
+}
+
 void pull_back_part(void* data, int worker, int64_t part) {
   PullBack& call = *static_cast<PullBack*>(data);
   const Plan plan = MakePlan(call.layers, call.steps, BLOCK);
@@ -388,6 +402,7 @@ void pull_back_part(void* data, int worker, int64_t part) {
     for (int64_t t = 0; t < call.steps; ++t) {
       copy<true>(const_cast<float*>(call.dy) + t * call.n, 1, call.n, start, count, room + plan.dy + t * BLOCK);
     }
+    if (call.tanh_of_output) through_tanh(call, plan, room);
     backward_block(call, plan, room, start, count);
     sum_block(call, plan, room, call.sums.data() + part * call.sums_size);
   }
