@@ -21,8 +21,8 @@ weights. The meta-gradient is computed by
 --seeds seeds by the adjoint method and by each of its estimates, always for --max_horizons horizons, and after every
 --horizons_per_validation of them it is validated: the mean loss at the last step of the horizon, on validation problems
 that stay the same throughout a run, and on which tuned Adam is run as well. Adam counts as beaten at the first
-validation below its own loss. Naive and autodiff are left out: their gradient is the adjoint's, so that they take as
-many horizons, and the first table tells how long those last.
+validation below its own loss. Naive and autodiff are left out: their gradient is the adjoint's, so that but for
+rounding they take as many horizons, and the first table tells how long those last.
 
   beaten          in how many seeds Adam was beaten within --max_horizons
   horizons        until then; median over those seeds (quartiles)
