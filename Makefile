@@ -15,7 +15,7 @@ test: $(VENV)/installed  ## Runs the test suite
 lint: $(VENV)/installed  ## Runs the linter
 	$(BIN)/python -m ruff check .
 
-$(VENV)/installed: setup.cfg pyproject.toml
+$(VENV)/installed: setup.cfg setup.py pyproject.toml $(wildcard learned_opt/native/src/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'

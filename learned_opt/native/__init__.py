@@ -9,6 +9,7 @@ memory.
 import ctypes
 import functools
 import os
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ import numpy as np
 from jax.sharding import AxisType
 
 _STEP, _PULL_BACK = "learned_opt_lstm_step", "learned_opt_lstm_pull_back"
+_INTERFACE = 2  # what learned_opt_interface() answers
 _MAX_WORKERS = 32  # kParts in lstm.cc
 
 
@@ -24,6 +26,10 @@ def _library():
     """The compiled library, its functions known to XLA; None where it was not built or cannot be loaded."""
     try:
         library = ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(__file__)), "lstm.library"))
+        if getattr(library, "learned_opt_interface", int)() != _INTERFACE:
+            warnings.warn("learned_opt's C++ loops were built from other sources and are left out, which costs time: "
+                          "install the package again (pip install -e .).", stacklevel=2)
+            return None
         for name in (_STEP, _PULL_BACK):
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
     except (OSError, AttributeError, RuntimeError):

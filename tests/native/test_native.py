@@ -284,3 +284,9 @@ def test_calls_from_many_threads():
         assert len(results) == 8
         for result in results:
             jax.tree.map(np.testing.assert_array_equal, result, expected)
+
+
+def test_a_library_built_from_other_sources_is_left_out(monkeypatch):
+    monkeypatch.setattr(native, "_INTERFACE", -1)
+    with pytest.warns(UserWarning, match="install the package again"):
+        assert native._library.__wrapped__() is None

@@ -343,6 +343,9 @@ XLA_FFI_Error* RunPullBack(const XLA_FFI_CallFrame* frame) {
 
 extern "C" {
 
+// The number of this interface: a change to what the calls take or give raises it, here and in __init__.py.
+int learned_opt_interface() { return 2; }
+
 XLA_FFI_Error* learned_opt_lstm_step(XLA_FFI_CallFrame* frame) {
   if (!learned_opt::AnswersMetadata(frame)) learned_opt::RunStep(frame);
   return nullptr;
