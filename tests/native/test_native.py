@@ -286,6 +286,7 @@ def test_calls_from_many_threads():
             jax.tree.map(np.testing.assert_array_equal, result, expected)
 
 
+@built
 def test_a_library_built_from_other_sources_is_left_out(monkeypatch):
     monkeypatch.setattr(native, "_INTERFACE", -1)
     with pytest.warns(UserWarning, match="install the package again"):
