@@ -8,6 +8,7 @@ import optax
 import pytest
 
 import learned_opt
+from learned_opt import native
 from learned_opt.meta import adjoint
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import CoordinateRule, from_rule
@@ -321,6 +322,86 @@ def test_fewer_coordinates_take_less_memory():
     recorded = 4 * num_coordinates * num_steps
     assert temporaries(None) - temporaries(2000) > 0.9 * recorded
     assert temporaries(2000) - temporaries(20) < 0.3 * recorded
+
+
+# The C++ loops, of which an optimizer that was traced without them makes no use: each run has one of its own
+
+
+def native_and_plain(monkeypatch, make_opt, run, plain_run=None):
+    """`run(opt, phi)` with the C++ loops, and `plain_run` (the same, by default) without."""
+    phi = make_opt().init(jax.random.key(0))
+
+    def compiled(run):
+        lowered = jax.jit(functools.partial(run, make_opt())).lower(phi)
+        return lowered.compile()(phi), "learned_opt_lstm_pull_back" in lowered.as_text()
+
+    got, is_native = compiled(run)
+    assert is_native
+    monkeypatch.setattr(native, "_num_devices", lambda: 2)
+    want, is_native = compiled(plain_run or run)
+    assert not is_native
+    return got, want
+
+
+@pytest.mark.usefixtures("native_loops")
+def test_the_native_adjoint_agrees_with_plain_autodiff(monkeypatch):
+    """In several blocks, of which the last one overlaps the one before it."""
+    arguments = coupled(7, 3), KEY, 6, 2, make_weights("random", 6)
+    got, want = native_and_plain(
+        monkeypatch, lambda: two(lambda: learned_opt.lstm("mnist", hidden_sizes=(4, 3)), small_lstm),
+        lambda opt, phi: learned_opt.meta_gradient(opt, phi, *arguments, block_size=4),
+        lambda opt, phi: learned_opt.meta_gradient(opt, phi, *arguments, method="autodiff"))
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
+    assert difference(got[1], want[1]) < 2e-6
+
+
+@pytest.mark.usefixtures("native_loops")
+def test_native_estimates_are_those_of_the_same_coordinates(monkeypatch):
+    problem = learned_opt.optimizees.quadratic(5)
+    got, want = native_and_plain(monkeypatch, small_lstm, lambda opt, phi: learned_opt.meta_gradient(
+        opt, phi, problem, KEY, 4, 3, coordinates=7, block_size=4))
+    assert difference(got[1], want[1]) < 2e-6
+
+
+@pytest.mark.usefixtures("native_loops")
+def test_native_meta_gradients_vmapped_over_keys(monkeypatch):
+    problem, keys = learned_opt.optimizees.quadratic(3), jax.random.split(KEY, 3)
+
+    def run(opt, phi):
+        return jax.vmap(lambda key: learned_opt.meta_gradient(opt, phi, problem, key, 20, 2))(keys)
+
+    got, want = native_and_plain(monkeypatch, small_lstm, run)
+    assert difference(got[1], want[1]) < 2e-6
+
+
+@pytest.mark.usefixtures("native_loops")
+def test_second_derivatives_of_the_native_meta_gradient(monkeypatch):
+    problem, phi = learned_opt.optimizees.quadratic(3), small_lstm().init(KEY)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def second_derivative(opt, phi):
+        gradient = functools.partial(learned_opt.meta_gradient, opt, problem=problem, key=KEY, num_steps=3)
+        return jax.jvp(gradient, (phi,), (jax.tree.map(jnp.cos, phi),))[1][1]
+
+    got = second_derivative(small_lstm(), phi)
+    monkeypatch.setattr(native, "_num_devices", lambda: 2)
+    assert difference(got, second_derivative(small_lstm(), phi)) < 2e-6
+
+
+@pytest.mark.usefixtures("native_loops")
+def test_native_memory_is_the_recorded_gradients_and_the_state():
+    """Two states, of the window's start and of the step, which is in place; of the second pass but one block."""
+    opt, num_steps = small_lstm(), 20
+    phi = opt.init(KEY)
+
+    def temporaries(num_coordinates):
+        problem = learned_opt.Optimizee(lambda key: (), lambda key, i: jnp.ones(num_coordinates),
+                                        lambda t, i, k: jnp.sum(jnp.sin(t)))
+        run = jax.jit(lambda phi, key: learned_opt.meta_gradient(opt, phi, problem, key, num_steps))
+        return run.lower(phi, KEY).compile().memory_analysis().temp_size_in_bytes
+
+    of_a_coordinate = (temporaries(2_000_000) - temporaries(1_000_000)) / 1_000_000
+    assert of_a_coordinate < 4 * num_steps + 2 * 4 * 6 + 5
 
 
 @pytest.mark.parametrize(("arguments", "message"), [

@@ -62,22 +62,23 @@ def numpy_step(weights, x_t, hidden, cells):
     return (weights["output"]["w"] @ x + weights["output"]["b"], hidden, cells), kept
 
 
-def numpy_pull_back(weights, x, dy, hidden, cells):
-    """Back-propagation through time, by hand."""
+def numpy_pull_back(weights, x, dy, hidden, cells, tanh=False):
+    """Back-propagation through time, by hand: the cotangents of the weights, and of x."""
     tape = []
-    for x_t in x:
-        (_, hidden, cells), kept = numpy_step(weights, x_t, hidden, cells)
-        tape.append((hidden[-1], kept))
-    output = {"w": sum(h @ dy_t for (h, _), dy_t in zip(tape, dy, strict=True)), "b": dy.sum()}
-    layers, dh, dc = jax.tree.map(np.zeros_like, (weights["layers"], hidden, cells))
-    dh, dc = list(dh), list(dc)
-    for (_, kept), dy_t in zip(reversed(tape), dy[::-1], strict=True):
+    for x_t, dy_t in zip(x, dy, strict=True):
+        (y_t, hidden, cells), kept = numpy_step(weights, x_t, hidden, cells)
+        tape.append((dy_t * (1 - np.tanh(y_t) ** 2) if tanh else dy_t, hidden[-1], kept))
+    pulled = jax.tree.map(np.zeros_like, weights)
+    dh, dc, dx = list(map(np.zeros_like, hidden)), list(map(np.zeros_like, cells)), np.zeros_like(x)
+    for t, (dy_t, h_t, kept) in reversed(list(enumerate(tape))):
+        pulled["output"] = jax.tree.map(np.add, pulled["output"], {"w": h_t @ dy_t, "b": dy_t.sum()})
         above = weights["output"]["w"][:, None] * dy_t
-        for k in reversed(range(len(layers))):
+        for k in reversed(range(len(dh))):
             of_layer, dz, dc[k] = numpy_cell_backward(weights["layers"][k], kept[k], dh[k] + above, dc[k])
-            layers[k] = jax.tree.map(np.add, layers[k], of_layer)
+            pulled["layers"][k] = jax.tree.map(np.add, pulled["layers"][k], of_layer)
             above, dh[k] = np.split(dz, [dz.shape[0] - dh[k].shape[0]])
-    return {"layers": layers, "output": output}
+        dx[t] = above
+    return pulled, dx
 
 
 # What both are given
@@ -204,10 +205,23 @@ WINDOWS = [(2, (20, 20), 20, 2500), (1, (20, 20), 1, 1000), (1, (1,), 37, 65), (
 @pytest.mark.parametrize(("inputs", "sizes", "steps", "n"), WINDOWS)
 def test_pull_back(lanes, inputs, sizes, steps, n):
     window = make_window(inputs, sizes, steps, n)
-    got, want = native.lstm_pull_back(*window), numpy_pull_back(*exactly(window))
+    got, (want, _) = native.lstm_pull_back(*window), numpy_pull_back(*exactly(window))
+    assert jax.tree.map(np.shape, got) == jax.tree.map(np.shape, want)
     assert error(got, want) < 1e-6
     assert max(map(error, jax.tree.leaves(got), jax.tree.leaves(want))) < 1e-5  # sums that cancel
-    assert jax.tree.map(np.shape, got) == jax.tree.map(np.shape, want)
+
+
+@built
+@pytest.mark.parametrize(("inputs", "sizes", "steps", "n"), [(20, (20, 20), 5, 65), (3, (5,), 2, 2500),
+                                                           (1, (3, 2), 20, 1)])
+def test_pull_back_to_the_inputs_and_through_tanh(lanes, inputs, sizes, steps, n):
+    window = make_window(inputs, sizes, steps, n)
+    for tanh in (False, True):
+        want, dx = numpy_pull_back(*exactly(window), tanh)
+        got, got_dx = native.lstm_pull_back(*window, tanh=tanh, with_input=True)
+        assert got_dx.shape == dx.shape
+        assert max(error(got, want), error(got_dx, dx)) < 2e-6
+        jax.tree.map(np.testing.assert_array_equal, native.lstm_pull_back(*window, tanh=tanh), got)
 
 
 @built
@@ -219,18 +233,18 @@ def test_pull_back_with_gates_wide_open_and_shut(lanes, scale, bias):
     for layer in weights["layers"]:
         layer["b"] += bias
     window = weights, as_floats(scale * x), dy, *state
-    assert error(native.lstm_pull_back(*window), numpy_pull_back(*exactly(window))) < 2e-6
+    assert error(native.lstm_pull_back(*window), numpy_pull_back(*exactly(window))[0]) < 2e-6
 
 
 @built
 @pytest.mark.parametrize(("argument", "bad"), [(1, np.nan), (1, np.inf), (2, np.nan), (2, np.inf)])
 def test_pull_back_of_what_is_not_finite(lanes, argument, bad):
-    """The sum over coordinates is not finite where it would not be, and no more is."""
+    """The sum over coordinates is not finite where it would not be, and no more is; nor is another coordinate's dx."""
     window = list(make_window(1, (5, 3), 4, 33))
     window[argument][2, ..., 32] = bad
     with np.errstate(invalid="ignore"):
         want = numpy_pull_back(*exactly(window))
-    got = native.lstm_pull_back(*window)
+    got = native.lstm_pull_back(*window, with_input=True)
     jax.tree.map(lambda g, w: np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w)), got, want)
 
 

@@ -19,15 +19,23 @@ import learned_opt
 
 
 class Case(NamedTuple):
-    """An optimizer, and the dtype in which it keeps float32 parameters' state (None: not this library's choice)."""
+    """An optimizer, and how it is tested.
+
+    Attributes:
+      opt: the optimizer.
+      state_dtype: the dtype in which it keeps float32 parameters' state (None: not this library's choice).
+      native: whether with the C++ loops, as on one device.
+    """
 
     opt: Any
     state_dtype: Any = jnp.float32
+    native: bool = False
 
 
 CASES = {
     "lstm-quadratic": Case(learned_opt.lstm("quadratic", hidden_sizes=(4,))),
     "lstm-mnist": Case(learned_opt.lstm("mnist", hidden_sizes=(4, 4))),
+    "lstm-native": Case(learned_opt.lstm("mnist", hidden_sizes=(4,)), native=True),
     "lstm-bfloat16": Case(learned_opt.lstm("mnist", hidden_sizes=(4,), state_dtype="bfloat16"), jnp.bfloat16),
     "rnnprop": Case(learned_opt.rnnprop(hidden_sizes=(4, 4), input_size=3)),
     "partition": Case(learned_opt.partition(
@@ -40,7 +48,16 @@ COORDINATEWISE = [name for name, case in CASES.items() if case.opt.coordinatewis
 
 every_case = pytest.mark.parametrize("name", CASES)
 learned_cases = pytest.mark.parametrize("name", LEARNED)
+several_devices_cases = pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.native])
 coordinatewise_cases = pytest.mark.parametrize("name", COORDINATEWISE)
+
+
+@pytest.fixture(autouse=True)
+def loops(request):
+    """The C++ loops for the cases that ask for them."""
+    name = getattr(request.node, "callspec", None) and request.node.callspec.params.get("name")
+    if name and CASES[name].native:
+        request.getfixturevalue("native_loops")
 
 
 @functools.cache
@@ -468,7 +485,7 @@ def assert_sharded_like_parameters(tree, mesh):
         assert leaf.sharding.is_equivalent_to(want, leaf.ndim), (name, leaf.sharding)
 
 
-@every_case
+@several_devices_cases
 @pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jitted"])
 def test_update_of_sharded_parameters(name, jitted):
     mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
