@@ -94,7 +94,8 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
       max_skipped: stop with an error after so many non-finite meta-gradients in a row.
       method: see `meta_gradient`.
       block_size: see `meta_gradient`.
-      coordinates: see `meta_gradient`; every window of every horizon draws its own.
+      coordinates: see `meta_gradient`; every window of every horizon draws its own. For networks of thousands of
+        coordinates the benchmarks (benchmarks/README.md) recommend about a sixteenth of them.
       workdir: where the whole state is saved after every epoch and on SIGTERM or SIGINT; a call with the same
         directory and settings goes on where the last one was stopped, to the same weights, bit for bit; one with
         other settings, or another problem, is refused.
