@@ -507,7 +507,7 @@ def test_jitted_init_of_sharded_parameters(name):
     assert_sharded_like_parameters(jax.jit(transform(name).init)(sharded_theta), mesh)
 
 
-@every_case
+@several_devices_cases
 @pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jitted"])
 def test_explicitly_sharded_parameters(name, jitted):
     tx = transform(name)
