@@ -14,6 +14,9 @@ import jax.numpy as jnp
 from learned_opt import native
 from learned_opt.optimizers import cell
 
+# The units of a layer up to which the C++ loops win: larger products XLA cuts up for the cache as well as they do.
+MAX_FAST_UNITS = 64
+
 
 def init(key, num_inputs, hidden_sizes):
     """Weights of a network that reads `num_inputs` features."""
@@ -37,9 +40,14 @@ def step(weights, x_t, hidden, cells):
     Returns:
       `(y_t, hidden, cells)` at t; y_t is `[*coordinates]`.
     """
-    if x_t.size and native.usable(weights, x_t, hidden, cells):
+    if _is_fast(weights, x_t, hidden, cells):
         return _compiled_step(weights, x_t, hidden, cells)
     return plain_step(weights, x_t, hidden, cells)
+
+
+def _is_fast(weights, x, *others):
+    small = all(layer["b"].shape[0] <= 4 * MAX_FAST_UNITS for layer in weights["layers"])
+    return small and x.size > 0 and native.usable(weights, x, *others)
 
 
 def plain_step(weights, x_t, hidden, cells):
@@ -70,7 +78,7 @@ def pull_back(weights, x, dy, hidden, cells, tanh=False, with_input=False):
       of `step`.
     """
     arrays = weights, x, dy, hidden, cells
-    return _fast_pull_back(tanh, with_input)(*arrays) if x.size and native.usable(arrays) else None
+    return _fast_pull_back(tanh, with_input)(*arrays) if _is_fast(*arrays) else None
 
 
 @functools.cache

@@ -297,3 +297,14 @@ def test_a_tree_of_mixed_leaves(monkeypatch):
     got = two_steps()
     monkeypatch.setattr(native, "_num_devices", lambda: 2)
     assert_near(got, two_steps(), 1e-4)  # what half precision leaves
+
+
+def test_large_layers_are_left_to_xla(native_loops):
+    def calls(units):
+        weights = network.init(jax.random.key(0), 1, (units,))
+        state = (jnp.zeros((units, 5)),)
+        program = jax.jit(lambda *args: network.step(*args)).lower(weights, jnp.zeros((1, 5)), state, state)
+        return "learned_opt_lstm_step" in program.as_text()
+
+    assert calls(network.MAX_FAST_UNITS)
+    assert not calls(network.MAX_FAST_UNITS + 1)
