@@ -6,7 +6,7 @@ minibatches over 100 steps (centre) and 200 (right; the baselines are tuned agai
 at the end and the cost of a step beside every loss. --workdir receives the same files as experiments.quadratic; those
 of the longer horizon end in -200.
 
-With the embedded digits about eight minutes on a CPU. Examples:
+With the embedded digits three to four minutes on a CPU with two cores. Examples:
 
     python -m experiments.mnist
     python -m experiments.mnist --dataset=mnist --data_dir=~/tensorflow_datasets --workdir=results/mnist
