@@ -52,7 +52,7 @@ def test_update_benchmark(tmp_path):
         assert result["optimizer"] in table
     size = {r["optimizer"]: r["state_bytes_per_parameter"] for r in record["results"] if r["coordinates"] == 1_000}
     assert size["naive lstm"] == size["lstm"] == 320
-    assert size["rnnprop"] == 328
+    assert 328 <= size["rnnprop"] < 329  # one step count for all
     assert size["lstm-bf16"] == 160
 
 
@@ -122,7 +122,7 @@ def test_meta_training_benchmark(tmp_path):
                                            ("meta_training", "--coordinates")])
 def test_help_lists_the_flags(name, own):
     text = start(name, "--help").stdout
-    assert "  naive  " in text
+    assert "\n  naive" in text
     for flag in ("--output", "--rounds", "quick", own):
         assert flag in text
 
