@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from learned_opt import _checks
-from learned_opt.optimizers import coordinatewise, network
+from learned_opt import _checks, native
+from learned_opt.optimizers import cell, coordinatewise, network
 
 PRESETS = {
     "mnist": {"betas": (0.95, 0.95), "epsilon": 1e-8, "output_scale": 0.1},  # section 5
@@ -112,6 +112,8 @@ def _pull_back(settings, phi, g, du, state_0):
 
 
 def _input_layer(weights, features):
+    if not native.usable(weights, features):
+        return jax.nn.elu(cell.dense(weights["w"], weights["b"], features))
     # Two products for each unit: as a matrix product they would go through memory once more.
     columns = jnp.expand_dims(jnp.stack([*weights["w"].T, weights["b"]]), range(2, 1 + features.ndim))
     m, g = features

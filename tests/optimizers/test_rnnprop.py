@@ -31,9 +31,11 @@ def updates_in_numpy(phi, gradients, betas, epsilon, scale):
         yield scale * np.tanh(phi["output"]["w"] @ x + phi["output"]["b"])
 
 
+@pytest.mark.parametrize("num_devices", [1, 4])  # with the C++ loops, where they were built, and without
 @pytest.mark.parametrize("args", [{}, {"betas": (0.9, 0.999), "output_scale": 0.3, "hidden_sizes": (5,),
                                        "input_size": 4}])
-def test_against_numpy(args):
+def test_against_numpy(monkeypatch, args, num_devices):
+    monkeypatch.setattr(native, "_num_devices", lambda: num_devices)
     opt = learned_opt.rnnprop(**args)
     phi = jax.tree.map(lambda x: x + 0.1, opt.init(jax.random.key(0)))
     tx = opt.transform(phi)
