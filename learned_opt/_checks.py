@@ -19,13 +19,13 @@ def positive_int(name, value, minimum=1):
 
 
 def positive_float(name, value):
-    """Returns `value`; raises ValueError unless it is a finite number above zero. Traced values pass unchecked."""
+    """Returns `value` as a float; raises ValueError unless finite and above zero. Traced values pass unchecked."""
     if isinstance(value, jax.core.Tracer):
         return value
     scalar = isinstance(value, (numbers.Real, np.ndarray, np.generic, jax.Array)) and not isinstance(value, bool)
     if not scalar or np.ndim(value) or not np.isfinite(value) or value <= 0:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")
-    return value
+    return float(value)
 
 
 def sizes(name, value):

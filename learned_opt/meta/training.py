@@ -190,7 +190,7 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
         episodes_per_epoch=_checks.positive_int("episodes_per_epoch", episodes_per_epoch),
         learning_rate=_check_learning_rate(learning_rate),
         schedule=_checks.choice("schedule", schedule, SCHEDULES),
-        clip_norm=float(_checks.positive_float("clip_norm", clip_norm)),
+        clip_norm=_checks.positive_float("clip_norm", clip_norm),
         weights=jnp.broadcast_to(weights.reshape(-1, window), (num_steps // window, window)),
         num_validation=_checks.positive_int("num_validation", num_validation),
         patience=None if patience is None else _checks.positive_int("patience", patience),
@@ -203,7 +203,7 @@ def _check_learning_rate(value):
         _checks.choice("learning_rate", value, ["search"])
         return RandomSearch()
     if not isinstance(value, RandomSearch):
-        return float(_checks.positive_float("learning_rate", value))
+        return _checks.positive_float("learning_rate", value)
     if _checks.positive_float("low", value.low) > _checks.positive_float("high", value.high):
         raise ValueError(f"low must not be above high={value.high}, got {value.low}.")
     for name in ("num_trials", "num_epochs"):

@@ -35,7 +35,7 @@ def classifier(network, dataset, batch_size=128, init_scale=None):
     dataset = data.as_dataset(dataset)
     batch_size = _checks.positive_int("batch_size", batch_size)
     if init_scale is not None:
-        init_scale = float(_checks.positive_float("init_scale", init_scale))
+        init_scale = _checks.positive_float("init_scale", init_scale)
     images, labels = jnp.asarray(dataset.images), jnp.asarray(dataset.labels)
     _check_logits(network, images, dataset.num_classes)
     return base.Optimizee(jax.tree_util.Partial(_no_instance),

@@ -33,7 +33,7 @@ def quadratic(dim=10, init_scale=1.0):
       ValueError: for a size that is not positive or a negative scale.
     """
     dim = _checks.positive_int("dim", dim)
-    init_scale = 0.0 if init_scale == 0 else float(_checks.positive_float("init_scale", init_scale))
+    init_scale = 0.0 if init_scale == 0 else _checks.positive_float("init_scale", init_scale)
     return base.as_partials(base.Optimizee(_Sample(dim), _Init(dim, init_scale), _loss))
 
 

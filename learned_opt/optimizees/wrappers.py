@@ -42,7 +42,7 @@ def random_scaling(problem, log_range=3.0):
       ValueError: for a range that is not positive, or something that is no optimizee.
     """
     problem = base.as_partials(problem)
-    sample = _SampleScaled(float(_checks.positive_float("log_range", log_range)))
+    sample = _SampleScaled(_checks.positive_float("log_range", log_range))
     return base.Optimizee(Partial(sample, problem.sample, problem.init), Partial(_init_scaled, problem.init),
                           Partial(_scaled_loss, problem.loss))
 

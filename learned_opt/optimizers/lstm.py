@@ -59,10 +59,8 @@ def lstm(preset="quadratic", *, hidden_sizes=(20, 20), preprocess_p=_UNSET, outp
     if output_scale is not _UNSET:
         chosen["output_scale"] = output_scale
     p, scale = chosen["preprocess_p"], _checks.positive_float("output_scale", chosen["output_scale"])
-    if not isinstance(scale, jax.core.Tracer):  # optax.inject_hyperparams hands in traced values
-        scale = float(scale)
     if p is not None:
-        p = float(_checks.positive_float("preprocess_p", p))
+        p = _checks.positive_float("preprocess_p", p)
     hidden_sizes = _checks.sizes("hidden_sizes", hidden_sizes)
     state_dtype = _checks.state_dtype(state_dtype)
     spec = {"name": "lstm", "args": {"hidden_sizes": list(hidden_sizes), "preprocess_p": p,
@@ -93,5 +91,5 @@ def _features(p, g):
 
 def _scaled(scale, phi):
     """The output layer times the output scale: as many products as it has weights, and not one for each coordinate."""
-    unit = not isinstance(scale, jax.core.Tracer) and scale == 1
+    unit = not isinstance(scale, jax.core.Tracer) and scale == 1  # optax.inject_hyperparams hands in traced values
     return phi if unit else {**phi, "output": jax.tree.map(lambda w: scale * w, phi["output"])}

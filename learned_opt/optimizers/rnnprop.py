@@ -69,8 +69,8 @@ def rnnprop(preset="mnist", *, hidden_sizes=(20, 20), input_size=20, betas=None,
     chosen = {name: default if given[name] is None else given[name]
               for name, default in PRESETS[_checks.choice("preset", preset, PRESETS)].items()}
     settings = Settings(_checks.sizes("hidden_sizes", hidden_sizes), _checks.positive_int("input_size", input_size),
-                        _check_betas(chosen["betas"]), _positive("epsilon", chosen["epsilon"]),
-                        _positive("output_scale", chosen["output_scale"]))
+                        _check_betas(chosen["betas"]), _checks.positive_float("epsilon", chosen["epsilon"]),
+                        _checks.positive_float("output_scale", chosen["output_scale"]))
     state_dtype = _checks.state_dtype(state_dtype)
     spec = {"name": "rnnprop", "args": {"hidden_sizes": list(settings.hidden_sizes), "input_size": settings.input_size,
                                         "betas": list(settings.betas), "epsilon": settings.epsilon,
@@ -134,11 +134,6 @@ def _features(settings, g_t, state_tm1):
 
 def _without_input(phi):
     return {"layers": phi["layers"], "output": phi["output"]}
-
-
-def _positive(name, value):
-    value = _checks.positive_float(name, value)
-    return value if isinstance(value, jax.core.Tracer) else float(value)  # optax.inject_hyperparams traces values
 
 
 def _check_betas(betas):
