@@ -6,10 +6,11 @@ import jax
 import numpy as np
 
 import learned_opt
+from benchmarks import common
 
 IMAGE_SHAPES = {"mnist": (28, 28, 1), "digits": (8, 8, 1)}
 NUM_IMAGES, NUM_CLASSES = 2_048, 10
-BATCH_SIZE = 128  # of optimizees.mlp
+BATCH_SIZE = 128
 
 
 class Case(NamedTuple):
@@ -24,8 +25,7 @@ class Case(NamedTuple):
     @property
     def num_coordinates(self):
         """Parameters of the optimizee."""
-        theta = jax.eval_shape(lambda key: self.problem.init(key, self.problem.sample(key)), self.key)
-        return sum(x.size for x in jax.tree.leaves(theta))
+        return common.num_coordinates(self.problem)
 
 
 def make(shape, width, window):
@@ -34,5 +34,5 @@ def make(shape, width, window):
     images = rng.integers(0, 256, (NUM_IMAGES, *shape), dtype=np.uint8)
     dataset = learned_opt.data.Dataset(images, rng.integers(0, NUM_CLASSES, NUM_IMAGES), NUM_CLASSES)
     opt = learned_opt.lstm("mnist")
-    problem = learned_opt.optimizees.mlp(dataset, width=width)
+    problem = learned_opt.optimizees.mlp(dataset, width=width, batch_size=BATCH_SIZE)
     return Case(opt, opt.init(jax.random.key(0)), problem, jax.random.key(1), window)

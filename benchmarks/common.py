@@ -12,6 +12,7 @@ from matplotlib import figure
 
 from learned_opt import _files
 from learned_opt.evaluation import report as report_lib
+from learned_opt.optimizees import base as optimizee_base
 
 _OUTPUT = flags.DEFINE_string("output", None, "Directory for results.json, table.md and plot.png; by default "
                               "results/benchmarks/NAME, with --quick results/benchmarks/NAME-quick.")
@@ -109,6 +110,12 @@ def compiled(function, *args, donate=()):
 def temporary_bytes(program):
     """Bytes that a compiled program needs while it runs, beside its arguments and its results."""
     return int(program.memory_analysis().temp_size_in_bytes)
+
+
+def num_coordinates(problem):
+    """Parameters of an optimizee."""
+    theta = jax.eval_shape(optimizee_base.begin, problem, jax.random.key(0)).theta_0
+    return sum(x.size for x in jax.tree.leaves(theta))
 
 
 def show_milliseconds():

@@ -55,7 +55,6 @@ from learned_opt import data
 from learned_opt.evaluation import environment, timing
 from learned_opt.meta import episode
 from learned_opt.meta import gradient as gradient_lib
-from learned_opt.optimizees import base as optimizee_base
 
 _PROBLEM = flags.DEFINE_enum("problem", "digits", data.DATASETS, "The data set that the optimizee learns.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS directory that has the data set; not needed for digits.")
@@ -91,8 +90,7 @@ def make_course(quick):
 
 def num_coordinates(course):
     """Parameters of all optimizees that live at once."""
-    theta = jax.eval_shape(optimizee_base.begin, course.problem, jax.random.key(0)).theta_0
-    return course.num_problems * sum(x.size for x in jax.tree.leaves(theta))
+    return course.num_problems * common.num_coordinates(course.problem)
 
 
 def estimates(coordinates):
