@@ -3,6 +3,7 @@
 from learned_opt import _checks
 from learned_opt.data import digits, tfds_source
 from learned_opt.data.base import Dataset, Splits, as_dataset
+from learned_opt.data.transforms import shrink
 
 DATASETS = ("digits", *tfds_source.NAMES)
 
@@ -26,4 +27,4 @@ def load(name="digits", data_dir=None):
     return digits.load() if name == "digits" else tfds_source.load(name, data_dir)
 
 
-__all__ = ["DATASETS", "Dataset", "Splits", "as_dataset", "load"]
+__all__ = ["DATASETS", "Dataset", "Splits", "as_dataset", "load", "shrink"]

@@ -85,6 +85,50 @@ def test_bad_data(value, message):
         data.as_dataset(value)
 
 
+@pytest.mark.parametrize("channels", [(), (1,), (3,)])
+def test_shrunk_images_are_the_means_of_squares(channels):
+    images = np.random.default_rng(1).integers(0, 256, (5, 6, 4, *channels)).astype(np.uint8)
+    got = data.shrink(data.Dataset(images, np.arange(5), 7), 2)
+    assert got.images.shape == (5, 3, 2, *channels)
+    assert got.images.dtype == np.uint8
+    want = np.array([[[np.round(image[i:i + 2, j:j + 2].mean((0, 1))) for j in (0, 2)] for i in (0, 2, 4)]
+                     for image in images.astype(np.float64)])
+    np.testing.assert_array_equal(got.images, want)
+    np.testing.assert_array_equal(got.labels, np.arange(5))
+    assert got.num_classes == 7
+
+
+def test_literal_values_of_shrunk_images():
+    pixels = np.array([[[0, 1, 255, 255], [1, 1, 255, 254], [0, 1, 2, 3], [0, 1, 4, 5]]], np.uint8)
+    np.testing.assert_array_equal(data.shrink((pixels, np.array([0])), 2).images, [[[1, 255], [0, 4]]])
+    np.testing.assert_array_equal(data.shrink((np.full((2, 28, 28), 255, np.uint8), np.array([0, 1])), 28).images,
+                                  np.full((2, 1, 1), 255))
+
+
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_shrunk_floats_are_not_rounded(array, dtype):
+    images = array(np.array([[[0.0, 0.5], [0.25, 0.0]]], dtype))
+    got = data.shrink((images, np.array([0])), 2).images
+    assert isinstance(got, type(images))
+    assert got.dtype == dtype
+    np.testing.assert_array_equal(got, [[[0.1875]]])
+    np.testing.assert_array_equal(data.shrink((images, np.array([0])), 1).images, images)
+
+
+@pytest.mark.parametrize(("shape", "factor", "message"), [
+    ((2, 28, 28, 1), 0, "factor must be a whole number of at least 1, got 0"),
+    ((2, 28, 28, 1), 2.0, "factor must be a whole number of at least 1, got 2.0"),
+    ((2, 28, 28, 1), True, "factor must be a whole number of at least 1, got True"),
+    ((2, 28, 28, 1), 3, "factor must divide height=28, got 3; the nearest that do: 2, 4"),
+    ((2, 28, 20), 7, "factor must divide width=20, got 7; the nearest that do: 4, 5"),
+    ((2, 784), 2, r"images must be .* to be shrunk, got shape \(2, 784\)"),
+])
+def test_bad_shrinking(shape, factor, message):
+    with pytest.raises(ValueError, match=message):
+        data.shrink((np.zeros(shape, np.uint8), np.array([0, 1])), factor)
+
+
 def test_unknown_name():
     with pytest.raises(ValueError, match=r"unknown data set 'cifar'. Did you mean 'cifar10'"):
         data.load("cifar")
