@@ -41,9 +41,9 @@ class Tuned(NamedTuple):
     Attributes:
       name: which baseline.
       learning_rate: the best rate.
-      final_loss: its mean loss at the horizon.
+      final_loss: its mean loss at the horizon, or the mean of what else it was tuned for.
       tx: the optax transformation with that rate.
-      grid: `[len(learning_rates)]`, the mean loss at the horizon for every rate; infinite where a run diverged.
+      grid: `[len(learning_rates)]`, that mean for every rate; infinite where a run diverged.
     """
 
     name: str
@@ -59,7 +59,7 @@ def baseline(name, learning_rate, num_steps):
     return build(learning_rate, num_steps)
 
 
-def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES):
+def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES, measure=None):
     """Chooses the learning rate with the best mean final loss; the whole grid is one program.
 
     A rate at which any run diverges has an infinite mean: it is chosen only if all others diverge too, and then by
@@ -72,6 +72,7 @@ def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES)
       num_steps: the horizon.
       num_runs: how many problems.
       learning_rates: the grid.
+      measure: `measure(theta_T) -> scalar`, what is to be small at the end; None for the loss on the last minibatch.
 
     Returns:
       A `Tuned`.
@@ -85,16 +86,20 @@ def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES)
     rates = [_checks.positive_float("learning_rates", rate) for rate in learning_rates]
     problem = optimizee_base.as_partials(problem)
     begun = evaluating.begin_all(problem, key, num_runs)
-    final = np.asarray(_grid(build, problem, begun, jnp.asarray(rates), num_steps), np.float64)
+    measure = evaluating.as_measure(measure)
+    final = np.asarray(_grid(build, measure, problem, begun, jnp.asarray(rates), num_steps), np.float64)
     best, loss = _best(final)
     return Tuned(name, rates[best], loss, build(rates[best], num_steps), final.mean(axis=1))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 4))
-def _grid(build, problem, begun, rates, num_steps):
-    def final_losses(rate):
-        return evaluating.runs(build(rate, num_steps), None, problem, begun, num_steps, copies=rates.shape[0])[0][:, -1]
-    return jax.vmap(final_losses)(rates)
+@functools.partial(jax.jit, static_argnums=(0, 5))
+def _grid(build, measure, problem, begun, rates, num_steps):
+    def final(rate):
+        curves, measures = evaluating.runs(build(rate, num_steps), measure, problem, begun, num_steps,
+                                           copies=rates.shape[0])
+        last = curves[:, -1]
+        return last if measure is None else jnp.where(jnp.isfinite(last) & jnp.isfinite(measures), measures, jnp.inf)
+    return jax.vmap(final)(rates)
 
 
 def _best(final):

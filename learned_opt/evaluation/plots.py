@@ -1,4 +1,4 @@
-"""Pictures of loss curves, in the manner of figure 4 of Andrychowicz et al. 2016: learned solid, others dashed."""
+"""Pictures of losses, in the manner of figure 4 of Andrychowicz et al. 2016: learned solid, others dashed."""
 
 import numpy as np
 
@@ -18,9 +18,7 @@ def curves(path, losses, learned, title, first_step=0):
       title: of the picture.
       first_step: where the axis begins.
     """
-    # Only those who draw need matplotlib; the figure is made without pyplot, which would choose a window system.
-    matplotlib_figure = _checks.extra("matplotlib.figure", "matplotlib", "a picture")
-    figure = matplotlib_figure.Figure(figsize=(7, 5), layout="constrained")
+    figure = _figure(7, 5)
     axes = figure.add_subplot()
     order = sorted(losses, key=lambda name: (name not in learned, losses[name][:, -1].mean()))
     for i, name in enumerate(order):
@@ -28,10 +26,77 @@ def curves(path, losses, learned, title, first_step=0):
     axes.set(title=title, xlabel="step", ylabel="loss", yscale="log")
     axes.margins(x=0)
     _limit(axes, losses, first_step)
-    axes.grid(alpha=0.25, which="both")
-    axes.legend(ncols=2, fontsize="small")
+    _finish(figure, [axes], path)
+
+
+def rates(path, learning_rates, grids, levels, title, ylabel="final loss"):
+    """Draws the final loss of hand-designed optimizers against their learning rates (Lv, Jiang, Li 2017, figure 3).
+
+    Args:
+      path: of the PNG.
+      learning_rates: the grid.
+      grids: dict from name to the mean final loss for every rate.
+      levels: dict from the name of each learned optimizer to its final loss, a horizontal line.
+      title: of the picture.
+      ylabel: what the final loss is.
+    """
+    figure = _figure(7, 5)
+    axes = figure.add_subplot()
+    for i, (name, grid) in enumerate(grids.items()):
+        axes.plot(learning_rates, _finite(np.asarray(grid, float)), f"C{i % 10}.-", linewidth=1.2, label=name)
+    for i, (name, level) in enumerate(levels.items()):
+        if np.isfinite(level):
+            axes.axhline(level, color="k", linestyle=("--", ":", "-.")[i % 3], linewidth=1.5, label=name)
+    axes.set(title=title, xlabel="learning rate", ylabel=ylabel, xscale="log", yscale="log")
+    _finish(figure, [axes], path)
+
+
+def overview(path, panels, learned, title, xlabel):
+    """Draws the final losses of several cases, with 95 % intervals (Andrychowicz et al. 2016, figure 6).
+
+    Args:
+      path: of the PNG.
+      panels: dict from a panel's title to a dict from an optimizer's name to a dict from position to a summary of its
+        final loss (`statistics.Summary` as a dict). Positions that are numbers are joined by lines.
+      learned: the names that are drawn solid.
+      title: of the picture.
+      xlabel: what the cases differ in.
+    """
+    figure = _figure(max(7, 3.5 * len(panels)), 5)
+    all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (panel, series) in zip(all_axes, panels.items(), strict=True):
+        for i, (name, values) in enumerate(series.items()):
+            _series(axes, name, values, f"C{i % 10}", name in learned, (i - (len(series) - 1) / 2) / (2 * len(series)))
+        axes.set(title=panel, xlabel=xlabel, yscale="log")
+    all_axes[0].set_ylabel("final loss")
+    figure.suptitle(title)
+    _finish(figure, all_axes, path)
+
+
+def _figure(width, height):
+    # Only those who draw need matplotlib; the figure is made without pyplot, which would choose a window system.
+    matplotlib_figure = _checks.extra("matplotlib.figure", "matplotlib", "a picture")
+    return matplotlib_figure.Figure(figsize=(width, height), layout="constrained")
+
+
+def _finish(figure, all_axes, path):
+    for axes in all_axes:
+        axes.grid(alpha=0.25, which="both")
+    all_axes[0].legend(ncols=2, fontsize="small")
     with _files.whole(path) as temporary:
         figure.savefig(temporary, dpi=150)
+
+
+def _series(axes, name, values, color, is_learned, shift):
+    """One optimizer over the cases: a line over numbers, points side by side over names."""
+    numbers = all(isinstance(x, (int, float)) for x in values)
+    x = list(values) if numbers else np.arange(len(values)) + shift
+    mean, low, high = (_finite(np.array([float(v[k]) for v in values.values()])) for k in ("mean", "low", "high"))
+    error = np.array([mean - low, high - mean])
+    style = "" if not numbers else "-" if is_learned else "--"
+    axes.errorbar(x, mean, np.where(np.isfinite(error), error, 0), color=color, linestyle=style, marker="o",
+                  linewidth=2.5 if is_learned else 1.2, markersize=4, capsize=2, label=name)
+    axes.set_xticks(x if numbers else np.arange(len(values)), [str(v) for v in values])
 
 
 def _curve(axes, name, losses, color, is_learned, first_step):

@@ -42,29 +42,57 @@ def _row(comparison, name, steps, reference):
         row["step_over_adam"] = cost.step / reference.step
         row["update_over_adam"] = cost.update / reference.update
     if name in comparison.measures:
-        row["measure"] = statistics.summarize(comparison.measures[name])._asdict()
+        measured = comparison.measures[name]
+        row["measure"] = ({k: statistics.summarize(v)._asdict() for k, v in measured.items()}
+                          if isinstance(measured, dict) else statistics.summarize(measured)._asdict())
     return row
 
 
-def table(rows, measure_name=None):
-    """The summary as a Markdown table, the best final loss first."""
+def table(rows, measure_name=None, extra=None):
+    """The summary as a Markdown table, the best final loss first.
+
+    Args:
+      rows: from `summary`.
+      measure_name: what else was measured, if anything was; several names where each is measured.
+      extra: dict from a column's header to a dict from name to text, shown after the losses.
+
+    Returns:
+      The table.
+    """
     steps = list(next(iter(rows.values()))["loss"])
-    header = ["optimizer", "rate", *(f"loss at {step}" for step in steps), "diverged"]
-    header += [measure_name] if measure_name else []
-    header += ["step", "update", "bytes"]
+    extra = extra or {}
+    names = (measure_name,) if isinstance(measure_name, str) else measure_name or ()
+    header = ["optimizer", "rate", *(f"loss at {step}" for step in steps), *extra, "diverged", *names, "step", "update",
+              "bytes"]
     order = sorted(rows, key=lambda name: float(rows[name]["loss"][steps[-1]]["mean"]))
-    lines = [_cells(name, rows[name], steps, measure_name) for name in order]
+    lines = [_cells(name, rows[name], steps, measure_name, extra) for name in order]
     return markdown(header, lines) + "\n"
 
 
-def _cells(name, row, steps, measure_name):
+def _cells(name, row, steps, measure_name, extra):
     rate = "learned" if row["learning_rate"] is None else f"{row['learning_rate']:.3g}"
-    cells = [name, rate, *(interval(row["loss"][step]) for step in steps), f"{100 * row['diverged']:.0f} %"]
-    if measure_name:
+    cells = [name, rate, *(interval(row["loss"][step]) for step in steps)]
+    cells += [column.get(name, "") for column in extra.values()]
+    cells.append(f"{100 * row['diverged']:.0f} %")
+    if isinstance(measure_name, str):
         cells.append(interval(row["measure"], "{:.4f}"))
+    elif measure_name:
+        cells += [interval(row["measure"][k], "{:.4f}" if "accuracy" in k else "{:.3g}") for k in measure_name]
     over_adam = [row.get(f"{what}_over_adam") for what in ("step", "update")]
     cells += ["-" if ratio is None else f"{ratio:.2f}" for ratio in over_adam]
     return [*cells, f"{row['state_bytes_per_parameter']:.0f}"]
+
+
+def middles(rows):
+    """A column for `table`: every optimizer's interquartile mean of the last loss, in a dict; empty if all lie within.
+
+    Where a mean is moved by a few runs, its middle half tells of the others.
+    """
+    last = {name: list(row["loss"].values())[-1] for name, row in rows.items()}
+    middle = {name: float(value["interquartile_mean"]) for name, value in last.items()}
+    if all(float(last[name]["low"]) <= middle[name] <= float(last[name]["high"]) for name in rows):
+        return {}
+    return {"middle half": {name: f"{value:.3g}" for name, value in middle.items()}}
 
 
 def interval(value, number="{:.3g}"):
@@ -81,7 +109,7 @@ def markdown(header, rows):
     return "\n".join(lines)
 
 
-def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=0):
+def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=0, extra=None):
     """Writes a comparison, each file whole: raw curves (npz), picture (png), summary (json), table (md).
 
     Args:
@@ -89,15 +117,16 @@ def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=
       rows: from `summary`.
       curves: dict from name to losses `[num_runs, num_steps + 1]`.
       title: of the picture.
-      measure_name: what else was measured, if anything was.
+      measure_name: what else was measured, see `table`.
       suffix: of the files' names.
       first_step: where the picture's axis begins.
+      extra: more columns, see `table`.
 
     Returns:
       The table, as Markdown.
     """
     num_runs = len(next(iter(curves.values())))
-    text = table(rows, measure_name) + "\n" + LEGEND.format(runs=num_runs)
+    text = table(rows, measure_name, extra) + "\n" + LEGEND.format(runs=num_runs)
     learned = [name for name, row in rows.items() if row["learning_rate"] is None]
     with _files.whole(os.path.join(folder, f"curves{suffix}.npz")) as temporary:
         np.savez_compressed(temporary, **curves)

@@ -24,6 +24,14 @@ class Summary(NamedTuple):
     diverged: float
 
 
+def verdict(ours, theirs):
+    """Whether one mean is "below" or "above" another; "no difference" where their intervals meet."""
+    ours_low, ours_high, low, high = (float(s[side]) for s in (ours, theirs) for side in ("low", "high"))
+    if ours_high < low:
+        return "below"
+    return "above" if ours_low > high else "no difference"
+
+
 def summarize(values, seed=0):
     """Statistics of `values` `[runs]`; the bootstrap is seeded."""
     values = np.asarray(values, np.float64)

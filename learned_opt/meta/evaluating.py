@@ -39,19 +39,29 @@ def evaluate_with(measure, tx, problem, key, num_steps, num_runs):
     """`evaluate`, with something else measured at the end of every run.
 
     Args:
-      measure: `measure(theta_T) -> scalar`, such as the accuracy on test data, or None.
+      measure: `measure(theta_T) -> scalar`, such as the accuracy on test data, or None; or a dict of such functions.
       tx, problem, key, num_steps, num_runs: see `evaluate`.
 
     Returns:
-      `(losses [num_runs, num_steps + 1], measures [num_runs])`, the measures None if `measure` is None.
+      `(losses [num_runs, num_steps + 1], measures [num_runs])`, the measures None if `measure` is None, and a dict if
+      it is one.
     """
     num_steps = unrolling.check_run(tx, problem, key, num_steps)
     num_runs = _checks.positive_int("num_runs", num_runs)
-    if measure is not None and not isinstance(measure, jax.tree_util.Partial):
-        measure = jax.tree_util.Partial(measure)
     problem = optimizee_base.as_partials(problem)
     begun = begin_all(problem, key, num_runs)
-    return _jitted_runs(tx, measure, problem, begun, num_steps)
+    return _jitted_runs(tx, as_measure(measure), problem, begun, num_steps)
+
+
+def as_measure(measure):
+    """What `evaluate_with` takes as a measure in a form that can go through `jax.jit` as an argument, None as None."""
+    if isinstance(measure, dict):
+        return jax.tree_util.Partial(_measure_all, {name: as_measure(m) for name, m in measure.items()})
+    return measure if measure is None or isinstance(measure, jax.tree_util.Partial) else jax.tree_util.Partial(measure)
+
+
+def _measure_all(measures, theta):
+    return {name: measure(theta) for name, measure in measures.items()}
 
 
 # A program of its own: it is compiled once for all the optimizers that are measured on the same problems.

@@ -1,0 +1,198 @@
+"""The papers' figures and tables as data: which problems, for how many steps, and what the paper prints.
+
+A figure more is an entry of `FIGURES`. The papers are Andrychowicz et al. 2016 ("l2l", Learning to learn by gradient
+descent by gradient descent) and Lv, Jiang, Li 2017 ("rnnprop", Learning gradient descent: better generalization and
+longer horizons).
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from learned_opt import optimizees
+from learned_opt.optimizees.classifier import as_float
+
+ALL_DATA = "loss on all data"
+EXAMPLES_AT_ONCE = 4096  # of a whole data set
+
+
+class Subject(NamedTuple):
+    """What a case's optimizers are measured on.
+
+    Attributes:
+      problem: the `Optimizee`.
+      measures: dict from name to a function of theta_T.
+    """
+
+    problem: Any
+    measures: dict
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """One problem for one number of steps.
+
+    Attributes:
+      name: of its folder; two cases of one name and horizon are the same wherever they stand.
+      title: of its picture and table.
+      build: from a function that loads the data to a `Subject`.
+      num_steps: the horizon.
+      first_step: where the picture begins.
+      final: what is tuned for and compared at the end: "loss" of the last minibatch, or one of the measures.
+      paper: the final losses that the paper prints, under an optimizer's name or its architecture's.
+      panel: of the picture over all cases.
+      position: on the axis of that picture; None for the title.
+      dataset: the data set that the case needs, or None for the one that is asked for.
+    """
+
+    name: str
+    title: str
+    build: Callable
+    num_steps: int = 100
+    first_step: int = 0
+    final: str = "loss"
+    paper: Mapping = dataclasses.field(default_factory=dict)
+    panel: str = ""
+    position: Any = None
+    dataset: str | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Figure:
+    """A figure or a table of a paper.
+
+    Attributes:
+      title: of the picture over all cases.
+      source: paper and figure.
+      cases: the `Case`s.
+      axis: what the cases differ in.
+      optimizers: the learned ones, as `learned.find` takes them.
+      num_runs: fresh problems on which everything is compared.
+      tune_runs: problems on which each baseline's learning rate is tuned.
+    """
+
+    title: str
+    source: str
+    cases: tuple
+    axis: str
+    optimizers: str = "lstm-mnist,rnnprop-mnist,rnnprop-long"
+    num_runs: int = 100
+    tune_runs: int = 20
+
+
+def mlp(load, all_data=False, **shape):
+    """The base MLP, or one of another shape; `all_data` also measures the loss on the whole training split."""
+    splits = load()
+    network = optimizees.mlp_network(splits.train.num_classes, **shape)
+    measures = {"test accuracy": optimizees.accuracy(network, splits.test)}
+    if all_data:
+        measures[ALL_DATA] = mean_loss(network, splits.train)
+    return Subject(optimizees.mlp(splits.train, **shape), measures)
+
+
+def mean_loss(network, dataset):
+    """A measure of theta: the mean cross-entropy over a whole data set."""
+    return jax.tree_util.Partial(_MeanLoss(network), jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+
+
+@dataclasses.dataclass(frozen=True)
+class _MeanLoss:
+    network: Any
+
+    def __call__(self, images, labels, theta):
+        def one(example):
+            image, label = example
+            logits = self.network.apply({"params": theta}, as_float(image)[None])[0]
+            return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+
+        return jnp.mean(jax.lax.map(one, (images, labels), batch_size=EXAMPLES_AT_ONCE))
+
+
+def _mlp_case(name, title, num_steps=100, all_data=False, **options):
+    shape = {k: options.pop(k) for k in ("width", "depth", "activation") if k in options}
+    return Case(name, title, functools.partial(mlp, all_data=all_data, **shape), num_steps,
+                final=ALL_DATA if all_data else "loss", **options)
+
+
+_ACTIVATIONS = {  # Lv, Jiang, Li 2017, table 2; "lstm" is their DMoptimizer
+    "sigmoid": {"Adam": 0.31, "lstm": 0.24, "rnnprop": 0.29},
+    "relu": {"Adam": 0.28, "lstm": 1.05, "rnnprop": 0.27},
+    "elu": {"Adam": 0.26, "lstm": 13.51, "rnnprop": 0.24},
+    "tanh": {"Adam": 0.31, "lstm": 0.50, "rnnprop": 0.28},
+}
+_NAMES = {"sigmoid": "sigmoid", "relu": "ReLU", "elu": "ELU", "tanh": "tanh"}
+
+# The learned optimizers of Lv, Jiang, Li 2017, table 4, after 5k, 10k and 15k iterations of meta-training.
+_SHARES = ("1/3", "2/3", "1")
+_TABLE_4 = {
+    "sigmoid": {"Adam": 0.31, "rnnprop-mnist": (0.33, 0.31, 0.30), "rnnprop-no-convex": (0.33, 0.32, 0.33)},
+    "relu": {"Adam": 0.28, "rnnprop-mnist": (0.30, 0.29, 0.27), "rnnprop-no-convex": (0.31, 0.31, 0.32)},
+}
+
+
+def _table_4(activation):
+    printed = dict(_TABLE_4[activation])
+    paper = {"Adam": printed.pop("Adam")}
+    return paper | {f"{name}@{share}": value for name, values in printed.items()
+                    for share, value in zip(_SHARES, values, strict=True)}
+
+
+def _activation_case(activation, paper, **options):
+    name = "mlp" if activation == "sigmoid" else f"mlp-{activation}"
+    return _mlp_case(name, f"base MLP, {_NAMES[activation]}", activation=activation, paper=paper,
+                     position=_NAMES[activation], **options)
+
+
+def _shape_case(width, depth, **options):
+    name = "mlp" if (width, depth) == (20, 1) else f"mlp-{depth}x{width}"
+    return _mlp_case(name, f"MLP, {depth} x {width} hidden units", width=width, depth=depth, **options)
+
+
+FIGURES = {
+    "l2l-fig4": Figure(
+        "The base MLP", "Andrychowicz et al. 2016, figure 4, centre and right",
+        (_mlp_case("mlp", "base MLP", position=100),
+         _mlp_case("mlp", "base MLP", 200, first_step=100, position=200)),
+        axis="steps"),
+    "l2l-fig5": Figure(
+        "Other architectures", "Andrychowicz et al. 2016, figure 5",
+        (_shape_case(40, 1, position="40 hidden units"), _shape_case(20, 2, position="2 hidden layers"),
+         _activation_case("relu", {})),
+        axis="architecture"),
+    # The paper shows the grid in its picture alone; depth by depth, as there.
+    "l2l-fig6": Figure(
+        "Width and depth", "Andrychowicz et al. 2016, figure 6",
+        tuple(_shape_case(width, depth, panel=f"hidden layers: {depth}", position=width)
+              for depth in (1, 2, 5) for width in (5, 10, 20, 35, 50)),
+        axis="hidden units of a layer", num_runs=50),
+    "rnnprop-fig2": Figure(
+        "More steps", "Lv, Jiang, Li 2017, figure 2; in its 10,000 steps figure 3 as well",
+        tuple(_mlp_case("mlp-all-data", "base MLP", steps, all_data=True, position=steps) for steps in (2_000, 10_000)),
+        axis="steps", num_runs=20, tune_runs=2),
+    "rnnprop-fig3": Figure(
+        "10,000 steps", "Lv, Jiang, Li 2017, figure 3",
+        (_mlp_case("mlp-all-data", "base MLP", 10_000, all_data=True, position=10_000),),
+        axis="steps", num_runs=20, tune_runs=2),
+    "rnnprop-table2": Figure(
+        "Activation functions", "Lv, Jiang, Li 2017, table 2 and figure 4",
+        tuple(_activation_case(activation, paper) for activation, paper in _ACTIVATIONS.items()),
+        axis="activation"),
+    "rnnprop-fig6": Figure(
+        "Deeper networks", "Lv, Jiang, Li 2017, figure 6; at five layers figure 5",
+        tuple(_shape_case(20, depth, position=depth) for depth in range(1, 11)),
+        axis="hidden layers"),
+    "rnnprop-table4": Figure(
+        "Training with and without convex functions", "Lv, Jiang, Li 2017, table 4",
+        tuple(_activation_case(activation, _table_4(activation)) for activation in _TABLE_4),
+        axis="activation",
+        optimizers=",".join(f"{name}@{share}" for name in ("rnnprop-mnist", "rnnprop-no-convex") for share in _SHARES)),
+    "rnnprop-fig9": Figure(
+        "What the tricks of training do", "Lv, Jiang, Li 2017, figure 9",
+        (_activation_case("relu", {}, num_steps=1_000),),
+        axis="activation", optimizers="rnnprop-mnist,rnnprop-no-scaling,lstm-mnist,lstm-tricks", tune_runs=10),
+}

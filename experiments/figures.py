@@ -1,0 +1,274 @@
+"""The course of a figure: for every case tune the baselines and compare on fresh problems, then put cases side by side.
+
+Whatever is finished is kept: tuned baselines in a folder that all figures share, runs by case and optimizer.
+"""
+
+import dataclasses
+import functools
+import os
+import shutil
+import sys
+
+import jax
+import tqdm
+
+from experiments import config_flags, learned
+from learned_opt import _checks, _files, data
+from learned_opt.evaluation import baselines, comparison, environment, plots, report, statistics
+from learned_opt.meta import checkpoints
+
+PAPER = ("Paper: the final loss that the paper prints for its optimizer of that kind; its runs, not ours.\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of a figure; what is empty or 0 is the figure's own."""
+
+    dataset: str = config_flags.field("mnist", f"One of {', '.join(data.DATASETS)}, for all cases but those that are "
+                                      "of another in the paper.")
+    optimizers: str = config_flags.field("", "The learned optimizers, separated by commas: NAME, NAME@FRACTION of its "
+                                         "training, PATH.safetensors or NAME=PATH.safetensors.")
+    baselines: str = config_flags.field(",".join(baselines.BASELINES), "The hand-designed optimizers to compare with.")
+    num_runs: int = config_flags.field(0, "Fresh problems on which everything is compared; 0 for the figure's own.")
+    tune_runs: int = config_flags.field(0, "Problems on which each baseline's learning rate is tuned; 0 for the "
+                                        "figure's own.")
+    num_steps: int = config_flags.field(0, "Steps of the shortest case, others in proportion, to try a figure out; "
+                                        "0 for the figure's own.")
+    evaluation_seed: int = config_flags.field(0, "Seed of the problems on which everything is tuned and compared.")
+
+
+def run(name, figure, config, workdir, tuned_dir, places, only=()):
+    """Makes a figure, from wherever an earlier run with this work directory stopped, and prints what came out.
+
+    Args:
+      name: of the figure.
+      figure: a `cases.Figure`.
+      config: a `Config`.
+      workdir: where results go.
+      tuned_dir: where tuned baselines are kept, for all figures.
+      places: `learned.Places`.
+      only: the folders of the cases to which the figure is restricted; none for all.
+    """
+    config = _complete(figure, config)
+    chosen = _chosen(figure, config, only)
+    found = learned.find_all(_split(config.optimizers), places)
+    clash = sorted(found.keys() & baselines.BASELINES.keys())
+    if clash:
+        raise ValueError(f"a learned optimizer must not have a baseline's name, got {clash[0]!r}: choose another name.")
+    workdir, tuned_dir = os.path.expanduser(workdir), os.path.expanduser(tuned_dir)
+    load = functools.cache(lambda dataset=config.dataset: data.load(dataset, places.data_dir))
+    for case in chosen:
+        load(*_dataset(case))
+    _claim(workdir, name, config, found)
+    done = {}
+    bar = tqdm.tqdm(total=sum(case.num_steps for case in chosen), desc=name, unit="step",
+                    dynamic_ncols=sys.stderr.isatty())
+    with bar:
+        for case in chosen:
+            bar.set_postfix_str(case.title)
+            done[case] = _case(case, config, os.path.join(workdir, _folder(case)), tuned_dir, load, found)
+            bar.update(case.num_steps)
+    print(_summary(name, figure, done, found, workdir))
+
+
+def _complete(figure, config):
+    """The configuration with the figure's own settings where it leaves them open."""
+    config = dataclasses.replace(config, optimizers=config.optimizers or figure.optimizers,
+                                 num_runs=config.num_runs or figure.num_runs,
+                                 tune_runs=config.tune_runs or figure.tune_runs)
+    for setting, least in (("num_runs", 1), ("tune_runs", 1), ("num_steps", 0)):
+        _checks.positive_int(setting, getattr(config, setting), least)
+    for name in _split(config.baselines):
+        _checks.choice("baseline", name, baselines.BASELINES)
+    _checks.choice("data set", config.dataset, data.DATASETS)
+    return config
+
+
+def _split(text):
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _chosen(figure, config, only):
+    """The figure's cases, for the steps that are asked for; those without their data set are left out."""
+    scale = config.num_steps / min(case.num_steps for case in figure.cases) if config.num_steps else 1
+    cases = [_scaled(case, scale) for case in figure.cases]
+    for folder in only:
+        _checks.choice("case", folder, [_folder(case) for case in cases])
+    chosen = []
+    for case in cases:
+        if only and _folder(case) not in only:
+            continue
+        if case.dataset and config.dataset == "digits":
+            print(f"{case.title} is left out: it needs {case.dataset}, and --dataset=digits is for what is embedded.")
+            continue
+        chosen.append(case)
+    if not chosen:
+        raise ValueError("no case is left: choose another data set.")
+    return chosen
+
+
+def _scaled(case, scale):
+    return dataclasses.replace(case, num_steps=round(scale * case.num_steps), first_step=round(scale * case.first_step))
+
+
+def _folder(case):
+    return f"{case.name}-{case.num_steps}"
+
+
+def _dataset(case):
+    return (case.dataset,) if case.dataset else ()
+
+
+def _claim(workdir, name, config, found):
+    """Makes the directory this figure's; what was made by which versions is noted, and may change later."""
+    path = os.path.join(workdir, "config.json")
+    plain = {"figure": name, **dataclasses.asdict(config), "weights": {n: o.digest for n, o in found.items()}}
+    if os.path.exists(path):
+        checkpoints.check_same(_files.read_json(path).get("config", {}), plain, workdir)
+    else:
+        _files.write_json(path, {"config": plain, "learned": {n: o.note for n, o in found.items()},
+                                 "environment": environment.record()})
+
+
+def _case(case, config, folder, tuned_dir, load, found):
+    """Tunes, compares and writes one case, unless that is done; returns its rows."""
+    done = report.read(folder)
+    if done is None:
+        done = _measure(case, config, os.path.join(folder, "runs"), tuned_dir, load, found)
+    rows, curves = done
+    title = f"{case.title}, {case.num_steps} steps"
+    measured = next(iter(rows.values())).get("measure", {})
+    text = report.write(folder, rows, curves, title, tuple(measured), first_step=case.first_step, extra=_columns(rows))
+    if any(row["paper"] is not None for row in rows.values()):
+        _files.write_text(os.path.join(folder, "table.md"), text + PAPER)
+    grids = {name: row["grid"] for name, row in rows.items() if row["grid"]}
+    levels = {name: float(_final(case, row)["mean"]) for name, row in rows.items() if name in found}
+    if grids:
+        plots.rates(os.path.join(folder, "rates.png"), baselines.LEARNING_RATES, grids, levels, title, _label(case))
+    shutil.rmtree(os.path.join(folder, "runs"), ignore_errors=True)  # all of it is in curves.npz
+    return rows
+
+
+def _measure(case, config, runs_path, tuned_dir, load, found):
+    """The rows and curves of one case."""
+    subject = case.build(functools.partial(load, *_dataset(case)))
+    objective = subject.measures.get(case.final)
+    evaluation_key, tune_key = jax.random.split(jax.random.fold_in(jax.random.key(config.evaluation_seed), 1))
+    kept = f"{case.dataset or config.dataset}-{case.name}-{case.num_steps}-runs{config.tune_runs}"
+    kept += f"-seed{config.evaluation_seed}.json"
+    tuned = comparison.tune_all(subject.problem, jax.random.fold_in(tune_key, case.num_steps), case.num_steps,
+                                config.tune_runs, _split(config.baselines), os.path.join(tuned_dir, kept),
+                                measure=objective)
+    compared = comparison.compare({name: o.opt.transform(o.phi) for name, o in found.items()}, subject.problem,
+                                  evaluation_key, case.num_steps, config.num_runs, tuned=tuned,
+                                  measure=subject.measures or None, path=runs_path)
+    rows = report.summary(compared, _steps(case))
+    for name, row in rows.items():
+        kind = found[name].opt.spec["name"] if name in found else None
+        row["paper"] = case.paper.get(name, case.paper.get(kind))
+        row["grid"] = tuned[name].grid.tolist() if name in tuned else None
+    return rows, compared.curves
+
+
+def _steps(case):
+    """At which steps the table shows the loss."""
+    return tuple(sorted({max(1, case.num_steps // 10), max(1, case.num_steps // 2), case.num_steps}))
+
+
+def _columns(rows):
+    """The columns that only some tables have."""
+    columns = report.middles(rows)
+    if any(row["paper"] is not None for row in rows.values()):
+        columns["paper"] = {name: _printed(row["paper"]) for name, row in rows.items()}
+    return columns
+
+
+def _printed(number):
+    return "" if number is None else f"{number:.2f}"
+
+
+def _final(case, row):
+    """The summary of what the optimizers of a case are compared by."""
+    return row["measure"][case.final] if case.final != "loss" else row["loss"][str(case.num_steps)]
+
+
+def _label(case):
+    return "final loss" if case.final == "loss" else f"final {case.final}"
+
+
+def _summary(name, figure, done, found, workdir):
+    """Writes what stands over all cases, and returns the text for the screen."""
+    title = f"{figure.title} ({figure.source})"
+    sections = [f"## {title}", _overview(figure, done, found)]
+    for case, rows in done.items():
+        with open(os.path.join(workdir, _folder(case), "table.md"), encoding="utf-8") as f:
+            sections += [f"### {case.title}, {case.num_steps} steps", f.read().strip(), _claims(case, rows, found)]
+    text = "\n\n".join(sections) + "\n"
+    _files.write_text(os.path.join(workdir, "table.md"), text)
+    _draw(figure, done, found, os.path.join(workdir, "overview.png"))
+    _files.write_json(os.path.join(workdir, "summary.json"), {
+        "figure": name, "title": title, "cases": {_folder(case): rows for case, rows in done.items()}})
+    return f"\n{text}\nEverything is in {workdir}."
+
+
+def _best(case, rows, found):
+    """The baseline that is best at the end, or None where there is none."""
+    finals = {name: float(_final(case, row)["mean"]) for name, row in rows.items() if name not in found}
+    return min(finals, key=finals.get) if finals else None
+
+
+def _overview(figure, done, found):
+    """The table of final losses: one line for each case."""
+    header = [figure.axis, "best baseline", "Adam", *found]
+    lines = []
+    for case, rows in done.items():
+        best = _best(case, rows, found)
+        panel = f"{case.panel}, " if case.panel else ""
+        cells = [f"{panel}{_position(case)}", "-" if best is None else f"{best} {_cell(case, rows[best])}"]
+        cells += [_cell(case, rows[name]) if name in rows else "-" for name in ("Adam", *found)]
+        lines.append(cells)
+    label = " or ".join(dict.fromkeys(_label(case).capitalize() for case in done))
+    return f"{label}, mean with its 95 % bootstrap interval:\n\n{report.markdown(header, lines)}"
+
+
+def _cell(case, row):
+    text = report.interval(_final(case, row))
+    text += f", {100 * row['diverged']:.0f} % diverged" if row["diverged"] else ""
+    return text if row["paper"] is None else f"{text} (paper {_printed(row['paper'])})"
+
+
+def _position(case):
+    return case.title if case.position is None else case.position
+
+
+def _claims(case, rows, found):
+    """One line for each learned optimizer: where it stands."""
+    best = _best(case, rows, found)
+    others = dict.fromkeys(name for name in (best, "Adam") if name in rows)
+    lines = []
+    for name in found:
+        ours = _final(case, rows[name])
+        parts = []
+        for other in others:
+            theirs = _final(case, rows[other])
+            verdict = statistics.verdict(ours, theirs)
+            verdict = f"{verdict} to" if verdict == "no difference" else verdict
+            what = "the best tuned baseline, " if other == best else "tuned "
+            parts.append(f"{verdict} {what}{other} ({report.interval(theirs)})")
+        note = f" ({found[name].note})" if "@" in name else ""
+        diverged = f", {100 * rows[name]['diverged']:.0f} % diverged" if rows[name]["diverged"] else ""
+        lines.append(f"- {name}{note}: {report.interval(ours)}{diverged}; {'; '.join(parts) or 'compared with none'}.")
+    return "\n".join(lines)
+
+
+def _draw(figure, done, found, path):
+    """The picture over all cases: the best baseline, Adam, and the learned optimizers."""
+    panels = {}
+    for case, rows in done.items():
+        series = panels.setdefault(case.panel, {})
+        best = _best(case, rows, found)
+        shown = {"best baseline": best, "Adam": "Adam", **{name: name for name in found}}
+        for label, name in shown.items():
+            if name in rows:
+                series.setdefault(label, {})[_position(case)] = _final(case, rows[name])
+    plots.overview(path, panels, list(found), f"{figure.title}\n{figure.source}", figure.axis)

@@ -1,0 +1,126 @@
+"""Learned optimizers by name: a file, one that comes with the library, or what a recipe has trained."""
+
+import fractions
+import hashlib
+import os
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import learned_opt
+from learned_opt import _checks, saving
+
+
+class Learned(NamedTuple):
+    """A learned optimizer with its weights.
+
+    Attributes:
+      name: what it is called in tables.
+      opt: the `LearnedOptimizer`.
+      phi: its weights.
+      note: where it comes from, in a few words.
+    """
+
+    name: str
+    opt: Any
+    phi: Any
+    note: str
+
+    @property
+    def digest(self):
+        """What tells its weights from others."""
+        digest = hashlib.sha256(repr(self.opt.spec).encode())
+        for leaf in jax.tree.leaves(self.phi):
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.hexdigest()[:16]
+
+
+class Places(NamedTuple):
+    """Where recipes' results are, and what makes those that are missing.
+
+    Attributes:
+      train_dir: the folder that has a recipe's work directory under the recipe's name.
+      data_dir: the TFDS directory.
+      train: whether to train what is missing.
+    """
+
+    train_dir: str
+    data_dir: str | None
+    train: bool
+
+
+def find_all(texts, places):
+    """The optimizers that a list of texts names, see `find`; raises ValueError where two have one name."""
+    found = {}
+    for text in texts:
+        learned = find(text, places)
+        if learned.name in found:
+            raise ValueError(f"two optimizers are called {learned.name!r}: give one another name with NAME=PATH.")
+        found[learned.name] = learned
+    return found
+
+
+def find(text, places):
+    """The optimizer that a text names.
+
+    Args:
+      text: `PATH.safetensors` or `NAME=PATH.safetensors`, a file; `NAME`, an optimizer that comes with the library or
+        else the result of the recipe of that name; `NAME@FRACTION`, the snapshot of the recipe's training after that
+        fraction of it.
+      places: where recipes' results are.
+
+    Returns:
+      A `Learned`.
+
+    Raises:
+      ValueError: for a text that names nothing.
+      FileNotFoundError: for what is not there; names the command that makes it.
+    """
+    name, _, path = text.rpartition("=")
+    if path.endswith(saving.SUFFIX):
+        name = name or os.path.basename(path).removesuffix(saving.SUFFIX)
+        return Learned(name, *learned_opt.load(path), path)
+    recipe, at, fraction = text.partition("@")
+    if not at and text in _pretrained_names():
+        return Learned(text, *learned_opt.load_pretrained(text), "comes with the library")
+    _checks.choice("optimizer", recipe, [*_pretrained_names(), *_recipe_names()])
+    path = os.path.join(os.path.expanduser(places.train_dir), recipe)
+    if not os.path.exists(os.path.join(path, "optimizer.safetensors")):
+        _train(recipe, path, places)
+    if at:
+        return _snapshot(text, os.path.join(path, "snapshots"), fraction)
+    return Learned(text, *learned_opt.load(os.path.join(path, "optimizer.safetensors")), path)
+
+
+def _pretrained_names():
+    return getattr(learned_opt, "PRETRAINED", ())
+
+
+def _recipe_names():
+    from experiments import recipes
+    return recipes.RECIPES
+
+
+def _train(recipe, path, places):
+    """Trains a recipe, or says how to."""
+    if not places.train:
+        data_dir = f" --data_dir={places.data_dir}" if places.data_dir else ""
+        raise FileNotFoundError(f"the optimizer {recipe!r} is not trained yet: python -m experiments.train "
+                                f"--recipe={recipe}{data_dir} --workdir={path} trains it, or --train here.")
+    from experiments import train
+    train.run_recipe(recipe, places.data_dir, path)
+
+
+def _snapshot(text, folder, fraction):
+    """The snapshot nearest to a fraction of the training: files are called by how many horizons were trained."""
+    try:
+        share = float(fractions.Fraction(fraction))
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"the fraction of {text!r} must be like 1/3 or 0.5.") from None
+    files = os.listdir(folder) if os.path.isdir(folder) else []
+    numbers = sorted(int(stem) for stem in (f.removesuffix(saving.SUFFIX) for f in files) if stem.isdigit())
+    if not numbers:
+        raise FileNotFoundError(f"the optimizer {text!r} needs snapshots, and there are none in {folder}.")
+    number = min(numbers, key=lambda n: abs(n - share * numbers[-1]))
+    return Learned(text, *learned_opt.load(os.path.join(folder, f"{number}{saving.SUFFIX}")), f"{number} horizons")
