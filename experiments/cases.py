@@ -40,7 +40,7 @@ class Case:
     Attributes:
       name: of its folder; two cases of one name and horizon are the same wherever they stand.
       title: of its picture and table.
-      build: from a function that loads the data to a `Subject`.
+      build: from `data.Splits` to a `Subject`.
       num_steps: the horizon.
       first_step: where the picture begins.
       final: what is tuned for and compared at the end: "loss" of the last minibatch, or one of the measures.
@@ -74,6 +74,7 @@ class Figure:
       optimizers: the learned ones, as `learned.find` takes them.
       num_runs: fresh problems on which everything is compared.
       tune_runs: problems on which each baseline's learning rate is tuned.
+      within: the figure that has all of this one in it, or None.
     """
 
     title: str
@@ -83,11 +84,11 @@ class Figure:
     optimizers: str = "lstm-mnist,rnnprop-mnist,rnnprop-long"
     num_runs: int = 100
     tune_runs: int = 20
+    within: str | None = None
 
 
-def mlp(load, all_data=False, **shape):
+def mlp(splits, all_data=False, **shape):
     """The base MLP, or one of another shape; `all_data` also measures the loss on the whole training split."""
-    splits = load()
     network = optimizees.mlp_network(splits.train.num_classes, **shape)
     measures = {"test accuracy": optimizees.accuracy(network, splits.test)}
     if all_data:
@@ -177,7 +178,7 @@ FIGURES = {
     "rnnprop-fig3": Figure(
         "10,000 steps", "Lv, Jiang, Li 2017, figure 3",
         (_mlp_case("mlp-all-data", "base MLP", 10_000, all_data=True, position=10_000),),
-        axis="steps", num_runs=20, tune_runs=2),
+        axis="steps", num_runs=20, tune_runs=2, within="rnnprop-fig2"),
     "rnnprop-table2": Figure(
         "Activation functions", "Lv, Jiang, Li 2017, table 2 and figure 4",
         tuple(_activation_case(activation, paper) for activation, paper in _ACTIVATIONS.items()),

@@ -8,11 +8,12 @@ import functools
 import os
 import shutil
 import sys
+from typing import Any, NamedTuple
 
 import jax
 import tqdm
 
-from experiments import config_flags, learned
+from experiments import cases, config_flags, learned
 from learned_opt import _checks, _files, data
 from learned_opt.evaluation import baselines, comparison, environment, plots, report, statistics
 from learned_opt.meta import checkpoints
@@ -37,38 +38,78 @@ class Config:
     evaluation_seed: int = config_flags.field(0, "Seed of the problems on which everything is tuned and compared.")
 
 
-def run(name, figure, config, workdir, tuned_dir, places, only=()):
-    """Makes a figure, from wherever an earlier run with this work directory stopped, and prints what came out.
+class Plan(NamedTuple):
+    """What is to be made: everything that can be checked beforehand.
+
+    Attributes:
+      name: of the figure.
+      figure: the `cases.Figure`.
+      config: the `Config`, complete.
+      cases: the cases that are made.
+      found: dict from name to `learned.Learned`.
+    """
+
+    name: str
+    figure: Any
+    config: Config
+    cases: list
+    found: dict
+
+
+def plan(name, config, places, only=()):
+    """The plan of a figure.
 
     Args:
       name: of the figure.
-      figure: a `cases.Figure`.
       config: a `Config`.
-      workdir: where results go.
-      tuned_dir: where tuned baselines are kept, for all figures.
-      places: `learned.Places`.
+      places: `learned.Places`, where learned optimizers are.
       only: the folders of the cases to which the figure is restricted; none for all.
+
+    Returns:
+      A `Plan`.
+
+    Raises:
+      ValueError: for settings that are not possible.
+      FileNotFoundError: for a learned optimizer that is not there.
     """
+    figure = cases.FIGURES[_checks.choice("figure", name, cases.FIGURES)]
     config = _complete(figure, config)
     chosen = _chosen(figure, config, only)
-    found = learned.find_all(_split(config.optimizers), places)
+    found = learned.find_all(split(config.optimizers), places)
     clash = sorted(found.keys() & baselines.BASELINES.keys())
     if clash:
         raise ValueError(f"a learned optimizer must not have a baseline's name, got {clash[0]!r}: choose another name.")
+    return Plan(name, figure, config, chosen, found)
+
+
+def run(plan, workdir, tuned_dir, data_dir=None):
+    """Makes a figure, from wherever an earlier run with this work directory stopped, and prints what came out.
+
+    Args:
+      plan: a `Plan`.
+      workdir: where results go.
+      tuned_dir: where tuned baselines are kept, for all figures.
+      data_dir: the TFDS directory.
+    """
     workdir, tuned_dir = os.path.expanduser(workdir), os.path.expanduser(tuned_dir)
-    load = functools.cache(lambda dataset=config.dataset: data.load(dataset, places.data_dir))
-    for case in chosen:
-        load(*_dataset(case))
-    _claim(workdir, name, config, found)
+    load = functools.cache(lambda dataset: data.load(dataset, data_dir))
+    for case in plan.cases:
+        if report.read(os.path.join(workdir, _folder(case))) is None:
+            load(_dataset(case, plan.config))  # what is not there is told before anything is made
+    _claim(workdir, plan)
     done = {}
-    bar = tqdm.tqdm(total=sum(case.num_steps for case in chosen), desc=name, unit="step",
-                    dynamic_ncols=sys.stderr.isatty())
-    with bar:
-        for case in chosen:
+    with tqdm.tqdm(total=sum(case.num_steps for case in plan.cases), desc=plan.name, unit="step",
+                   dynamic_ncols=sys.stderr.isatty()) as bar:
+        for case in plan.cases:
             bar.set_postfix_str(case.title)
-            done[case] = _case(case, config, os.path.join(workdir, _folder(case)), tuned_dir, load, found)
+            done[case] = _case(case, plan, os.path.join(workdir, _folder(case)), tuned_dir, load)
             bar.update(case.num_steps)
-    print(_summary(name, figure, done, found, workdir))
+    print(_summary(plan, done, workdir))
+
+
+def split(text):
+    """The parts of a list with commas."""
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _complete(figure, config):
@@ -78,24 +119,20 @@ def _complete(figure, config):
                                  tune_runs=config.tune_runs or figure.tune_runs)
     for setting, least in (("num_runs", 1), ("tune_runs", 1), ("num_steps", 0)):
         _checks.positive_int(setting, getattr(config, setting), least)
-    for name in _split(config.baselines):
+    for name in split(config.baselines):
         _checks.choice("baseline", name, baselines.BASELINES)
     _checks.choice("data set", config.dataset, data.DATASETS)
     return config
 
 
-def _split(text):
-    return [part.strip() for part in text.split(",") if part.strip()]
-
-
 def _chosen(figure, config, only):
     """The figure's cases, for the steps that are asked for; those without their data set are left out."""
     scale = config.num_steps / min(case.num_steps for case in figure.cases) if config.num_steps else 1
-    cases = [_scaled(case, scale) for case in figure.cases]
+    scaled = [_scaled(case, scale) for case in figure.cases]
     for folder in only:
-        _checks.choice("case", folder, [_folder(case) for case in cases])
+        _checks.choice("case", folder, [_folder(case) for case in scaled])
     chosen = []
-    for case in cases:
+    for case in scaled:
         if only and _folder(case) not in only:
             continue
         if case.dataset and config.dataset == "digits":
@@ -115,26 +152,27 @@ def _folder(case):
     return f"{case.name}-{case.num_steps}"
 
 
-def _dataset(case):
-    return (case.dataset,) if case.dataset else ()
+def _dataset(case, config):
+    return case.dataset or config.dataset
 
 
-def _claim(workdir, name, config, found):
+def _claim(workdir, plan):
     """Makes the directory this figure's; what was made by which versions is noted, and may change later."""
     path = os.path.join(workdir, "config.json")
-    plain = {"figure": name, **dataclasses.asdict(config), "weights": {n: o.digest for n, o in found.items()}}
+    plain = {"figure": plan.name, **dataclasses.asdict(plan.config),
+             "weights": {name: o.digest for name, o in plan.found.items()}}
     if os.path.exists(path):
         checkpoints.check_same(_files.read_json(path).get("config", {}), plain, workdir)
     else:
-        _files.write_json(path, {"config": plain, "learned": {n: o.note for n, o in found.items()},
+        _files.write_json(path, {"config": plain, "learned": {name: o.note for name, o in plan.found.items()},
                                  "environment": environment.record()})
 
 
-def _case(case, config, folder, tuned_dir, load, found):
+def _case(case, plan, folder, tuned_dir, load):
     """Tunes, compares and writes one case, unless that is done; returns its rows."""
     done = report.read(folder)
     if done is None:
-        done = _measure(case, config, os.path.join(folder, "runs"), tuned_dir, load, found)
+        done = _measure(case, plan, os.path.join(folder, "runs"), tuned_dir, load)
     rows, curves = done
     title = f"{case.title}, {case.num_steps} steps"
     measured = next(iter(rows.values())).get("measure", {})
@@ -142,23 +180,23 @@ def _case(case, config, folder, tuned_dir, load, found):
     if any(row["paper"] is not None for row in rows.values()):
         _files.write_text(os.path.join(folder, "table.md"), text + PAPER)
     grids = {name: row["grid"] for name, row in rows.items() if row["grid"]}
-    levels = {name: float(_final(case, row)["mean"]) for name, row in rows.items() if name in found}
+    levels = {name: float(_final(case, rows[name])["mean"]) for name in plan.found}
     if grids:
         plots.rates(os.path.join(folder, "rates.png"), baselines.LEARNING_RATES, grids, levels, title, _label(case))
     shutil.rmtree(os.path.join(folder, "runs"), ignore_errors=True)  # all of it is in curves.npz
     return rows
 
 
-def _measure(case, config, runs_path, tuned_dir, load, found):
+def _measure(case, plan, runs_path, tuned_dir, load):
     """The rows and curves of one case."""
-    subject = case.build(functools.partial(load, *_dataset(case)))
-    objective = subject.measures.get(case.final)
+    config, found = plan.config, plan.found
+    dataset = _dataset(case, config)
+    subject = case.build(load(dataset))
     evaluation_key, tune_key = jax.random.split(jax.random.fold_in(jax.random.key(config.evaluation_seed), 1))
-    kept = f"{case.dataset or config.dataset}-{case.name}-{case.num_steps}-runs{config.tune_runs}"
-    kept += f"-seed{config.evaluation_seed}.json"
+    kept = f"{dataset}-{_folder(case)}-runs{config.tune_runs}-seed{config.evaluation_seed}.json"
     tuned = comparison.tune_all(subject.problem, jax.random.fold_in(tune_key, case.num_steps), case.num_steps,
-                                config.tune_runs, _split(config.baselines), os.path.join(tuned_dir, kept),
-                                measure=objective)
+                                config.tune_runs, split(config.baselines), os.path.join(tuned_dir, kept),
+                                measure=subject.measures.get(case.final))
     compared = comparison.compare({name: o.opt.transform(o.phi) for name, o in found.items()}, subject.problem,
                                   evaluation_key, case.num_steps, config.num_runs, tuned=tuned,
                                   measure=subject.measures or None, path=runs_path)
@@ -196,18 +234,18 @@ def _label(case):
     return "final loss" if case.final == "loss" else f"final {case.final}"
 
 
-def _summary(name, figure, done, found, workdir):
+def _summary(plan, done, workdir):
     """Writes what stands over all cases, and returns the text for the screen."""
-    title = f"{figure.title} ({figure.source})"
-    sections = [f"## {title}", _overview(figure, done, found)]
+    title = f"{plan.figure.title} ({plan.figure.source})"
+    sections = [f"## {title}", _overview(plan, done)]
     for case, rows in done.items():
         with open(os.path.join(workdir, _folder(case), "table.md"), encoding="utf-8") as f:
-            sections += [f"### {case.title}, {case.num_steps} steps", f.read().strip(), _claims(case, rows, found)]
+            sections += [f"### {case.title}, {case.num_steps} steps", f.read().strip(), _claims(case, rows, plan.found)]
     text = "\n\n".join(sections) + "\n"
     _files.write_text(os.path.join(workdir, "table.md"), text)
-    _draw(figure, done, found, os.path.join(workdir, "overview.png"))
+    _draw(plan, done, os.path.join(workdir, "overview.png"))
     _files.write_json(os.path.join(workdir, "summary.json"), {
-        "figure": name, "title": title, "cases": {_folder(case): rows for case, rows in done.items()}})
+        "figure": plan.name, "title": title, "cases": {_folder(case): rows for case, rows in done.items()}})
     return f"\n{text}\nEverything is in {workdir}."
 
 
@@ -217,9 +255,10 @@ def _best(case, rows, found):
     return min(finals, key=finals.get) if finals else None
 
 
-def _overview(figure, done, found):
+def _overview(plan, done):
     """The table of final losses: one line for each case."""
-    header = [figure.axis, "best baseline", "Adam", *found]
+    found = plan.found
+    header = [plan.figure.axis, "best baseline", "Adam", *found]
     lines = []
     for case, rows in done.items():
         best = _best(case, rows, found)
@@ -261,8 +300,9 @@ def _claims(case, rows, found):
     return "\n".join(lines)
 
 
-def _draw(figure, done, found, path):
+def _draw(plan, done, path):
     """The picture over all cases: the best baseline, Adam, and the learned optimizers."""
+    figure, found = plan.figure, plan.found
     panels = {}
     for case, rows in done.items():
         series = panels.setdefault(case.panel, {})

@@ -84,9 +84,9 @@ def find(text, places):
     recipe, at, fraction = text.partition("@")
     if not at and text in _pretrained_names():
         return Learned(text, *learned_opt.load_pretrained(text), "comes with the library")
-    _checks.choice("optimizer", recipe, [*_pretrained_names(), *_recipe_names()])
     path = os.path.join(os.path.expanduser(places.train_dir), recipe)
     if not os.path.exists(os.path.join(path, "optimizer.safetensors")):
+        _checks.choice("optimizer", recipe, [*_pretrained_names(), *_recipe_names()])
         _train(recipe, path, places)
     if at:
         return _snapshot(text, os.path.join(path, "snapshots"), fraction)

@@ -24,13 +24,15 @@ from learned_opt import _checks
 
 def _describe(name, figure):
     steps = ", ".join(f"{steps:,}" for steps in dict.fromkeys(case.num_steps for case in figure.cases))
-    return (f"    {name:<15} {figure.source}: {len(figure.cases)} case{'s' * (len(figure.cases) > 1)}, {steps} steps, "
-            f"{figure.num_runs} runs, tuned on {figure.tune_runs}")
+    number = f"{len(figure.cases)} case{'s' * (len(figure.cases) > 1)}"
+    return (f"    {name:<15} {figure.source}: {number}, {steps} steps, {figure.num_runs} runs, tuned on "
+            f"{figure.tune_runs}")
 
 
 __doc__ %= "\n".join(_describe(name, figure) for name, figure in cases.FIGURES.items())
 
-_FIGURE = flags.DEFINE_string("figure", None, f"One of {', '.join(cases.FIGURES)}; all for all.", required=True)
+_FIGURE = flags.DEFINE_string("figure", None, f"One of {', '.join(cases.FIGURES)}; all for all of them, each in a "
+                               "folder of its own.", required=True)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; default results/FIGURE.")
 _CASES = flags.DEFINE_string("cases", "", "Only these cases, by the names of their folders; empty for all.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS directory that has the data sets; not needed for digits.")
@@ -42,14 +44,15 @@ _TRAIN = flags.DEFINE_bool("train", False, "Train learned optimizers that are mi
 def run():
     """Makes what the command line asks for."""
     _checks.choice("figure", _FIGURE.value, [*cases.FIGURES, "all"])
-    names = list(cases.FIGURES) if _FIGURE.value == "all" else [_FIGURE.value]
+    every = _FIGURE.value == "all"
+    names = [name for name, f in cases.FIGURES.items() if not f.within] if every else [_FIGURE.value]
     places = learned.Places(_TRAIN_DIR.value, _DATA_DIR.value, _TRAIN.value)
-    only = [part.strip() for part in _CASES.value.split(",") if part.strip()]
-    for name in names:
+    config = config_flags.read(figures.Config)
+    plans = [figures.plan(name, config, places, figures.split(_CASES.value)) for name in names]
+    for name, plan in zip(names, plans, strict=True):
         workdir = _WORKDIR.value or "results"
-        workdir = workdir if _WORKDIR.value and len(names) == 1 else os.path.join(workdir, name)
-        figures.run(name, cases.FIGURES[name], config_flags.read(figures.Config), workdir, _TUNED_DIR.value, places,
-                    only)
+        workdir = workdir if _WORKDIR.value and not every else os.path.join(workdir, name)
+        figures.run(plan, workdir, _TUNED_DIR.value, _DATA_DIR.value)
 
 
 if __name__ == "__main__":

@@ -45,9 +45,13 @@ def rates(path, learning_rates, grids, levels, title, ylabel="final loss"):
     for i, (name, grid) in enumerate(grids.items()):
         axes.plot(learning_rates, _finite(np.asarray(grid, float)), f"C{i % 10}.-", linewidth=1.2, label=name)
     for i, (name, level) in enumerate(levels.items()):
-        if np.isfinite(level):
-            axes.axhline(level, color="k", linestyle=("--", ":", "-.")[i % 3], linewidth=1.5, label=name)
+        axes.axhline(level if np.isfinite(level) else np.nan, color="k", linestyle=("--", ":", "-.")[i % 3],
+                     linewidth=1.5, label=f"{name} ({level:.3g})")
     axes.set(title=title, xlabel="learning rate", ylabel=ylabel, xscale="log", yscale="log")
+    finite = _finite(np.array(list(grids.values()), float))
+    if np.isfinite(finite).any():  # the smallest rates leave the loss where it begins: nothing far above is of interest
+        axes.set_ylim(np.nanmin([np.nanmin(finite), *(x for x in levels.values() if x > 0)]) / 1.3,
+                      2 * np.nanmedian(finite))
     _finish(figure, [axes], path)
 
 
