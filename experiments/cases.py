@@ -18,7 +18,8 @@ from learned_opt import optimizees
 from learned_opt.optimizees.classifier import as_float
 
 ALL_DATA = "loss on all data"
-EXAMPLES_AT_ONCE = 4096  # of a whole data set
+NO_DATA = "none"
+EXAMPLES_AT_ONCE = 1_000  # of a whole data set
 
 
 class Subject(NamedTuple):
@@ -47,7 +48,7 @@ class Case:
       paper: the final losses that the paper prints, under an optimizer's name or its architecture's.
       panel: of the picture over all cases.
       position: on the axis of that picture; None for the title.
-      dataset: the data set that the case needs, or None for the one that is asked for.
+      dataset: the data set that the case needs, NO_DATA for none, or None for the one that is asked for.
     """
 
     name: str
@@ -96,20 +97,47 @@ def mlp(splits, all_data=False, **shape):
     return Subject(optimizees.mlp(splits.train, **shape), measures)
 
 
+def cnn(splits, structure):
+    """A convolutional network: c a convolution, p a max-pooling, f a fully connected layer."""
+    network = optimizees.cnn_network(splits.train.num_classes, structure=structure)
+    return Subject(optimizees.cnn(splits.train, structure=structure), {"test accuracy": accuracy(network, splits.test)})
+
+
+def sine_lstm(splits, **settings):
+    """An LSTM that predicts the next value of a noisy sine; it needs no data, and has no accuracy."""
+    del splits
+    return Subject(optimizees.sine_lstm(**settings), {})
+
+
 def mean_loss(network, dataset):
     """A measure of theta: the mean cross-entropy over a whole data set."""
-    return jax.tree_util.Partial(_MeanLoss(network), jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+    return _over(network, optax.softmax_cross_entropy_with_integer_labels, dataset)
+
+
+def accuracy(network, dataset):
+    """`optimizees.accuracy`, on so few examples at once that a convolutional network's activations find room."""
+    return _over(network, _is_right, dataset)
+
+
+def _is_right(logits, label):
+    return (jnp.argmax(logits) == label).astype(jnp.float32)
+
+
+def _over(network, function, dataset):
+    return jax.tree_util.Partial(_Mean(network, function), jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
 
 
 @dataclasses.dataclass(frozen=True)
-class _MeanLoss:
+class _Mean:
+    """The mean of `function(logits, label)` over examples."""
+
     network: Any
+    function: Callable
 
     def __call__(self, images, labels, theta):
         def one(example):
             image, label = example
-            logits = self.network.apply({"params": theta}, as_float(image)[None])[0]
-            return optax.softmax_cross_entropy_with_integer_labels(logits, label)
+            return self.function(self.network.apply({"params": theta}, as_float(image)[None])[0], label)
 
         return jnp.mean(jax.lax.map(one, (images, labels), batch_size=EXAMPLES_AT_ONCE))
 
@@ -120,6 +148,17 @@ def _mlp_case(name, title, num_steps=100, all_data=False, **options):
                 final=ALL_DATA if all_data else "loss", **options)
 
 
+def _sine_case(name, setting, settings, paper):
+    return Case(name, f"sine LSTM, {setting}", functools.partial(sine_lstm, **settings), paper=paper, position=setting,
+                dataset=NO_DATA)
+
+
+def _cnn_case(structure, dataset=None):
+    where = f", {dataset}" if dataset else ""
+    return Case(f"cnn-{structure}" + (f"-{dataset}" if dataset else ""), f"CNN {structure}{where}",
+                functools.partial(cnn, structure=structure), position=f"{structure}{where}", dataset=dataset)
+
+
 _ACTIVATIONS = {  # Lv, Jiang, Li 2017, table 2; "lstm" is their DMoptimizer
     "sigmoid": {"Adam": 0.31, "lstm": 0.24, "rnnprop": 0.29},
     "relu": {"Adam": 0.28, "lstm": 1.05, "rnnprop": 0.27},
@@ -127,6 +166,12 @@ _ACTIVATIONS = {  # Lv, Jiang, Li 2017, table 2; "lstm" is their DMoptimizer
     "tanh": {"Adam": 0.31, "lstm": 0.50, "rnnprop": 0.28},
 }
 _NAMES = {"sigmoid": "sigmoid", "relu": "ReLU", "elu": "ELU", "tanh": "tanh"}
+
+_TABLE_3 = (
+    ("sine", "default", {}, {"Adam": 0.62, "Adagrad": 0.54, "lstm": 26.43, "rnnprop": 0.55}),
+    ("sine-2", "two layers", {"num_layers": 2}, {"Adam": 0.44, "Adagrad": 0.65, "lstm": 5.06, "rnnprop": 0.28}),
+    ("sine-0.01", "noise 0.01", {"noise": 0.01}, {"Adam": 0.39, "Adagrad": 0.50, "lstm": 22.04, "rnnprop": 0.36}),
+)
 
 # The learned optimizers of Lv, Jiang, Li 2017, table 4, after 5k, 10k and 15k iterations of meta-training.
 _SHARES = ("1/3", "2/3", "1")
@@ -187,6 +232,15 @@ FIGURES = {
         "Deeper networks", "Lv, Jiang, Li 2017, figure 6; at five layers figure 5",
         tuple(_shape_case(20, depth, position=depth) for depth in range(1, 11)),
         axis="hidden layers"),
+    "rnnprop-table3": Figure(
+        "An LSTM that predicts a sine", "Lv, Jiang, Li 2017, table 3 and figure 8",
+        tuple(_sine_case(*case) for case in _TABLE_3),
+        axis="task"),
+    # How many steps the paper takes is in its picture alone.
+    "rnnprop-fig7": Figure(
+        "Convolutional networks", "Lv, Jiang, Li 2017, figure 7",
+        (_cnn_case("c-c-p-f"), _cnn_case("c-c-p-c-c-p-f-f"), _cnn_case("c-c-p-f", "cifar10")),
+        axis="network", num_runs=20, tune_runs=2),
     "rnnprop-table4": Figure(
         "Training with and without convex functions", "Lv, Jiang, Li 2017, table 4",
         tuple(_activation_case(activation, _table_4(activation)) for activation in _TABLE_4),

@@ -92,7 +92,7 @@ def run(plan, workdir, tuned_dir, data_dir=None):
       data_dir: the TFDS directory.
     """
     workdir, tuned_dir = os.path.expanduser(workdir), os.path.expanduser(tuned_dir)
-    load = functools.cache(lambda dataset: data.load(dataset, data_dir))
+    load = functools.cache(lambda name: None if name == cases.NO_DATA else data.load(name, data_dir))
     for case in plan.cases:
         if report.read(os.path.join(workdir, _folder(case))) is None:
             load(_dataset(case, plan.config))  # what is not there is told before anything is made
@@ -135,7 +135,7 @@ def _chosen(figure, config, only):
     for case in scaled:
         if only and _folder(case) not in only:
             continue
-        if case.dataset and config.dataset == "digits":
+        if case.dataset not in (None, cases.NO_DATA) and config.dataset == "digits":
             print(f"{case.title} is left out: it needs {case.dataset}, and --dataset=digits is for what is embedded.")
             continue
         chosen.append(case)

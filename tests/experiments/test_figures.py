@@ -1,0 +1,201 @@
+"""The papers' figures on the embedded digits, so small that they take seconds."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+import learned_opt
+from experiments import cases, figures, learned
+from learned_opt import data
+from learned_opt.evaluation import baselines, comparison, cost
+from learned_opt.optimizees import base
+from tests.experiments.test_experiments import program
+
+TINY = figures.Config(dataset="digits", baselines="SGD,Adam", num_runs=3, tune_runs=1, num_steps=4)
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Where all recipes are, as if they had been trained, with weights at random."""
+    folder = tmp_path_factory.mktemp("train")
+    kinds = {"lstm": learned_opt.lstm(hidden_sizes=(1,)), "rnnprop": learned_opt.rnnprop(hidden_sizes=(1,))}
+    names = {name.split("@")[0] for f in cases.FIGURES.values() for name in f.optimizers.split(",")}
+    for name in names:
+        opt = kinds[name.split("-")[0]]
+        for i, file in enumerate(("optimizer", "snapshots/100", "snapshots/200", "snapshots/300")):
+            learned_opt.save(folder / name / file, opt, opt.init(jax.random.key(i)))
+    return learned.Places(str(folder), None, False)
+
+
+@pytest.fixture
+def measured(monkeypatch):
+    """Figures whose measurements are made up: what is around them is tested on all cases in little time."""
+    calls = []
+
+    def tune_all(problem, key, num_steps, num_runs, names, path, measure):
+        del problem, key, num_runs, path, measure
+        calls.append(("tune", num_steps))
+        return {name: baselines.Tuned(name, 0.1, 1.0, baselines.baseline(name, 0.1, num_steps), np.linspace(1, 9, 30))
+                for name in names}
+
+    def compare(transformations, problem, key, num_steps, num_runs, *, tuned, measure, path):
+        del problem, key, path
+        calls.append(("compare", num_steps))
+        curves = {name: (i + 1.0) * np.linspace(2, 1, num_steps + 1) * np.ones((num_runs, 1))
+                  for i, name in enumerate([*tuned, *transformations])}
+        curves[next(iter(transformations))][0, -1] = np.inf
+        return comparison.Comparison(
+            curves, dict.fromkeys(tuned, 0.1),
+            {name: dict.fromkeys(measure, curve[:, -1]) for name, curve in curves.items()} if measure else {},
+            {name: cost.Cost(1.0, 0.5, 8.0) for name in curves})
+
+    monkeypatch.setattr(comparison, "tune_all", tune_all)
+    monkeypatch.setattr(comparison, "compare", compare)
+    monkeypatch.setattr(cases, "FIGURES", {name: dataclasses.replace(f, cases=f.cases[:2])
+                                           for name, f in cases.FIGURES.items()})
+    return calls
+
+
+@pytest.mark.parametrize("name", cases.FIGURES)
+def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_path, capsys):
+    plan = figures.plan(name, TINY, places)
+    if not all(hasattr(learned_opt.optimizees, case.build.func.__name__) for case in plan.cases):
+        pytest.skip("no such optimizee yet")
+    figures.run(plan, tmp_path / "work", tmp_path / "tuned")
+    shown = capsys.readouterr().out
+    assert (tmp_path / "work" / "table.md").read_text() in shown
+    summary = json.loads((tmp_path / "work" / "summary.json").read_text())
+    config = json.loads((tmp_path / "work" / "config.json").read_text())
+    assert set(config["config"]["weights"]) == set(plan.found)
+    assert config["environment"]["versions"]["jax"] == jax.__version__
+    assert len(summary["cases"]) == len(plan.cases)
+    for case in plan.cases:
+        folder = f"{case.name}-{case.num_steps}"
+        rows = summary["cases"][folder]
+        for file in ("curves.npz", "curves.png", "rates.png", "table.md", "summary.json"):
+            assert (tmp_path / "work" / folder / file).stat().st_size > 0
+        assert list(rows) == ["SGD", "Adam", *plan.found]
+        assert rows["Adam"]["paper"] == case.paper.get("Adam")
+        table = (tmp_path / "work" / folder / "table.md").read_text()
+        assert ("test accuracy" in table) == (case.dataset != cases.NO_DATA)
+    assert "no difference" in shown or "above the best tuned baseline, SGD" in shown
+    assert "33 % diverged" in shown
+
+    calls = len(measured)
+    figures.run(plan, tmp_path / "work", tmp_path / "tuned")
+    assert capsys.readouterr().out == shown
+    assert len(measured) == calls  # nothing is measured twice
+
+
+def test_the_papers_numbers_stand_beside_ours():
+    table = {case.position: case.paper for case in cases.FIGURES["rnnprop-table2"].cases}
+    assert table["ELU"] == {"Adam": 0.26, "lstm": 13.51, "rnnprop": 0.24}
+    sigmoid, relu = (case.paper for case in cases.FIGURES["rnnprop-table4"].cases)
+    assert sigmoid["rnnprop-no-convex@2/3"] == 0.32
+    assert relu["rnnprop-mnist@1"] == 0.27
+
+
+def test_every_case_is_a_problem():
+    """Shapes alone: nothing is compiled."""
+    digits = data.load("digits")
+    known = {}
+    for figure in cases.FIGURES.values():
+        for case in figure.cases:
+            same = {"width": 20, "depth": 1, "activation": "sigmoid"} if case.build.func is cases.mlp else {}
+            build = case.build.func, {**same, **case.build.keywords}
+            assert known.setdefault(case.name, build) == build  # one name, one problem: tuned once
+    for name, (build, settings) in known.items():
+        if not hasattr(learned_opt.optimizees, build.__name__):
+            continue
+        subject = build(digits, **settings)
+        instance, theta, _ = jax.eval_shape(base.begin, base.as_partials(subject.problem), KEY)
+        assert jax.eval_shape(subject.problem.loss, theta, instance, KEY).shape == (), name
+        for measure in subject.measures.values():
+            assert jax.eval_shape(measure, theta).shape == ()
+
+
+def test_the_loss_on_all_data_is_that_of_one_batch_of_all():
+    digits = data.load("digits").train
+    digits = digits._replace(images=digits.images[:1_003], labels=digits.labels[:1_003])  # more than are read at once
+    subject = cases.mlp(data.Splits(digits, digits), all_data=True)
+    theta = subject.problem.init(KEY, ())
+    network = learned_opt.optimizees.mlp_network(10)
+    chosen = jax.nn.log_softmax(network.apply({"params": theta}, digits.images))[np.arange(1_003), digits.labels]
+    np.testing.assert_allclose(subject.measures[cases.ALL_DATA](theta), -chosen.mean(), rtol=1e-5)
+    parts, whole = cases.accuracy(network, digits)(theta), subject.measures["test accuracy"](theta)
+    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+
+
+def test_from_the_command_line_interrupted_and_resumed(places, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(comparison, "evaluating", Interrupting(comparison.evaluating, after=1))
+    config = dataclasses.replace(TINY, optimizers="lstm-mnist", num_steps=2, baselines="Adam", num_runs=2)
+    plan = figures.plan("rnnprop-fig3", config, places)
+    work, tuned = tmp_path / "work", tmp_path / "tuned"
+    with pytest.raises(KeyboardInterrupt):
+        figures.run(plan, work, tuned)
+    assert [file.name for file in (work / "mlp-all-data-2" / "runs").iterdir()] == ["lstm-mnist.npz"]
+    kept = (work / "mlp-all-data-2" / "runs" / "lstm-mnist.npz").stat().st_mtime_ns
+    assert kept
+
+    flags = ["--figure=rnnprop-fig3", "--dataset=digits", "--optimizers=lstm-mnist", "--num_steps=2",
+             "--baselines=Adam", "--num_runs=2", "--tune_runs=1", f"--train_dir={places.train_dir}",
+             f"--tuned_dir={tuned}", f"--workdir={work}"]
+    done = program("reproduce", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "| lstm-mnist |" in done.stdout
+    assert "evaluating: 100%" in done.stderr
+    assert not (work / "mlp-all-data-2" / "runs").exists()
+    rows = json.loads((work / "mlp-all-data-2" / "summary.json").read_text())
+    assert set(rows["Adam"]["measure"]) == {cases.ALL_DATA, "test accuracy"}
+    assert min(rows["Adam"]["grid"]) < rows["Adam"]["loss"]["1"]["mean"]
+
+    other = program("reproduce", *flags, "--evaluation_seed=1")
+    assert other.returncode != 0
+    assert "belongs to a run with evaluation_seed=0, not 1" in other.stderr.splitlines()[-1]
+
+
+class Interrupting:
+    """The module, until so many optimizers are evaluated."""
+
+    def __init__(self, module, after):
+        self._module, self._left = module, after
+
+    def evaluate_with(self, *args):
+        if not self._left:
+            raise KeyboardInterrupt
+        self._left -= 1
+        return self._module.evaluate_with(*args)
+
+
+def test_where_a_name_leads(places, tmp_path):
+    opt = learned_opt.lstm(hidden_sizes=(1,))
+    path = str(tmp_path / "mine.safetensors")
+    learned_opt.save(path, opt, opt.init(jax.random.key(9)))
+    found = learned.find_all([path, f"ours={path}", "lstm-mnist", "rnnprop-mnist@1/3", "rnnprop-mnist@0.9"], places)
+    assert list(found) == ["mine", "ours", "lstm-mnist", "rnnprop-mnist@1/3", "rnnprop-mnist@0.9"]
+    assert found["mine"].digest == found["ours"].digest != found["lstm-mnist"].digest
+    assert found["rnnprop-mnist@1/3"].note == "100 horizons"
+    assert found["rnnprop-mnist@0.9"].note == "300 horizons"
+
+
+@pytest.mark.parametrize(("name", "settings", "message"), [
+    ("rnnprop-table5", {}, "unknown figure 'rnnprop-table5'. Did you mean 'rnnprop-table"),
+    ("l2l-fig4", {"dataset": "mnst"}, "unknown data set 'mnst'. Did you mean 'mnist'"),
+    ("l2l-fig4", {"baselines": "Adm"}, "unknown baseline 'Adm'. Did you mean 'Adam'"),
+    ("l2l-fig4", {"num_runs": -1}, "num_runs must be a whole number of at least 1, got -1"),
+    ("l2l-fig4", {"optimizers": "nowhere.safetensors"}, "there is no file nowhere.safetensors"),
+    ("l2l-fig4", {"optimizers": "lstm-mnist,lstm-mnist"}, "two optimizers are called 'lstm-mnist'"),
+    ("l2l-fig4", {"optimizers": "lstm-mnist@x"}, "the fraction of 'lstm-mnist@x' must be like 1/3 or 0.5"),
+])
+def test_what_is_wrong_is_told_beforehand(name, settings, message, places):
+    with pytest.raises((ValueError, FileNotFoundError), match=message.replace(".", r"\.")):
+        figures.plan(name, dataclasses.replace(TINY, **settings), places)
+
+
+def test_a_case_that_is_not_there(places):
+    with pytest.raises(ValueError, match=r"unknown case 'mlp-100'.* Known: 'mlp-4', 'mlp-8'"):
+        figures.plan("l2l-fig4", TINY, places, ["mlp-100"])
