@@ -28,7 +28,7 @@ class Config:
     dataset: str = config_flags.field("mnist", f"One of {', '.join(data.DATASETS)}, for all cases but those that are "
                                       "of another in the paper.")
     optimizers: str = config_flags.field("", "The learned optimizers, separated by commas: NAME, NAME@FRACTION of its "
-                                         "training, PATH.safetensors or NAME=PATH.safetensors.")
+                                         "training, PATH or NAME=PATH of a file; empty for the figure's own.")
     baselines: str = config_flags.field(",".join(baselines.BASELINES), "The hand-designed optimizers to compare with.")
     num_runs: int = config_flags.field(0, "Fresh problems on which everything is compared; 0 for the figure's own.")
     tune_runs: int = config_flags.field(0, "Problems on which each baseline's learning rate is tuned; 0 for the "

@@ -65,7 +65,7 @@ def find(text, places):
     """The optimizer that a text names.
 
     Args:
-      text: `PATH.safetensors` or `NAME=PATH.safetensors`, a file; `NAME`, an optimizer that comes with the library or
+      text: `PATH` or `NAME=PATH`, a file that `learned_opt.load` reads; `NAME`, an optimizer that comes with the library or
         else the result of the recipe of that name; `NAME@FRACTION`, the snapshot of the recipe's training after that
         fraction of it.
       places: where recipes' results are.
@@ -78,8 +78,8 @@ def find(text, places):
       FileNotFoundError: for what is not there; names the command that makes it.
     """
     name, _, path = text.rpartition("=")
-    if path.endswith(saving.SUFFIX):
-        name = name or os.path.basename(path).removesuffix(saving.SUFFIX)
+    if path.endswith(saving.SUFFIX) or os.path.isfile(os.path.expanduser(path)):
+        name = name or os.path.splitext(os.path.basename(path))[0]
         return Learned(name, *learned_opt.load(path), path)
     recipe, at, fraction = text.partition("@")
     if not at and text in _pretrained_names():
