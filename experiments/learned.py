@@ -65,9 +65,9 @@ def find(text, places):
     """The optimizer that a text names.
 
     Args:
-      text: `PATH` or `NAME=PATH`, a file that `learned_opt.load` reads; `NAME`, an optimizer that comes with the library or
-        else the result of the recipe of that name; `NAME@FRACTION`, the snapshot of the recipe's training after that
-        fraction of it.
+      text: `PATH` or `NAME=PATH`, a file that `learned_opt.load` reads; `NAME`, an optimizer that comes with the
+        library or else the result of the recipe of that name; `NAME@FRACTION`, the snapshot of the recipe's training
+        after that fraction of it.
       places: where recipes' results are.
 
     Returns:
