@@ -4,8 +4,9 @@ from learned_opt import data, optimizees
 from learned_opt.evaluation.comparison import compare
 from learned_opt.meta.evaluating import evaluate
 from learned_opt.meta.gradient import meta_gradient
+from learned_opt.meta.imitation import Imitation
 from learned_opt.meta.signals import Interrupted
-from learned_opt.meta.training import MetaTrainingError, RandomSearch, meta_train
+from learned_opt.meta.training import Curriculum, MetaTrainingError, RandomSearch, meta_train
 from learned_opt.meta.unrolling import unroll
 from learned_opt.optimizees import Optimizee
 from learned_opt.optimizers import LearnedOptimizer, from_optax, lstm, partition, rnnprop
@@ -13,6 +14,6 @@ from learned_opt.saving import load, save
 
 __version__ = "0.1.0"
 
-__all__ = ["Interrupted", "LearnedOptimizer", "MetaTrainingError", "Optimizee", "RandomSearch", "compare", "data",
+__all__ = ["Curriculum", "Imitation", "Interrupted", "LearnedOptimizer", "MetaTrainingError", "Optimizee", "RandomSearch", "compare", "data",
            "evaluate", "from_optax", "load", "lstm", "meta_gradient", "meta_train", "optimizees", "partition",
            "rnnprop", "save", "unroll"]

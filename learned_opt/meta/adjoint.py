@@ -48,7 +48,7 @@ def begin(opt, phi, problem, keys):
     theta = problems.theta_0
     leaves = jax.tree.leaves(theta)
     states = [g.init(phi, g.pack(leaves)) for g in _groups(opt, theta)]
-    loss, gradient = _value_and_grad(problem, problems, theta, 0)
+    loss, gradient = value_and_grad(problem, problems, theta, 0)
     return Lives(problems, jnp.zeros((), jnp.int32), theta, states, loss, gradient)
 
 
@@ -67,40 +67,48 @@ def window(opt, phi, problem, lives, weights, block_size, coordinates=None):
     Returns:
       `(losses [T, problems], meta-gradient of the mean over problems of sum_t w_t f(theta_t), lives)`.
     """
-    groups = _groups(opt, lives.theta)
-    # Drawn before the window runs: nothing of the other coordinates is kept.
-    drawn = drawing.draw(groups, lives, coordinates)
-    start = [_state_of(d, g, phi, lives, state) for d, g, state in zip(drawn, groups, lives.states, strict=True)]
+    groups, drawn, start = prepare(opt, phi, lives, coordinates)
 
     def step(lives, _):
         packed = [g.pack(jax.tree.leaves(lives.gradient)) for g in groups]
-        updates, states = _apply(groups, phi, packed, lives.states)
+        updates, states = apply(groups, phi, packed, lives.states)
         theta = optax.apply_updates(lives.theta, _unpack(groups, updates, lives.theta))
         t = lives.t + 1
-        loss, gradient = _value_and_grad(problem, lives.problems, theta, t)
-        return Lives(lives.problems, t, theta, states, loss, gradient), (loss, _taken(drawn, packed))
+        loss, gradient = value_and_grad(problem, lives.problems, theta, t)
+        return Lives(lives.problems, t, theta, states, loss, gradient), (loss, taken(drawn, packed))
 
     lives, (losses, recorded) = jax.lax.scan(step, lives, length=weights.shape[0])
-    last = _taken(drawn, [g.pack(jax.tree.leaves(lives.gradient)) for g in groups])
-    meta_gradient = jax.tree.map(jnp.zeros_like, phi)
-    num_problems = losses.shape[1]
-    for group, d, g, g_last, state in zip(groups, drawn, recorded, last, start, strict=True):
-        gradient = _second_pass(group, group.phi(phi), state, g, g_last, weights / num_problems, block_size, d.scale)
-        meta_gradient = _add_at(meta_gradient, group.labels, gradient)
-    return losses, meta_gradient, lives
+    last = taken(drawn, [g.pack(jax.tree.leaves(lives.gradient)) for g in groups])
+    weights = weights / losses.shape[1]
+    cotangents = [functools.partial(_cotangents_of, g, g_last, weights)
+                  for g, g_last in zip(recorded, last, strict=True)]
+    return losses, second_pass(groups, drawn, phi, start, recorded, cotangents, block_size), lives
+
+
+def prepare(opt, phi, lives, coordinates):
+    """The groups, what is drawn of each, and the drawn coordinates' state at the start of a window.
+
+    Coordinates are drawn before the window runs: nothing of the others is kept.
+    """
+    groups = _groups(opt, lives.theta)
+    drawn = drawing.draw(groups, lives, coordinates)
+    start = [_state_of(d, g, phi, lives, state) for d, g, state in zip(drawn, groups, lives.states, strict=True)]
+    return groups, drawn, start
 
 
 def _groups(opt, theta):
     return groups_lib.groups_of(opt, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), theta))
 
 
-def _value_and_grad(problem, problems, theta, t):
+def value_and_grad(problem, problems, theta, t):
+    """Losses and gradients of all problems at time t."""
     def loss_fn(theta, instance, key):
         return problem.loss(theta, instance, optimizee_base.minibatch_key(key, t))
     return jax.vmap(jax.value_and_grad(loss_fn))(theta, problems.instance, problems.key)
 
 
-def _apply(groups, phi, packed, states):
+def apply(groups, phi, packed, states):
+    """One step of every group's optimizer: `(updates, states)`, lists."""
     stepped = [g.update(phi, x, state) for g, x, state in zip(groups, packed, states, strict=True)]
     return [u for u, _ in stepped], [state for _, state in stepped]
 
@@ -114,7 +122,8 @@ def _unpack(groups, updates, theta):
     return treedef.unflatten(new)
 
 
-def _taken(drawn, packed):
+def taken(drawn, packed):
+    """The drawn coordinates of every group."""
     return [d.take(x) for d, x in zip(drawn, packed, strict=True)]
 
 
@@ -134,27 +143,36 @@ def _add_at(tree, labels, value):
     return {**tree, labels[0]: _add_at(tree[labels[0]], labels[1:], value)}
 
 
-def _second_pass(group, phi, state, recorded, last, weights, block_size, scale=None):
-    """< lambda_s, d u_s / d phi > summed over the steps of a window and the coordinates of a group.
+def second_pass(groups, drawn, phi, start, recorded, cotangents, block_size):
+    """sum_s < c_s, d u_s / d phi > over the steps of a window and all coordinates.
 
     Args:
-      group: the `Group`.
-      phi: its weights.
-      state: its state at the start of the window.
-      recorded: the gradients g_1 .. g_T that it has read, leaves `[T, ...]`.
-      last: g_{T+1}.
-      weights: `[T]`.
+      groups, drawn, start: from `prepare`.
+      phi: the weights.
+      recorded: for each group the gradients g_1 .. g_T that it has read, leaves `[T, ...]`.
+      cotangents: for each group `c(cut)`, the cotangents c_1 .. c_T of those coordinates that `cut(x, axis)` cuts out of
+        an array.
       block_size: coordinates of a block; None chooses.
-      scale: `[N]`, what the coordinates' cotangents are multiplied by; None for ones.
+
+    Returns:
+      A pytree like phi.
     """
+    total = jax.tree.map(jnp.zeros_like, phi)
+    for group, d, state, g, c in zip(groups, drawn, start, recorded, cotangents, strict=True):
+        gradient = _pull_back_group(group, group.phi(phi), state, g, c, block_size, d.scale)
+        total = _add_at(total, group.labels, gradient)
+    return total
+
+
+def _pull_back_group(group, phi, state, recorded, cotangents, block_size, scale):
+    """`second_pass` for one group; `scale` `[N]` multiplies the coordinates' cotangents, None for ones."""
     if group.tree:
-        cotangents = jax.tree.map(lambda g, g_last: _cotangents(g, g_last, weights), recorded, last)
-        return _pull_back(group.opt, phi, recorded, cotangents, state, lift=jax.vmap)
-    num_coordinates = last.shape[0]
+        return _pull_back(group.opt, phi, recorded, cotangents(lambda x, axis: x), state, lift=jax.vmap)
+    num_coordinates = recorded.shape[1]
     fast = _has_fast_pull_back(group.opt, phi, recorded, state)
     block_size = min(block_size or _block_size(fast), num_coordinates)
     remember = (lambda f: f) if block_size <= STORED_BLOCK_SIZE else jax.checkpoint
-    axes = _coordinate_axes(group.opt.transform(phi), last)
+    axes = _coordinate_axes(group.opt.transform(phi), recorded[0])
     leaves, treedef = jax.tree.flatten(state)
 
     def add_block(total, first):
@@ -164,11 +182,11 @@ def _second_pass(group, phi, state, recorded, last, weights, block_size, scale=N
         own = treedef.unflatten([x if a is None else cut(x, axis=a) for x, a in zip(leaves, axes, strict=True)])
         factor = (start + jnp.arange(block_size) >= first) * (1 if scale is None else cut(scale))
         g = cut(recorded, axis=1)
-        cotangents = _cotangents(g, cut(last), weights) * jnp.expand_dims(factor, 0)
+        c = cotangents(cut) * jnp.expand_dims(factor, 0)
         if fast:
-            gradient = group.opt.pull_back(phi, g, cotangents.astype(g.dtype), own)
+            gradient = group.opt.pull_back(phi, g, c.astype(g.dtype), own)
         else:
-            gradient = _pull_back(group.opt, phi, g, cotangents, own, remember)
+            gradient = _pull_back(group.opt, phi, g, c, own, remember)
         return jax.tree.map(jnp.add, total, gradient), None
 
     firsts = jnp.arange(0, num_coordinates, block_size)
@@ -204,6 +222,11 @@ def _pull_back(opt, phi, recorded, cotangents, state, remember=jax.checkpoint, l
 
     updates, vjp = jax.vjp(updates_of, phi)
     return vjp(jax.tree.map(lambda c, u: c.astype(u.dtype), cotangents, updates))[0]
+
+
+def _cotangents_of(recorded, last, weights, cut):
+    """lambda_1 .. lambda_T of the coordinates that `cut` cuts out."""
+    return jax.tree.map(lambda g, g_last: _cotangents(cut(g, axis=1), cut(g_last, axis=0), weights), recorded, last)
 
 
 def _cotangents(g, g_last, weights):

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from learned_opt.meta import evaluating
+from learned_opt.meta import evaluating, imitation
 from learned_opt.meta import gradient as gradient_lib
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base
@@ -23,9 +23,14 @@ class MetaState(NamedTuple):
       episode: how many horizons are done.
       loss_sum: sum over this epoch's finite meta-losses, each the mean loss of a step; `loss_count` of them.
       loss_count: see `loss_sum`.
+      weighted_sum: the same of sum_t w_t f(theta_t), and `weight_sum` of sum_t w_t.
+      weight_sum: see `weighted_sum`.
+      imitation_sum: the same of the losses of imitation.
+      average_loss: moving average over epochs of the weighted meta-loss, decay 0.9, not yet divided by 1 - 0.9^epochs.
+      average_count: epochs in it.
       skipped: how many meta-gradients were not finite and not applied, in all.
       skipped_in_a_row: and without a finite one in between.
-      best_phi: the weights with the best validation loss; the newest, until one is finite.
+      best_phi: the weights with the best loss, as `Plan.selection` has it; the newest, until one is finite.
       best_loss: that loss.
     """
 
@@ -35,10 +40,35 @@ class MetaState(NamedTuple):
     episode: jax.Array
     loss_sum: jax.Array
     loss_count: jax.Array
+    weighted_sum: jax.Array
+    weight_sum: jax.Array
+    imitation_sum: jax.Array
+    average_loss: jax.Array
+    average_count: jax.Array
     skipped: jax.Array
     skipped_in_a_row: jax.Array
     best_phi: Any
     best_loss: jax.Array
+
+
+class Schedule(NamedTuple):
+    """The part of all meta-training that a stage of it is; what decays, decays over all of it.
+
+    Attributes:
+      cosine: whether the meta-learning rate decays to zero as a cosine.
+      start: the part of all that was done before this stage, in [0, 1].
+      end: the part that is done after it.
+      num_episodes: of this stage.
+    """
+
+    cosine: bool
+    start: float
+    end: float
+    num_episodes: int
+
+    def done(self, episode):
+        """The part of all meta-training that is done after so many episodes of this stage."""
+        return self.start + (self.end - self.start) * jnp.minimum(episode / self.num_episodes, 1)
 
 
 class Plan(NamedTuple):
@@ -51,7 +81,10 @@ class Plan(NamedTuple):
       window: steps of a window.
       num_problems: problems at once.
       clip_norm: meta-gradients are clipped to this global norm.
-      cosine_episodes: the meta-learning rate decays to zero as a cosine over so many episodes; 0 for a constant rate.
+      schedule: the `Schedule` of the meta-learning rate.
+      selection: "validation" or "training", by which loss the best phi is kept.
+      validation_steps: horizon of validation.
+      imitation: an `imitation.Imitation`, or None.
     """
 
     opt: base.LearnedOptimizer
@@ -60,7 +93,10 @@ class Plan(NamedTuple):
     window: int
     num_problems: int
     clip_norm: float
-    cosine_episodes: int
+    schedule: Schedule
+    selection: str
+    validation_steps: int
+    imitation: imitation.Imitation | None
 
 
 def init(plan, key, learning_rate):
@@ -68,9 +104,18 @@ def init(plan, key, learning_rate):
     phi = plan.opt.init(key)
     dtype = jnp.result_type(float)
     zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
-    state = MetaState(phi, optax.scale_by_adam().init(phi), jnp.asarray(learning_rate, dtype), count, zero, count,
-                      count, count, phi, jnp.asarray(jnp.inf, dtype))
+    state = MetaState(
+        phi, optax.scale_by_adam().init(phi), jnp.asarray(learning_rate, dtype), episode=count, loss_sum=zero,
+        loss_count=count, weighted_sum=zero, weight_sum=zero, imitation_sum=zero, average_loss=zero, average_count=count, skipped=count,
+        skipped_in_a_row=count, best_phi=phi, best_loss=jnp.asarray(jnp.inf, dtype))
     return jax.tree.map(jnp.copy, state)  # the state is donated: no two leaves may share a buffer
+
+
+def next_stage(plan, key, state):
+    """The state in which another stage begins: from the best phi of the one before."""
+    fresh = init(plan, key, 0.0)
+    return fresh._replace(phi=state.best_phi, adam=state.adam, learning_rate=state.learning_rate,
+                          best_phi=jax.tree.map(jnp.copy, state.best_phi))
 
 
 def run(plan, problem, key, weights, state):
@@ -88,49 +133,85 @@ def run(plan, problem, key, weights, state):
     """
     keys = jax.random.split(jax.random.fold_in(key, state.episode), plan.num_problems)
     lives = plan.windows.begin(plan.opt, state.phi, problem, keys)
+    taught = imitation.begin(plan.opt, state.phi, problem, keys, plan.imitation.teacher) if plan.imitation else ()
 
     def window(carry, w):
-        state, lives = carry
+        state, lives, taught = carry
         losses, gradient, lives = plan.windows.run(plan.opt, state.phi, problem, lives, w)
-        return (_meta_update(plan, state, jnp.mean(losses), gradient), lives), None
+        imitated, gradient, taught = _add_imitation(plan, problem, state, gradient, taught)
+        state = _meta_update(plan, state, losses, w, imitated, gradient)
+        return (state, lives, taught), None
 
-    (state, _), _ = jax.lax.scan(window, (state, lives), weights)
+    (state, *_), _ = jax.lax.scan(window, (state, lives, taught), weights)
     return state._replace(episode=state.episode + 1)
 
 
-def _meta_update(plan, state, loss, gradient):
+def _add_imitation(plan, problem, state, gradient, taught):
+    """The imitation's loss on the next window, the meta-gradient with its gradient added, and the lives after it."""
+    if plan.imitation is None:
+        return 0.0, gradient, taught
+    faded = 1 - plan.schedule.done(state.episode) / plan.imitation.fraction
+    weight = plan.imitation.weight * jnp.maximum(faded, 0)
+
+    def imitate(taught):
+        loss, toward_teacher, taught = plan.windows.imitate(plan.opt, state.phi, problem, taught,
+                                                            plan.imitation.teacher, plan.window)
+        return loss, jax.tree.map(lambda g, i: g + (weight * i).astype(g.dtype), gradient, toward_teacher), taught
+
+    def leave_out(taught):  # it costs as much as the window itself
+        return jnp.zeros((), jnp.result_type(float)), gradient, taught
+
+    return jax.lax.cond(weight > 0, imitate, leave_out, taught)
+
+
+def _meta_update(plan, state, losses, weights, imitated, gradient):
     """Adam on phi; a meta-gradient that is not finite changes nothing but the counts."""
+    loss = jnp.mean(losses)
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     scale = jnp.minimum(1.0, plan.clip_norm / jnp.maximum(norm, 1e-20))
     updates, adam = optax.scale_by_adam().update(jax.tree.map(lambda g: g * scale, gradient), state.adam)
-    rate = state.learning_rate * _schedule(plan, state.episode)
+    rate = state.learning_rate * _rate_factor(plan.schedule, state.episode)
     phi = jax.tree.map(lambda p, u: (p - rate * u).astype(p.dtype), state.phi, updates)
     choose = functools.partial(jax.tree.map, functools.partial(jnp.where, finite))
     return state._replace(
         phi=choose(phi, state.phi), adam=choose(adam, state.adam),
         loss_sum=state.loss_sum + jnp.where(finite, loss, 0), loss_count=state.loss_count + finite,
+        weighted_sum=state.weighted_sum + jnp.where(finite, jnp.mean(weights @ losses), 0),
+        weight_sum=state.weight_sum + jnp.where(finite, jnp.sum(weights), 0),
+        imitation_sum=state.imitation_sum + jnp.where(finite, imitated, 0),
         skipped=state.skipped + ~finite, skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1))
 
 
-def _schedule(plan, episode):
-    if not plan.cosine_episodes:
-        return 1.0
-    return 0.5 * (1 + jnp.cos(jnp.pi * jnp.minimum(episode / plan.cosine_episodes, 1)))
+def _rate_factor(schedule, episode):
+    return 0.5 * (1 + jnp.cos(jnp.pi * schedule.done(episode))) if schedule.cosine else 1.0
 
 
 def validate(plan, problem, key, num_runs, state):
     """After an epoch: phi frozen, the mean final loss on `num_runs` validation problems; keeps the best phi.
 
     Returns:
-      `(validation loss, the next state)`, the epoch's sums back at zero.
+      `(validation loss, moving average of the training loss, the next state)`, the epoch's sums back at zero.
     """
     tx = plan.opt.transform(state.phi)
     begun = optimizee_base.begin_all(problem, key, num_runs)
-    curves, _ = evaluating.runs(tx, None, problem, begun, plan.num_windows * plan.window)
+    curves, _ = evaluating.runs(tx, None, problem, begun, plan.validation_steps)
     loss = jnp.mean(curves[:, -1]).astype(state.best_loss.dtype)
-    better = (loss < state.best_loss) | ~jnp.isfinite(state.best_loss)  # until one is finite, the newest is kept
+    state, average = _average(state)
+    selected = loss if plan.selection == "validation" else average
+    better = (selected < state.best_loss) | ~jnp.isfinite(state.best_loss)  # until one is finite, the newest is kept
     best_phi = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.phi, state.best_phi)
-    return loss, state._replace(
-        best_phi=best_phi, best_loss=jnp.minimum(loss, state.best_loss),
-        loss_sum=jnp.zeros_like(state.loss_sum), loss_count=jnp.zeros_like(state.loss_count))
+    zero = jnp.zeros_like(state.loss_sum)
+    return loss, average, state._replace(
+        best_phi=best_phi, best_loss=jnp.minimum(selected, state.best_loss), loss_sum=zero, weighted_sum=zero,
+        weight_sum=zero, imitation_sum=zero, loss_count=jnp.zeros_like(state.loss_count))
+
+
+def _average(state):
+    """The moving average of the training loss (Lv, Jiang, Li 2017, section 5) with this epoch in it."""
+    any_finite = state.weight_sum > 0
+    count = state.average_count + any_finite
+    mean = state.weighted_sum / jnp.where(any_finite, state.weight_sum, 1)
+    total = jnp.where(any_finite, 0.9 * state.average_loss + 0.1 * mean, state.average_loss)
+    average = jnp.where(count > 0, total / (1 - 0.9 ** jnp.maximum(count, 1)), jnp.inf)
+    return state._replace(average_loss=total, average_count=count), average.astype(state.best_loss.dtype)

@@ -23,6 +23,12 @@ def of(opt, problem, key):
             "problem": {name: _digest(getattr(problem, name), *args) for name, args in arguments.items()}}
 
 
+def of_transformation(tx, problem, key):
+    """What identifies an optax transformation on a problem's parameters."""
+    theta = jax.eval_shape(base.begin, problem, key).theta_0
+    return _digest(lambda g, state: tx.update(g, state, g), theta, jax.eval_shape(tx.init, theta))
+
+
 def _digest(function, *args):
     closed = jax.make_jaxpr(function)(*args)
     digest = hashlib.sha256(re.sub("0x[0-9a-f]+", "", str(closed.jaxpr)).encode())  # addresses differ between runs

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from learned_opt import _checks
-from learned_opt.meta import adjoint, autodiff
+from learned_opt.meta import adjoint, autodiff, imitation
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base as optimizer_base
 
@@ -22,10 +22,12 @@ class Windows(NamedTuple):
     Attributes:
       begin: `begin(opt, phi, problem, keys) -> lives`.
       run: `run(opt, phi, problem, lives, weights) -> (losses [T, problems], meta-gradient, lives)`.
+      imitate: see `imitation.window`, without its last two arguments; None where there is no such way.
     """
 
     begin: Callable
     run: Callable
+    imitate: Callable | None = None
 
 
 def meta_gradient(opt, phi, problem, key, num_steps, num_problems=1, weights=None, method=None, block_size=None,
@@ -96,7 +98,8 @@ def windows_of(method=None, block_size=None, stop_gradient=True, coordinates=Non
                          "stop_gradient=False needs method='autodiff'.")
     block_size = None if block_size is None else _checks.positive_int("block_size", block_size)
     coordinates = None if coordinates is None else _checks.positive_int("coordinates", coordinates)
-    return Windows(adjoint.begin, functools.partial(_run_adjoint, block_size, coordinates))
+    return Windows(adjoint.begin, functools.partial(_run_adjoint, block_size, coordinates),
+                   functools.partial(imitation.window, block_size=block_size, coordinates=coordinates))
 
 
 def _run_adjoint(block_size, coordinates, opt, phi, problem, lives, weights):

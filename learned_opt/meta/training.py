@@ -11,14 +11,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from learned_opt import _checks
 from learned_opt.meta import checkpoints, drawing, episode, fingerprint, groups, progress, signals
 from learned_opt.meta import gradient as gradient_lib
+from learned_opt.meta.imitation import Imitation
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base as optimizer_base
 
 SCHEDULES = ("cosine", "constant")
+SELECTIONS = ("validation", "training")
 
 
 class RandomSearch(NamedTuple):
@@ -37,16 +40,34 @@ class RandomSearch(NamedTuple):
     num_epochs: int = 2
 
 
+class Curriculum(NamedTuple):
+    """A curriculum over horizons (Chen et al. 2020, arXiv 2010.09089, section 4.1), in the place of `num_steps`.
+
+    Stage i trains on `horizons[i]` and validates on the next one, the last on its own; it goes on from the best phi of
+    the stage before. An epoch of every stage takes about as many steps as one of the first.
+
+    Attributes:
+      horizons: in steps, ascending.
+      patience: epochs without a better validation loss after which the next stage begins; `num_epochs` of a stage is
+        the most. In the last stage the `patience` of `meta_train` counts instead.
+    """
+
+    horizons: tuple = (100, 200, 500, 1_000)
+    patience: int = 5
+
+
 class MetaTrainResult(NamedTuple):
     """What meta-training gives.
 
     Attributes:
-      phi: the weights with the best validation loss.
-      validation_loss: that loss, the mean final loss over the validation problems.
+      phi: the weights with the best loss, as `selection` has it.
+      validation_loss: of these weights, the mean final loss over the validation problems.
       learning_rate: the meta-learning rate, given or found.
-      history: one dict an epoch: `epoch`, `meta_loss` (mean loss of a step, over the epoch's finite windows),
-        `validation_loss`, `skipped` (meta-gradients that were not finite, so far), `seconds` (of training so far, the
-        compilation of its program included, validations not).
+      history: one dict an epoch: `epoch`, `num_steps` (the horizon), `meta_loss` (mean loss of a step, over the epoch's
+        finite windows), `average_loss` (moving average of the meta-loss, weighted as it is), `imitation_loss` (with
+        `imitation`: 1 for doing nothing), `validation_loss`, `skipped` (meta-gradients that were not finite, so far in
+        this stage), `seconds` (of training so far in this stage, the compilation of its program included, validations
+        not).
       skipped: how many meta-gradients were not finite and not applied.
     """
 
@@ -67,31 +88,35 @@ class MetaTrainingError(RuntimeError):
 
 def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, num_epochs=40, episodes_per_epoch=25,
                learning_rate=3e-3, schedule="cosine", clip_norm=1.0, weights=None, num_validation=64, patience=None,
-               max_skipped=100, method=None, block_size=None, coordinates=None, workdir=None, progress_bar=True,
-               reference=None):
+               max_skipped=100, selection="validation", imitation=None, method=None, block_size=None, coordinates=None,
+               workdir=None, progress_bar=True, reference=None, on_epoch=None):
     """Learns an optimizer for a family of problems.
 
     Each episode draws fresh problems and lets them live for `num_steps` steps; after every window of `window` steps
     phi takes one step of Adam along the meta-gradient of that window, and the optimizer's state is carried on
     (Andrychowicz et al. 2016, section 3). After every epoch phi is frozen and validated on problems of its own; the
-    best phi is kept. A meta-gradient that is not finite is not applied, but counted and shown.
+    best phi is kept. Far longer horizons need a `Curriculum`, and profit from an `Imitation`. A meta-gradient that is not finite is not applied, but counted and shown.
 
     Args:
       opt: the `LearnedOptimizer`.
       problem: an `Optimizee`.
       key: draws the initial weights, all problems, and the rates of a search.
-      num_steps: the horizon, in steps.
-      window: steps of one meta-gradient; divides `num_steps`.
+      num_steps: the horizon, in steps, or a `Curriculum` of horizons.
+      window: steps of one meta-gradient; divides every horizon.
       num_problems: problems at once; the meta-gradient is their mean.
-      num_epochs: at most so many epochs.
+      num_epochs: at most so many epochs, in each stage of a curriculum.
       episodes_per_epoch: horizons between two validations.
       learning_rate: of Adam on phi, or a `RandomSearch`, or "search" for one with its defaults.
-      schedule: "cosine" lets the rate decay to zero over all epochs, "constant" keeps it.
+      schedule: "cosine" lets the rate decay to zero over all epochs of all stages, "constant" keeps it.
       clip_norm: meta-gradients are clipped to this global norm.
-      weights: w_1 .. w_T of the meta-loss for the horizon, or for one window and repeated; None for ones.
+      weights: w_1 .. w_T of the meta-loss for the horizon, or for one window and repeated (with a curriculum always
+        these); None for ones.
       num_validation: validation problems.
       patience: stop after so many epochs without a better validation loss; None for never.
       max_skipped: stop with an error after so many non-finite meta-gradients in a row.
+      selection: which phi is kept: that with the best "validation" loss, or with the lowest moving average of the
+        "training" loss (Lv, Jiang, Li 2017, section 5; decay 0.9, over epochs).
+      imitation: an `Imitation` of a hand-designed optimizer, or None.
       method: see `meta_gradient`.
       block_size: see `meta_gradient`.
       coordinates: see `meta_gradient`; every window of every horizon draws its own. For networks of thousands of
@@ -101,6 +126,8 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
         other settings, or another problem, is refused.
       progress_bar: whether to show one, on stderr.
       reference: `(name, loss)` to show beside the validation loss, such as the best tuned baseline's.
+      on_epoch: called after every epoch, before its checkpoint, with the epoch's entry of the history and the best phi
+        so far; not for epochs that an earlier call has finished.
 
     Returns:
       A `MetaTrainResult`.
@@ -113,24 +140,26 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
     settings = check(opt, problem, key, num_steps=num_steps, window=window, num_problems=num_problems,
                      num_epochs=num_epochs, episodes_per_epoch=episodes_per_epoch, learning_rate=learning_rate,
                      schedule=schedule, clip_norm=clip_norm, weights=weights, num_validation=num_validation,
-                     patience=patience, max_skipped=max_skipped, coordinates=coordinates)
+                     patience=patience, max_skipped=max_skipped, selection=selection, imitation=imitation, method=method,
+                     coordinates=coordinates)
     problem = optimizee_base.as_partials(problem)
     # Blocks change the order of a sum: they are settings of the run, or a resumed one would not be bit-identical.
     windows = gradient_lib.windows_of(method, block_size, coordinates=settings.coordinates)
-    plan = episode.Plan(opt, windows, settings.num_windows, window, settings.num_problems, settings.clip_norm, 0)
     if workdir is not None:
         workdir = os.path.expanduser(os.fspath(workdir))
         checkpoints.import_orbax()  # before anything is written
         os.makedirs(workdir, exist_ok=True)
-        checkpoints.claim(workdir, {**settings.plain(), "method": method, "block_size": block_size,
+        checkpoints.claim(workdir, {**settings.plain(problem, key), "method": method, "block_size": block_size,
                                     **fingerprint.of(opt, problem, key)})
     bar = progress.Bar(settings.total_episodes, progress_bar, reference)
     with signals.Watch(active=workdir is not None) as watch, bar:
-        session = _Session(plan, settings, problem, key, workdir, watch, bar)
+        session = _Session(opt, windows, settings, problem, key, workdir, watch, bar, on_epoch)
         rate = session.search() if isinstance(settings.learning_rate, RandomSearch) else settings.learning_rate
-        state, log = session.train(rate)
-    _check_learned(state, settings)
-    return MetaTrainResult(state.best_phi, float(state.best_loss), float(rate), log["history"], int(state.skipped))
+        state, logs = session.train(rate)
+    _check_learned(state, logs[-1]["history"], settings)
+    history = [entry for log in logs for entry in log["history"]]
+    return MetaTrainResult(state.best_phi, _validation_loss_of_best(logs[-1]["history"], settings), float(rate),
+                           history, sum(log["history"][-1]["skipped"] for log in logs))
 
 
 def validation_key(key):
@@ -142,7 +171,8 @@ def validation_key(key):
 class _Settings:
     """The checked arguments of `meta_train`."""
 
-    num_windows: int
+    horizons: tuple
+    stage_patience: int | None  # of all stages but the last
     window: int
     num_problems: int
     num_epochs: int
@@ -150,52 +180,91 @@ class _Settings:
     learning_rate: Any
     schedule: str
     clip_norm: float
-    weights: Any  # [num_windows, window]
+    weights: Any  # [num_windows, window] of the first horizon, or [1, window] of every one
     num_validation: int
     patience: int | None
     max_skipped: int
+    selection: str
+    imitation: Any
     coordinates: int | None
 
     @property
     def total_episodes(self):
         search = self.learning_rate.num_epochs if isinstance(self.learning_rate, RandomSearch) else 0
-        return (search + self.num_epochs) * self.episodes_per_epoch
+        return (search * self.episodes_per_epoch
+                + self.num_epochs * sum(map(self.episodes_of_stage, range(len(self.horizons)))))
 
-    def plain(self):
+    def episodes_of_stage(self, stage):
+        """Horizons in an epoch of a stage: about as many steps as in one of the first."""
+        return max(1, round(self.episodes_per_epoch * self.horizons[0] / self.horizons[stage]))
+
+    def weights_of_stage(self, stage):
+        """`[num_windows, window]`."""
+        return jnp.broadcast_to(self.weights, (self.horizons[stage] // self.window, self.window))
+
+    def plain(self, problem, key):
         """As JSON can hold it."""
-        rate = self.learning_rate
-        rate = list(rate) if isinstance(rate, RandomSearch) else rate
-        weights = np.asarray(self.weights).tolist()
-        return {**{f.name: getattr(self, f.name) for f in dataclasses.fields(self)},
-                "learning_rate": rate, "weights": weights}
+        rate, imitation = self.learning_rate, self.imitation
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {**values, "learning_rate": list(rate) if isinstance(rate, RandomSearch) else rate,
+                "weights": np.asarray(self.weights).tolist(),
+                "imitation": imitation and [fingerprint.of_transformation(imitation.teacher, problem, key),
+                                            imitation.weight, imitation.fraction]}
 
 
 def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, episodes_per_epoch, learning_rate,
           schedule="cosine", clip_norm=1.0, weights=None, num_validation, patience=None, max_skipped=100,
-          coordinates=None):
+          selection="validation", imitation=None, method=None, coordinates=None):
     """The checks of `meta_train`'s arguments, for programs that have other work to do before it; returns settings."""
     optimizer_base.check_optimizer("opt", opt)
     optimizee_base.as_partials(problem)
     _checks.random_key(key)
     if not jax.tree.leaves(jax.eval_shape(opt.init, key)):
         raise ValueError(f"opt has no weights to learn: {opt.spec['name']}.")
-    num_steps = _checks.positive_int("num_steps", num_steps)
     window = _checks.positive_int("window", window)
-    _checks.divides("window", window, "num_steps", num_steps)
-    weights = jnp.ones(num_steps) if weights is None else gradient_lib.check_weights(weights, (num_steps, window))
+    horizons, stage_patience = _check_horizons(num_steps, window)
+    lengths = (window,) if stage_patience else (*horizons, window)
+    weights = jnp.ones(window) if weights is None else gradient_lib.check_weights(weights, lengths)
     return _Settings(
-        num_windows=num_steps // window, window=window,
+        horizons=horizons, stage_patience=stage_patience, window=window,
         num_problems=_checks.positive_int("num_problems", num_problems),
         num_epochs=_checks.positive_int("num_epochs", num_epochs),
         episodes_per_epoch=_checks.positive_int("episodes_per_epoch", episodes_per_epoch),
         learning_rate=_check_learning_rate(learning_rate),
         schedule=_checks.choice("schedule", schedule, SCHEDULES),
         clip_norm=_checks.positive_float("clip_norm", clip_norm),
-        weights=jnp.broadcast_to(weights.reshape(-1, window), (num_steps // window, window)),
+        weights=weights.reshape(-1, window),
         num_validation=_checks.positive_int("num_validation", num_validation),
         patience=None if patience is None else _checks.positive_int("patience", patience),
         max_skipped=_checks.positive_int("max_skipped", max_skipped),
+        selection=_checks.choice("selection", selection, SELECTIONS),
+        imitation=None if imitation is None else _check_imitation(imitation, method),
         coordinates=None if coordinates is None else _check_coordinates(coordinates, opt, problem, key))
+
+
+def _check_horizons(num_steps, window):
+    """The horizons, and the patience of a curriculum or None."""
+    if not isinstance(num_steps, Curriculum):
+        horizons, patience = (_checks.positive_int("num_steps", num_steps),), None
+    else:
+        horizons = tuple(_checks.positive_int("horizons", h) for h in num_steps.horizons)
+        patience = _checks.positive_int("patience", num_steps.patience)
+        if not horizons or list(horizons) != sorted(set(horizons)):
+            raise ValueError(f"horizons must ascend, got {num_steps.horizons}.")
+    for horizon in horizons:
+        _checks.divides("window", window, "num_steps", horizon)
+    return horizons, patience
+
+
+def _check_imitation(value, method):
+    _checks.instance_of("imitation", value, Imitation, "give learned_opt.Imitation(teacher=optax.adam(0.01)).")
+    optimizer_base.check_transformation("teacher", value.teacher)
+    if method == "autodiff":
+        raise ValueError("imitation needs method='adjoint': leave method out.")
+    if not 0 < _checks.positive_float("fraction", value.fraction) <= 1:
+        raise ValueError(f"fraction must be in (0, 1], got {value.fraction}.")
+    teacher = optax.with_extra_args_support(value.teacher)
+    return Imitation(teacher, _checks.positive_float("weight", value.weight), float(value.fraction))
 
 
 def _check_learning_rate(value):
@@ -218,12 +287,26 @@ def _check_coordinates(value, opt, problem, key):
     return value
 
 
-class _Session:
-    """One call of `meta_train`: what its two stages, search and training, share."""
+class _Stage(NamedTuple):
+    """A search, or the training on one horizon.
 
-    def __init__(self, plan, settings, problem, key, workdir, watch, bar):
-        self._plan, self._settings, self._problem, self._workdir = plan, settings, problem, workdir
-        self._watch, self._bar = watch, bar
+    `number` is that of its horizon, `key` draws its problems, `lift` vmaps over trials, or does not.
+    """
+
+    name: str
+    number: int
+    num_epochs: int
+    patience: int | None
+    key: Any
+    lift: Any
+
+
+class _Session:
+    """One call of `meta_train`: what its stages, search and training, share."""
+
+    def __init__(self, opt, windows, settings, problem, key, workdir, watch, bar, on_epoch):
+        self._opt, self._windows, self._settings, self._problem = opt, windows, settings, problem
+        self._workdir, self._watch, self._bar, self._on_epoch = workdir, watch, bar, on_epoch
         self._init_key, self._train_key, _, self._search_key = jax.random.split(key, 4)
         self._validation_key = validation_key(key)
 
@@ -232,52 +315,76 @@ class _Session:
         search = self._settings.learning_rate
         logs = jax.random.uniform(self._search_key, (search.num_trials,), minval=np.log(search.low),
                                   maxval=np.log(search.high))
-        plan = self._plan_for(search.num_epochs)
+        stage = _Stage("search", 0, search.num_epochs, None, self._train_key, jax.vmap)
+        plan = self._plan(stage, 0.0, 1.0)
         state = jax.vmap(functools.partial(episode.init, plan, self._init_key))(jnp.exp(logs))
-        state, _ = self._stage("search", plan, state, search.num_epochs, None, jax.vmap)
+        state, _ = self._run(stage, plan, state)
         return float(state.learning_rate[jnp.argmin(state.best_loss)])
 
     def train(self, learning_rate):
-        """The training itself; returns the last state and the log."""
-        plan = self._plan_for(self._settings.num_epochs)
-        state = episode.init(plan, self._init_key, learning_rate)
-        return self._stage("train", plan, state, self._settings.num_epochs, self._settings.patience, _alone)
+        """The training itself; returns the last state and the log of every stage."""
+        settings, logs, state = self._settings, [], None
+        last = len(settings.horizons) - 1
+        for i, horizon in enumerate(settings.horizons):
+            patience = settings.patience if i == last else settings.stage_patience
+            name = f"train-{horizon}" if last else "train"
+            key = jax.random.fold_in(self._train_key, i) if i else self._train_key
+            stage = _Stage(name, i, settings.num_epochs, patience, key, _alone)
+            plan = self._plan(stage, i / (last + 1), (i + 1) / (last + 1))
+            begun = (episode.init(plan, self._init_key, learning_rate) if state is None else
+                     episode.next_stage(plan, self._init_key, state))
+            state, log = self._run(stage, plan, begun)
+            logs.append(log)
+        return state, logs
 
-    def _plan_for(self, num_epochs):
-        cosine = self._settings.schedule == "cosine"
-        return self._plan._replace(cosine_episodes=num_epochs * self._settings.episodes_per_epoch if cosine else 0)
+    def _plan(self, stage, start, end):
+        settings, horizons = self._settings, self._settings.horizons
+        schedule = episode.Schedule(settings.schedule == "cosine", start, end,
+                                    stage.num_epochs * settings.episodes_of_stage(stage.number))
+        return episode.Plan(
+            self._opt, self._windows, horizons[stage.number] // settings.window, settings.window,
+            settings.num_problems, settings.clip_norm, schedule, settings.selection,
+            horizons[min(stage.number + 1, len(horizons) - 1)], settings.imitation)
 
-    def _stage(self, name, plan, state, num_epochs, patience, lift):
-        """Runs epochs from wherever the last checkpoint of this stage stands; `lift` vmaps over trials, or does not."""
-        run, validate = _programs(plan, self._settings.num_validation, lift)
-        store = checkpoints.Checkpoints(self._workdir and os.path.join(self._workdir, "checkpoints", name))
+    def _run(self, stage, plan, state):
+        """Runs epochs from wherever the last checkpoint of this stage stands."""
+        run, validate = _programs(plan, self._settings.num_validation, stage.lift)
+        episodes = self._settings.episodes_of_stage(stage.number)
+        weights = self._settings.weights_of_stage(stage.number)
+        store = checkpoints.Checkpoints(self._workdir and os.path.join(self._workdir, "checkpoints", stage.name))
         try:
             state, log = store.restore(state)
             log = {"history": [], "seconds": 0.0, **log}
-            self._bar.start_stage(name, int(np.max(state.episode)), log["history"])
-            while not _finished(log["history"], num_epochs, patience):
+            self._bar.start_stage(stage.name, int(np.max(state.episode)), log["history"])
+            while not _finished(log["history"], stage.num_epochs, stage.patience):
                 self._leave_if_asked(store, state, log)
                 start = time.perf_counter()
-                state = run(self._problem, self._train_key, self._settings.weights, state)
+                state = run(self._problem, stage.key, weights, state)
                 self._check_finite(state)  # waits for the device
                 log["seconds"] += time.perf_counter() - start
                 self._bar.advance(state)
-                if int(np.max(state.episode)) % self._settings.episodes_per_epoch == 0:
-                    state, log = self._end_epoch(validate, state, log)
+                if int(np.max(state.episode)) % episodes == 0:
+                    state, log = self._end_epoch(plan, validate, state, log)
                     store.save(state, log)
         finally:
             store.close()
-        self._bar.end_stage(num_epochs * self._settings.episodes_per_epoch - int(np.max(state.episode)))
+        self._bar.end_stage(stage.num_epochs * episodes - int(np.max(state.episode)))
         return state, log
 
-    def _end_epoch(self, validate, state, log):
+    def _end_epoch(self, plan, validate, state, log):
         counts = np.asarray(state.loss_count)
-        mean_loss = np.where(counts > 0, np.asarray(state.loss_sum) / np.maximum(counts, 1), np.inf)
-        loss, state = validate(self._problem, self._validation_key, state)
-        entry = {"epoch": len(log["history"]) + 1, "meta_loss": np.asarray(mean_loss).tolist(),
-                 "validation_loss": np.asarray(loss).tolist(), "skipped": np.asarray(state.skipped).tolist(),
-                 "seconds": log["seconds"]}
+        mean = {"meta_loss": np.asarray(state.loss_sum), "imitation_loss": np.asarray(state.imitation_sum)}
+        mean = {name: np.where(counts > 0, total / np.maximum(counts, 1), np.inf) for name, total in mean.items()}
+        if plan.imitation is None:
+            del mean["imitation_loss"]
+        loss, average, state = validate(self._problem, self._validation_key, state)
+        entry = {"epoch": len(log["history"]) + 1, "num_steps": plan.num_windows * plan.window,
+                 **{name: value.tolist() for name, value in mean.items()},
+                 "average_loss": np.asarray(average).tolist(), "validation_loss": np.asarray(loss).tolist(),
+                 "skipped": np.asarray(state.skipped).tolist(), "seconds": log["seconds"]}
         self._bar.show_epoch(entry)
+        if self._on_epoch is not None:
+            self._on_epoch(entry, jax.tree.map(jnp.copy, state.best_phi))  # the state itself is donated
         return state, {**log, "history": [*log["history"], entry]}
 
     def _check_finite(self, state):
@@ -302,13 +409,21 @@ class _Session:
         raise signals.Interrupted(self._watch.received, message)
 
 
-def _check_learned(state, settings):
+def _check_learned(state, history, settings):
     """Says so where nothing was learned, or nothing could be validated."""
-    if int(state.skipped) == int(state.episode) * settings.num_windows:
+    num_windows = settings.horizons[-1] // settings.window
+    if history[-1]["skipped"] == int(state.episode) * num_windows:
         raise MetaTrainingError("no meta-gradient was finite: nothing was learned. Check the loss.", state.best_phi)
     if not np.isfinite(state.best_loss):
         warnings.warn("no epoch ended with a finite validation loss, some validation problem always diverges: the last "
                       "weights are returned.", stacklevel=3)
+
+
+def _validation_loss_of_best(history, settings):
+    """The validation loss of the epoch whose phi is kept."""
+    name = "validation_loss" if settings.selection == "validation" else "average_loss"
+    losses = [entry[name] for entry in history]
+    return float(history[losses.index(min(losses))]["validation_loss"])
 
 
 @functools.lru_cache(maxsize=8)  # runs that differ in their key alone compile once
