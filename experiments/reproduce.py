@@ -25,8 +25,8 @@ from learned_opt import _checks
 def _describe(name, figure):
     steps = ", ".join(f"{steps:,}" for steps in dict.fromkeys(case.num_steps for case in figure.cases))
     number = f"{len(figure.cases)} case{'s' * (len(figure.cases) > 1)}"
-    return (f"    {name:<15} {figure.source}: {number}, {steps} steps, {figure.num_runs} runs, tuned on "
-            f"{figure.tune_runs}")
+    return (f"    {name:<15} {figure.source}: {number}, {steps} steps, {figure.num_runs} runs, "
+            f"tuned on {figure.tune_runs}")
 
 
 __doc__ %= "\n".join(_describe(name, figure) for name, figure in cases.FIGURES.items())

@@ -84,15 +84,18 @@ def _cells(name, row, steps, measure_name, extra):
 
 
 def middles(rows):
-    """A column for `table`: every optimizer's interquartile mean of the last loss, in a dict; empty if all lie within.
+    """A column for `table`, the interquartile means of the last loss, in a dict; empty where no mean needs it.
 
-    Where a mean is moved by a few runs, its middle half tells of the others.
+    Where a few runs move a mean out of its middle half's reach, or diverge, the middle half tells of the others.
     """
     last = {name: list(row["loss"].values())[-1] for name, row in rows.items()}
-    middle = {name: float(value["interquartile_mean"]) for name, value in last.items()}
-    if all(float(last[name]["low"]) <= middle[name] <= float(last[name]["high"]) for name in rows):
+    if not any(_moved(*(float(value[k]) for k in ("interquartile_mean", "low", "high"))) for value in last.values()):
         return {}
-    return {"middle half": {name: f"{value:.3g}" for name, value in middle.items()}}
+    return {"middle half": {name: f"{float(value['interquartile_mean']):.3g}" for name, value in last.items()}}
+
+
+def _moved(middle, low, high):
+    return np.isfinite(middle) and not (np.isfinite(high) and low <= middle <= high)
 
 
 def interval(value, number="{:.3g}"):

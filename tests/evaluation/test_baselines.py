@@ -44,6 +44,16 @@ def test_a_rate_that_diverges_is_infinite_and_not_chosen():
     assert tuned.learning_rate == 1e-4
 
 
+def test_a_rate_is_chosen_by_what_is_measured():
+    """Far from the origin is best here: what the loss prefers does not matter, and divergence is still infinite."""
+    rates = (1e-4, 0.01, 1e3)
+    tuned = baselines.tune("SGD", PROBLEM, KEY, 60, 4, rates, measure=lambda theta: -jax.numpy.sum(theta**2))
+    loss = baselines.tune("SGD", PROBLEM, KEY, 60, 4, rates)
+    assert loss.learning_rate == 0.01
+    assert np.isinf(tuned.grid[2])
+    assert tuned.final_loss == tuned.grid[:2].min() < 0
+
+
 def test_nag_is_optax_with_momentum():
     """The papers' NAG: Nesterov's momentum of 0.9."""
     ours = learned_opt.unroll(baselines.baseline("NAG", 0.01, 5), PROBLEM, KEY, 5).losses

@@ -43,6 +43,29 @@ def test_report_holds_what_was_measured(compared, tmp_path):
     assert report.read(tmp_path, "-200") is None
 
 
+def test_several_measures_are_kept_with_the_runs_and_told(tmp_path):
+    tuned = {"SGD": baselines.Tuned("SGD", 0.1, 1.0, optax.sgd(0.01), np.ones(1))}
+    arguments = PROBLEM, KEY, 3, 4
+    measure = {"last": lambda theta: theta[-1], "first accuracy": lambda theta: theta[0]}
+    first = comparison.compare({}, *arguments, tuned=tuned, measure=measure, progress_bar=False, path=tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["SGD.npz"]
+    again = comparison.compare({}, *arguments, tuned=tuned, measure=measure, progress_bar=False, path=tmp_path)
+    for a, b in zip(jax.tree.leaves(first[:3]), jax.tree.leaves(again[:3]), strict=True):
+        np.testing.assert_array_equal(a, b)
+    rows = report.summary(first, (3,))
+    assert rows["SGD"]["measure"]["last"]["mean"] == first.measures["SGD"]["last"].mean()
+    table = report.table(rows, ("last", "first accuracy"), {"paper": {"SGD": "0.31"}})
+    assert "| paper | diverged | last" in table
+    assert "| 0.31 " in table
+
+
+def test_the_middle_half_is_told_where_a_mean_is_moved():
+    losses = {"a": np.ones((8, 2)), "b": np.where(np.arange(8)[:, None] == 0, np.inf, np.ones((8, 2)))}
+    measured = comparison.Comparison(losses, {}, {}, dict.fromkeys(losses, cost.Cost(1.0, 1.0, 0.0)))
+    assert report.middles(report.summary(measured, (1,))) == {"middle half": {"a": "1", "b": "1"}}
+    assert report.middles({"a": report.summary(measured, (1,))["a"]}) == {}
+
+
 def test_a_run_that_diverged_is_told(compared, tmp_path):
     curves = {**compared.curves, "SGD": np.where(np.arange(5)[:, None] == 0, np.inf, compared.curves["SGD"])}
     rows = report.summary(compared._replace(curves=curves), (6,))

@@ -24,3 +24,13 @@ def test_divergence_counts():
 def test_it_is_seeded():
     values = np.arange(10.0)
     assert statistics.summarize(values) == statistics.summarize(values)
+
+
+def test_a_difference_inside_the_intervals_is_none():
+    low, middle, high = ({"low": x, "high": x + 1.5} for x in (0.0, 1.0, 2.0))
+    assert statistics.verdict(low, high) == "below"
+    assert statistics.verdict(high, low) == "above"
+    assert statistics.verdict(low, middle) == "no difference"
+    diverged = {"low": "inf", "high": "inf"}  # as a JSON file holds it
+    assert statistics.verdict(diverged, high) == "above"
+    assert statistics.verdict(diverged, diverged) == "no difference"
