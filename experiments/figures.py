@@ -18,7 +18,9 @@ from learned_opt import _checks, _files, data
 from learned_opt.evaluation import baselines, comparison, environment, plots, report, statistics
 from learned_opt.meta import checkpoints
 
-PAPER = ("Paper: the final loss that the paper prints for its optimizer of that kind; its runs, not ours.\n")
+LEGENDS = {"paper": "Paper: the final loss that the paper prints for its optimizer of that kind.\n",
+           "middle half": "Middle half: mean of the middle half of the final losses, which outliers do not move.\n"}
+MOST_PANELS = 4  # curves of more cases are not drawn side by side
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,8 +179,7 @@ def _case(case, plan, folder, tuned_dir, load):
     title = f"{case.title}, {case.num_steps} steps"
     measured = next(iter(rows.values())).get("measure", {})
     text = report.write(folder, rows, curves, title, tuple(measured), first_step=case.first_step, extra=_columns(rows))
-    if any(row["paper"] is not None for row in rows.values()):
-        _files.write_text(os.path.join(folder, "table.md"), text + PAPER)
+    _files.write_text(os.path.join(folder, "table.md"), text + _legend(rows))
     grids = {name: row["grid"] for name, row in rows.items() if row["grid"]}
     levels = {name: float(_final(case, rows[name])["mean"]) for name in plan.found}
     if grids:
@@ -221,6 +222,10 @@ def _columns(rows):
     return columns
 
 
+def _legend(rows):
+    return "".join(LEGENDS[header] for header in _columns(rows))
+
+
 def _printed(number):
     return "" if number is None else f"{number:.2f}"
 
@@ -244,6 +249,10 @@ def _summary(plan, done, workdir):
     text = "\n\n".join(sections) + "\n"
     _files.write_text(os.path.join(workdir, "table.md"), text)
     _draw(plan, done, os.path.join(workdir, "overview.png"))
+    if len(done) <= MOST_PANELS:
+        shown = [(f"{case.title}, {case.num_steps} steps", report.read(os.path.join(workdir, _folder(case)))[1],
+                  case.first_step) for case in done]
+        plots.panels(os.path.join(workdir, "curves.png"), shown, list(plan.found))
     _files.write_json(os.path.join(workdir, "summary.json"), {
         "figure": plan.name, "title": title, "cases": {_folder(case): rows for case, rows in done.items()}})
     return f"\n{text}\nEverything is in {workdir}."

@@ -1,10 +1,10 @@
 """Makes one figure or table of the papers again (Andrychowicz et al. 2016; Lv, Jiang, Li 2017), or all in turn.
 
 Learned optimizers and tuned hand-designed ones side by side on fresh problems: --workdir receives config.json, table.md
-(all tables), summary.json, overview.png (all cases), and for each case a folder with curves.npz (every run),
-curves.png, rates.png (the baselines' losses against their learning rates), table.md and summary.json. Diverged runs
-are infinite and counted. A run that was stopped goes on with the same command; tuned baselines are kept in --tuned_dir
-for all figures.
+(all tables), summary.json, overview.png (final losses of all cases), curves.png (of few cases), and for each case a
+folder with curves.npz (every run), curves.png, rates.png (the baselines' losses against their learning rates), table.md
+and summary.json. Diverged runs are infinite and counted. A run that was stopped goes on with the same command; tuned
+baselines are kept in --tuned_dir for all figures.
 
 %s
 

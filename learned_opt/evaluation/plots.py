@@ -20,13 +20,24 @@ def curves(path, losses, learned, title, first_step=0):
     """
     figure = _figure(7, 5)
     axes = figure.add_subplot()
-    order = sorted(losses, key=lambda name: (name not in learned, losses[name][:, -1].mean()))
-    for i, name in enumerate(order):
-        _curve(axes, name, losses[name], f"C{i % 10}", name in learned, first_step)
-    axes.set(title=title, xlabel="step", ylabel="loss", yscale="log")
-    axes.margins(x=0)
-    _limit(axes, losses, first_step)
+    _curves(axes, losses, learned, title, first_step, _order(losses, learned))
     _finish(figure, [axes], path)
+
+
+def panels(path, cases, learned):
+    """Draws the curves of several cases side by side, each optimizer in one colour.
+
+    Args:
+      path: of the PNG.
+      cases: list of `(title, losses, first_step)`, see `curves`.
+      learned: the names that are drawn solid.
+    """
+    figure = _figure(1 + 4.5 * len(cases), 5)
+    all_axes = figure.subplots(1, len(cases), squeeze=False)[0]
+    order = _order(cases[0][1], learned)
+    for axes, (title, losses, first_step) in zip(all_axes, cases, strict=True):
+        _curves(axes, losses, learned, title, first_step, order)
+    _finish(figure, all_axes, path)
 
 
 def rates(path, learning_rates, grids, levels, title, ylabel="final loss"):
@@ -103,6 +114,18 @@ def _series(axes, name, values, color, is_learned, shift):
     axes.set_xticks(x if numbers else np.arange(len(values)), [str(v) for v in values])
 
 
+def _order(losses, learned):
+    return sorted(losses, key=lambda name: (name not in learned, losses[name][:, -1].mean()))
+
+
+def _curves(axes, losses, learned, title, first_step, order):
+    for i, name in enumerate(order):
+        _curve(axes, name, losses[name], f"C{i % 10}", name in learned, first_step)
+    axes.set(title=title, xlabel="step", ylabel="loss", yscale="log")
+    axes.margins(x=0)
+    _limit(axes, losses, first_step)
+
+
 def _curve(axes, name, losses, color, is_learned, first_step):
     steps = np.arange(first_step, losses.shape[1])
     mean = _finite(losses[:, first_step:].mean(axis=0))
@@ -124,3 +147,28 @@ def _limit(axes, losses, first_step):
 
 def _finite(values):
     return np.where(np.isfinite(values) & (values > 0), values, np.nan)
+
+
+def history(path, entries, title):
+    """Draws the course of meta-training: what each epoch's windows and validation cost.
+
+    Args:
+      path: of the PNG.
+      entries: `MetaTrainResult.history`.
+      title: of the picture.
+    """
+    figure = _figure(7, 4)
+    axes = figure.add_subplot()
+    for name in ("meta_loss", "average_loss", "imitation_loss", "validation_loss"):
+        if name in entries[0]:
+            values = np.asarray([entry[name] for entry in entries], float)
+            axes.plot(np.arange(1, len(values) + 1), np.where(np.isfinite(values), values, np.nan),
+                      label=name.replace("_", " "))
+    for i in range(1, len(entries)):
+        if entries[i]["num_steps"] != entries[i - 1]["num_steps"]:
+            axes.axvline(i + 0.5, color="0.8", linewidth=1)
+            axes.annotate(f"{entries[i]['num_steps']} steps", (i + 0.6, 1), xycoords=("data", "axes fraction"),
+                          fontsize=8, va="top")
+    axes.set(title=title, xlabel="epoch", yscale="log")
+    axes.margins(x=0)
+    _finish(figure, [axes], path)
