@@ -1,4 +1,4 @@
-"""Learned optimizers as files: weights in safetensors, a JSON card beside them. Never pickle.
+"""Learned optimizers as files: weights in safetensors, a JSON card beside them. Nothing is ever unpickled.
 
 The safetensors file stands by itself: its header holds the optimizer's spec and a digest of the weights. The card
 repeats the spec and the digest for people, and carries whatever else is to be known (training, measurements).
@@ -15,7 +15,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from learned_opt import _checks, _files, optimizers
+from learned_opt import _checks, _files, old_formats, optimizers
 from learned_opt.optimizers import base
 
 FORMAT = "learned_opt optimizer"
@@ -55,21 +55,36 @@ def save(path, opt, phi, info=None):
     _files.write_json(card_path(path), card)
 
 
-def load(path, label_fn=None):
-    """Reads an optimizer that `save` has written.
+def load(path, label_fn=None, **settings):
+    """Reads an optimizer that `save` has written, or the papers' TensorFlow 1 code (an `.l2l` file).
+
+    Which of the two a file is, its contents tell. Of the TensorFlow files arrays are read and nothing in them is run.
+    They do not hold what their network was trained with, which is taken to be what that code had; see
+    `old_formats.read`.
 
     Args:
-      path: the .safetensors file; a card beside it is checked against it.
+      path: the file; the suffix .safetensors may be missing. A card beside such a file is checked against it.
       label_fn: the labelling function of a partitioned optimizer that was built with a function.
+      **settings: for TensorFlow files, arguments of `lstm` or `rnnprop` that differ from what that code had: `preset`,
+        `preprocess_p`, `output_scale`, `betas`, `epsilon`, `state_dtype`.
 
     Returns:
       `(opt, phi)`.
 
     Raises:
       FileNotFoundError: if there is no such file.
-      ValueError: if it is truncated, changed, of a newer format, or not of this library; or if the card is another's.
+      ValueError: if it is truncated, changed, of a newer format, or neither of this library nor such a TensorFlow
+        file; if the card is another's; or if the settings do not fit the file.
+
+    Example:
+      >>> opt, phi = learned_opt.load("cw.l2l", preset="mnist")
     """
-    path = _weights_path(path)
+    path = _existing_path(path)
+    if old_formats.is_old(path):
+        return old_formats.read(path, **settings)
+    if settings:
+        raise ValueError(f"{path} was not written by the TensorFlow code, and takes no {', '.join(sorted(settings))}: "
+                         "leave that out.")
     header, arrays = _read_weights(path)
     _check_version(path, header)
     if header.get("sha256") != _digest(header.get("spec"), arrays):
@@ -113,6 +128,13 @@ def _weights_path(path):
     return path if path.endswith(SUFFIX) else path.removesuffix(".json") + SUFFIX
 
 
+def _existing_path(path):
+    """The path of a weights file, or the very path if only that is there: old files have any suffix."""
+    with_suffix, path = _weights_path(path), os.path.expanduser(os.fspath(path))
+    is_other = os.path.isfile(path) and not path.endswith(".json")
+    return path if is_other and not os.path.exists(with_suffix) else with_suffix
+
+
 def _read_weights(path):
     if not os.path.exists(path):
         raise FileNotFoundError(f"there is no file {path}.")
@@ -121,7 +143,7 @@ def _read_weights(path):
             header = json.loads((f.metadata() or {}).get("learned_opt", "null"))
         arrays = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(f"{path} is truncated or is no safetensors file: {error}.") from error
+        raise ValueError(f"{path} is truncated or is no safetensors file, nor of an old format: {error}.") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path} was not written by learned_opt.save: it has no description of an optimizer.")
     return header, arrays
