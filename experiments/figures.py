@@ -147,7 +147,9 @@ def _chosen(figure, config, only):
 
 
 def _scaled(case, scale):
-    return dataclasses.replace(case, num_steps=round(scale * case.num_steps), first_step=round(scale * case.first_step))
+    num_steps = round(scale * case.num_steps)
+    return dataclasses.replace(case, num_steps=num_steps, first_step=round(scale * case.first_step),
+                               position=num_steps if case.position == case.num_steps else case.position)
 
 
 def _folder(case):
@@ -178,8 +180,10 @@ def _case(case, plan, folder, tuned_dir, load):
     rows, curves = done
     title = f"{case.title}, {case.num_steps} steps"
     measured = next(iter(rows.values())).get("measure", {})
-    text = report.write(folder, rows, curves, title, tuple(measured), first_step=case.first_step, extra=_columns(rows))
-    _files.write_text(os.path.join(folder, "table.md"), text + _legend(rows))
+    columns = _columns(case, rows)
+    text = report.write(folder, rows, curves, title, tuple(measured), first_step=case.first_step, extra=columns,
+                        final=_measured(case))
+    _files.write_text(os.path.join(folder, "table.md"), text + "".join(LEGENDS[header] for header in columns))
     grids = {name: row["grid"] for name, row in rows.items() if row["grid"]}
     levels = {name: float(_final(case, rows[name])["mean"]) for name in plan.found}
     if grids:
@@ -214,16 +218,12 @@ def _steps(case):
     return tuple(sorted({max(1, case.num_steps // 10), max(1, case.num_steps // 2), case.num_steps}))
 
 
-def _columns(rows):
+def _columns(case, rows):
     """The columns that only some tables have."""
-    columns = report.middles(rows)
+    columns = report.middles(rows, _measured(case))
     if any(row["paper"] is not None for row in rows.values()):
         columns["paper"] = {name: _printed(row["paper"]) for name, row in rows.items()}
     return columns
-
-
-def _legend(rows):
-    return "".join(LEGENDS[header] for header in _columns(rows))
 
 
 def _printed(number):
@@ -232,7 +232,12 @@ def _printed(number):
 
 def _final(case, row):
     """The summary of what the optimizers of a case are compared by."""
-    return row["measure"][case.final] if case.final != "loss" else row["loss"][str(case.num_steps)]
+    return report.last(row, _measured(case))
+
+
+def _measured(case):
+    """The measure that is a case's final loss, or None for the loss itself."""
+    return None if case.final == "loss" else case.final
 
 
 def _label(case):

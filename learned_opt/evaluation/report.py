@@ -48,13 +48,14 @@ def _row(comparison, name, steps, reference):
     return row
 
 
-def table(rows, measure_name=None, extra=None):
+def table(rows, measure_name=None, extra=None, final=None):
     """The summary as a Markdown table, the best final loss first.
 
     Args:
       rows: from `summary`.
       measure_name: what else was measured, if anything was; several names where each is measured.
       extra: dict from a column's header to a dict from name to text, shown after the losses.
+      final: the measure that is the final loss; None for the last loss of the curve.
 
     Returns:
       The table.
@@ -64,9 +65,14 @@ def table(rows, measure_name=None, extra=None):
     names = (measure_name,) if isinstance(measure_name, str) else measure_name or ()
     header = ["optimizer", "rate", *(f"loss at {step}" for step in steps), *extra, "diverged", *names, "step", "update",
               "bytes"]
-    order = sorted(rows, key=lambda name: float(rows[name]["loss"][steps[-1]]["mean"]))
+    order = sorted(rows, key=lambda name: float(last(rows[name], final)["mean"]))
     lines = [_cells(name, rows[name], steps, measure_name, extra) for name in order]
     return markdown(header, lines) + "\n"
+
+
+def last(row, final=None):
+    """The summary of a row's final loss: the last of its curve, or the measure `final`."""
+    return row["measure"][final] if final else list(row["loss"].values())[-1]
 
 
 def _cells(name, row, steps, measure_name, extra):
@@ -83,15 +89,15 @@ def _cells(name, row, steps, measure_name, extra):
     return [*cells, f"{row['state_bytes_per_parameter']:.0f}"]
 
 
-def middles(rows):
-    """A column for `table`, the interquartile means of the last loss, in a dict; empty where no mean needs it.
+def middles(rows, final=None):
+    """A column for `table`, the interquartile means of the final losses, in a dict; empty where no mean needs it.
 
     Where a few runs move a mean out of its middle half's reach, or diverge, the middle half tells of the others.
     """
-    last = {name: list(row["loss"].values())[-1] for name, row in rows.items()}
-    if not any(_moved(*(float(value[k]) for k in ("interquartile_mean", "low", "high"))) for value in last.values()):
+    finals = {name: last(row, final) for name, row in rows.items()}
+    if not any(_moved(*(float(value[k]) for k in ("interquartile_mean", "low", "high"))) for value in finals.values()):
         return {}
-    return {"middle half": {name: f"{float(value['interquartile_mean']):.3g}" for name, value in last.items()}}
+    return {"middle half": {name: f"{float(value['interquartile_mean']):.3g}" for name, value in finals.items()}}
 
 
 def _moved(middle, low, high):
@@ -112,7 +118,8 @@ def markdown(header, rows):
     return "\n".join(lines)
 
 
-def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=0, extra=None):
+def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=0, extra=None,
+          final=None):
     """Writes a comparison, each file whole: raw curves (npz), picture (png), summary (json), table (md).
 
     Args:
@@ -123,13 +130,13 @@ def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=
       measure_name: what else was measured, see `table`.
       suffix: of the files' names.
       first_step: where the picture's axis begins.
-      extra: more columns, see `table`.
+      extra, final: see `table`.
 
     Returns:
       The table, as Markdown.
     """
     num_runs = len(next(iter(curves.values())))
-    text = table(rows, measure_name, extra) + "\n" + LEGEND.format(runs=num_runs)
+    text = table(rows, measure_name, extra, final) + "\n" + LEGEND.format(runs=num_runs)
     learned = [name for name, row in rows.items() if row["learning_rate"] is None]
     with _files.whole(os.path.join(folder, f"curves{suffix}.npz")) as temporary:
         np.savez_compressed(temporary, **curves)
