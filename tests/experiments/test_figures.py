@@ -190,6 +190,24 @@ def test_where_a_name_leads(places, tmp_path):
     assert found["rnnprop-mnist@0.9"].note == "300 horizons"
 
 
+def test_what_is_not_trained_is_trained_or_told(tmp_path, monkeypatch):
+    train = pytest.importorskip("experiments.train")
+    places = learned.Places(str(tmp_path), "data", False)
+    with pytest.raises(FileNotFoundError, match=f"python -m experiments.train --recipe=ablation-lstm --data_dir=data "
+                                                f"--workdir={tmp_path}/ablation-lstm trains it, or --train here"):
+        learned.find("ablation-lstm", places)
+    with pytest.raises(ValueError, match=r"unknown optimizer 'ablation-lst'. Did you mean 'ablation-lstm'"):
+        learned.find("ablation-lst", places)
+
+    def run_recipe(name, data_dir, workdir):
+        assert (name, data_dir) == ("ablation-lstm", "data")
+        opt = learned_opt.lstm(hidden_sizes=(1,))
+        learned_opt.save(f"{workdir}/optimizer", opt, opt.init(KEY))
+
+    monkeypatch.setattr(train, "run_recipe", run_recipe)
+    assert learned.find("ablation-lstm", places._replace(train=True)).name == "ablation-lstm"
+
+
 @pytest.mark.parametrize(("name", "settings", "message"), [
     ("rnnprop-table5", {}, "unknown figure 'rnnprop-table5'. Did you mean 'rnnprop-table"),
     ("l2l-fig4", {"dataset": "mnst"}, "unknown data set 'mnst'. Did you mean 'mnist'"),
