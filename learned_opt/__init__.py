@@ -11,9 +11,33 @@ from learned_opt.meta.unrolling import unroll
 from learned_opt.optimizees import Optimizee
 from learned_opt.optimizers import LearnedOptimizer, from_optax, lstm, partition, rnnprop
 from learned_opt.saving import load, save
+from learned_opt.weights import PRETRAINED, load_pretrained, pretrained, pretrained_card
 
 __version__ = "0.1.0"
 
-__all__ = ["Curriculum", "Imitation", "Interrupted", "LearnedOptimizer", "MetaTrainingError", "Optimizee", "RandomSearch", "compare", "data",
-           "evaluate", "from_optax", "load", "lstm", "meta_gradient", "meta_train", "optimizees", "partition",
-           "rnnprop", "save", "unroll"]
+__all__ = [
+           "PRETRAINED",
+           "Curriculum",
+           "Imitation",
+           "Interrupted",
+           "LearnedOptimizer",
+           "MetaTrainingError",
+           "Optimizee",
+           "RandomSearch",
+           "compare",
+           "data",
+           "evaluate",
+           "from_optax",
+           "load",
+           "load_pretrained",
+           "lstm",
+           "meta_gradient",
+           "meta_train",
+           "optimizees",
+           "partition",
+           "pretrained",
+           "pretrained_card",
+           "rnnprop",
+           "save",
+           "unroll",
+]

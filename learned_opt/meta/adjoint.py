@@ -150,8 +150,8 @@ def second_pass(groups, drawn, phi, start, recorded, cotangents, block_size):
       groups, drawn, start: from `prepare`.
       phi: the weights.
       recorded: for each group the gradients g_1 .. g_T that it has read, leaves `[T, ...]`.
-      cotangents: for each group `c(cut)`, the cotangents c_1 .. c_T of those coordinates that `cut(x, axis)` cuts out of
-        an array.
+      cotangents: for each group `c(cut)`, the cotangents c_1 .. c_T of those coordinates that `cut(x, axis)` cuts
+        out of an array.
       block_size: coordinates of a block; None chooses.
 
     Returns:

@@ -106,8 +106,8 @@ def init(plan, key, learning_rate):
     zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
     state = MetaState(
         phi, optax.scale_by_adam().init(phi), jnp.asarray(learning_rate, dtype), episode=count, loss_sum=zero,
-        loss_count=count, weighted_sum=zero, weight_sum=zero, imitation_sum=zero, average_loss=zero, average_count=count, skipped=count,
-        skipped_in_a_row=count, best_phi=phi, best_loss=jnp.asarray(jnp.inf, dtype))
+        loss_count=count, weighted_sum=zero, weight_sum=zero, imitation_sum=zero, average_loss=zero,
+        average_count=count, skipped=count, skipped_in_a_row=count, best_phi=phi, best_loss=jnp.asarray(jnp.inf, dtype))
     return jax.tree.map(jnp.copy, state)  # the state is donated: no two leaves may share a buffer
 
 

@@ -26,7 +26,8 @@ def of(opt, problem, key):
 def of_transformation(tx, problem, key):
     """What identifies an optax transformation on a problem's parameters."""
     theta = jax.eval_shape(base.begin, problem, key).theta_0
-    return _digest(lambda g, state: tx.update(g, state, g), theta, jax.eval_shape(tx.init, theta))
+    update = jax.tree_util.Partial(lambda g, state: tx.update(g, state, g))
+    return _digest(update, theta, jax.eval_shape(tx.init, theta))
 
 
 def _digest(function, *args):

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from learned_opt import _checks
 from learned_opt.meta import checkpoints, drawing, episode, fingerprint, groups, progress, signals
@@ -95,7 +94,8 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
     Each episode draws fresh problems and lets them live for `num_steps` steps; after every window of `window` steps
     phi takes one step of Adam along the meta-gradient of that window, and the optimizer's state is carried on
     (Andrychowicz et al. 2016, section 3). After every epoch phi is frozen and validated on problems of its own; the
-    best phi is kept. Far longer horizons need a `Curriculum`, and profit from an `Imitation`. A meta-gradient that is not finite is not applied, but counted and shown.
+    best phi is kept. Far longer horizons need a `Curriculum`, and profit from an `Imitation`. A meta-gradient that
+    is not finite is not applied, but counted and shown.
 
     Args:
       opt: the `LearnedOptimizer`.
@@ -140,8 +140,8 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
     settings = check(opt, problem, key, num_steps=num_steps, window=window, num_problems=num_problems,
                      num_epochs=num_epochs, episodes_per_epoch=episodes_per_epoch, learning_rate=learning_rate,
                      schedule=schedule, clip_norm=clip_norm, weights=weights, num_validation=num_validation,
-                     patience=patience, max_skipped=max_skipped, selection=selection, imitation=imitation, method=method,
-                     coordinates=coordinates)
+                     patience=patience, max_skipped=max_skipped, selection=selection, imitation=imitation,
+                     method=method, coordinates=coordinates)
     problem = optimizee_base.as_partials(problem)
     # Blocks change the order of a sum: they are settings of the run, or a resumed one would not be bit-identical.
     windows = gradient_lib.windows_of(method, block_size, coordinates=settings.coordinates)
@@ -257,14 +257,13 @@ def _check_horizons(num_steps, window):
 
 
 def _check_imitation(value, method):
-    _checks.instance_of("imitation", value, Imitation, "give learned_opt.Imitation(teacher=optax.adam(0.01)).")
+    _checks.instance_of("imitation", value, Imitation, "give learned_opt.Imitation(optax.adam(0.01)).")
     optimizer_base.check_transformation("teacher", value.teacher)
     if method == "autodiff":
         raise ValueError("imitation needs method='adjoint': leave method out.")
     if not 0 < _checks.positive_float("fraction", value.fraction) <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {value.fraction}.")
-    teacher = optax.with_extra_args_support(value.teacher)
-    return Imitation(teacher, _checks.positive_float("weight", value.weight), float(value.fraction))
+    return Imitation(value.teacher, _checks.positive_float("weight", value.weight), float(value.fraction))
 
 
 def _check_learning_rate(value):

@@ -11,7 +11,8 @@ import optax
 import pytest
 
 import learned_opt
-from learned_opt.meta import progress, training
+from learned_opt.meta import imitation, progress, training
+from learned_opt.optimizees import base as optimizee_base
 
 KEY = jax.random.key(5)
 TINY = {"num_steps": 4, "window": 2, "num_problems": 3, "num_epochs": 3, "episodes_per_epoch": 2, "num_validation": 4,
@@ -333,3 +334,127 @@ def test_a_loss_that_is_none(loss, message):
     problem = learned_opt.optimizees.quadratic(2)._replace(loss=loss)
     with pytest.raises(ValueError, match=message):
         learned_opt.meta_train(learned_opt.lstm(), problem, KEY, **TINY)
+
+
+def test_a_curriculum_goes_on_from_the_best_phi_and_validates_on_the_next_horizon():
+    """Stage by stage it is meta_train with one horizon; the first stage is exactly that of a run of its own."""
+    seen = []
+    result = tiny(num_steps=learned_opt.Curriculum((4, 8), patience=50), window=2, schedule="constant",
+                  on_epoch=lambda entry, phi: seen.append((entry["num_steps"], entry["epoch"], phi)))
+    assert [e["num_steps"] for e in result.history] == [4] * 3 + [8] * 3
+    assert [(steps, epoch) for steps, epoch, _ in seen] == [(s, e) for s in (4, 8) for e in (1, 2, 3)]
+    alone = tiny(num_steps=4, window=2, schedule="constant")
+    assert [e["meta_loss"] for e in result.history[:3]] == [e["meta_loss"] for e in alone.history]
+    opt, problem = learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2)
+    on_next = learned_opt.evaluate(opt.transform(seen[0][2]), problem, training.validation_key(KEY), 8, 4)
+    np.testing.assert_allclose(result.history[0]["validation_loss"], on_next[:, -1].mean(), rtol=1e-5)
+    chex.assert_trees_all_equal(seen[-1][2], result.phi)
+    assert result.validation_loss == min(e["validation_loss"] for e in result.history[3:])
+
+
+def test_a_curriculum_s_stage_ends_when_validation_no_longer_improves():
+    result = tiny(num_steps=learned_opt.Curriculum((2, 4, 8), patience=1), window=2, num_epochs=5,
+                  learning_rate=1e-12)  # nothing is learned: the second epoch is not better
+    assert [e["num_steps"] for e in result.history] == [2] * 2 + [4] * 2 + [8] * 5
+
+
+def test_an_interrupted_curriculum_ends_with_the_same_weights(tmp_path):
+    settings = {"num_steps": learned_opt.Curriculum((2, 4), patience=9), "window": 2,
+                "imitation": learned_opt.Imitation(optax.adam(0.1))}
+
+    class Stop(Exception):
+        pass
+
+    def stop(entry, phi):
+        del phi
+        if (entry["num_steps"], entry["epoch"]) == (4, 2):
+            raise Stop
+
+    whole = tiny(**settings)
+    with pytest.raises(Stop):
+        tiny(**settings, workdir=tmp_path, on_epoch=stop)
+    resumed = tiny(**settings, workdir=tmp_path)
+    chex.assert_trees_all_equal(whole.phi, resumed.phi)
+    assert without_seconds(whole).history == without_seconds(resumed).history
+    with pytest.raises(ValueError, match="belongs to a run with imitation="):
+        tiny(**{**settings, "imitation": learned_opt.Imitation(optax.adam(0.2))}, workdir=tmp_path)
+
+
+@pytest.mark.parametrize("coordinates", [None, 3])
+def test_imitation_s_gradient_is_that_of_its_loss(coordinates):
+    """Against autodiff of the definition, written out: Adam moves theta, the LSTM reads the same gradients."""
+    opt, problem = learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(3)
+    problem, teacher, num_steps = optimizee_base.as_partials(problem), optax.adam(0.1), 4
+    phi = opt.init(jax.random.key(1))
+    keys = jax.random.split(KEY, 2)
+
+    def loss_of(phi, key):
+        begun = optimizee_base.begin(problem, key)
+        theta, tx = begun.theta_0, opt.transform(phi)
+        state, teacher_state, wrong, size = tx.init(theta), teacher.init(theta), 0.0, 0.0
+        for t in range(num_steps):
+            g = jax.grad(problem.loss)(theta, begun.instance, optimizee_base.minibatch_key(begun.key, t))
+            u, state = tx.update(g, state)
+            taught, teacher_state = teacher.update(g, teacher_state, theta)
+            wrong += jnp.sum((u - taught) ** 2)
+            size += jnp.sum(taught ** 2)
+            theta = theta + taught
+        return wrong, size
+
+    def definition(phi):
+        (wrong_0, size_0), (wrong_1, size_1) = (loss_of(phi, key) for key in keys)
+        return (wrong_0 + wrong_1) / (size_0 + size_1)
+
+    def windowed(phi):
+        lives = imitation.begin(opt, phi, problem, keys, teacher)
+        return imitation.window(opt, phi, problem, lives, teacher, num_steps, coordinates=coordinates)[:2]
+
+    expected = jax.jit(jax.value_and_grad(definition))(phi)
+    loss, gradient = jax.jit(windowed)(phi)
+    if coordinates is None:
+        np.testing.assert_allclose(loss, expected[0], rtol=1e-5)
+        chex.assert_trees_all_close(gradient, expected[1], rtol=1e-4, atol=1e-6)
+    else:  # an estimate: finite, and not the whole
+        chex.assert_tree_all_finite(gradient)
+        assert loss != expected[0]
+
+
+def test_imitation_alone_learns_the_teacher():
+    """With a weight that drowns the meta-gradient, the updates come near to the teacher's."""
+    result = tiny(imitation=learned_opt.Imitation(optax.sgd(0.01), weight=1e4, fraction=1.0), num_steps=4, window=4,
+                  num_epochs=10, episodes_per_epoch=30, learning_rate=0.01)
+    losses = [entry["imitation_loss"] for entry in result.history]
+    assert losses[-1] < 0.1 * losses[0]
+
+
+def test_imitation_fades():
+    """After its fraction of the training it leaves no trace."""
+    result = tiny(imitation=learned_opt.Imitation(optax.sgd(0.1), fraction=1 / 3))
+    assert [entry["imitation_loss"] > 0 for entry in result.history] == [True, False, False]
+
+
+def test_selection_by_the_moving_average_of_the_training_loss():
+    seen = []
+    result = tiny(selection="training", num_epochs=6, learning_rate=0.05,
+                  on_epoch=lambda entry, phi: seen.append((entry, phi)))
+    average, weight = 0.0, 0.0
+    for entry, _ in seen:
+        average, weight = 0.9 * average + 0.1 * entry["meta_loss"], 0.9 * weight + 0.1
+        np.testing.assert_allclose(entry["average_loss"], average / weight, rtol=1e-5)
+    best = int(np.argmin([entry["average_loss"] for entry, _ in seen]))
+    chex.assert_trees_all_equal(result.phi, seen[best][1])
+    assert result.validation_loss == seen[best][0]["validation_loss"]
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"num_steps": learned_opt.Curriculum((8, 4))}, "horizons must ascend"),
+    ({"num_steps": learned_opt.Curriculum((2, 5))}, "window=2 must divide num_steps=5"),
+    ({"num_steps": learned_opt.Curriculum((2, 4)), "weights": [1.0] * 4}, "weights must be a vector of 2 numbers"),
+    ({"selection": "test"}, "selection"),
+    ({"imitation": optax.adam(0.1)}, "imitation"),
+    ({"imitation": learned_opt.Imitation(optax.adam(0.1), fraction=2.0)}, "fraction"),
+    ({"imitation": learned_opt.Imitation(optax.adam(0.1)), "method": "autodiff"}, "imitation needs method='adjoint'"),
+])
+def test_bad_curricula_imitations_and_selections(settings, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**settings)

@@ -1,0 +1,108 @@
+"""How each learned optimizer is meta-trained, as data; `experiments.train` carries a recipe out.
+
+A recipe more is an entry of `RECIPES`.
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+import optax
+
+import learned_opt
+from learned_opt import data, optimizees
+
+SNAPSHOTS = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """One meta-training on the base MLP: one hidden layer of 20 sigmoid units.
+
+    Attributes:
+      about: one line.
+      architecture: "lstm" or "rnnprop", with its preset "mnist".
+      source: paper and section.
+      scaling: range L of Random Scaling, 0 for none (Lv, Jiang, Li 2017, section 4.1).
+      convex: whether convex functions are combined with the problem (the same, section 4.2).
+      last_step: whether the meta-loss is that of each window's last step (the same, section 5), not the mean.
+      selection: "validation" or "training", see `meta_train`.
+      horizons: one, or several for a curriculum (Chen et al. 2020).
+      imitation_rate: learning rate of the Adam that is imitated at first (the same), 0 for none.
+      shrink: by which factor the images' sides are shrunk.
+      window: steps of one meta-gradient.
+      num_problems: problems that live at once.
+      coordinates: from how many a meta-gradient is estimated, 0 for all.
+      learning_rate: of Adam on phi.
+      num_epochs: epochs of each horizon.
+      episodes_per_epoch: horizons of an epoch.
+      num_validation: validation problems.
+      good_for: for the card.
+      not_for: for the card.
+    """
+
+    about: str
+    architecture: str
+    source: str
+    scaling: float = 0.0
+    convex: bool = False
+    last_step: bool = False
+    selection: str = "validation"
+    horizons: tuple = (100,)
+    imitation_rate: float = 0.0
+    shrink: int = 1
+    window: int = 20
+    num_problems: int = 1
+    coordinates: int = 1_000
+    learning_rate: float = 0.001
+    num_epochs: int = 100
+    episodes_per_epoch: int = 40
+    num_validation: int = 10
+    good_for: str = ""
+    not_for: str = ""
+
+    def optimizer(self):
+        """The `LearnedOptimizer`."""
+        return getattr(learned_opt, self.architecture)("mnist")
+
+    def problem(self, dataset):
+        """The `Optimizee` on a data set."""
+        problem = optimizees.mlp(data.shrink(dataset, self.shrink) if self.shrink > 1 else dataset)
+        problem = optimizees.random_scaling(problem, self.scaling) if self.scaling else problem
+        return optimizees.with_convex(problem) if self.convex else problem
+
+    def settings(self):
+        """The arguments of `meta_train`."""
+        curriculum = learned_opt.Curriculum(self.horizons) if len(self.horizons) > 1 else self.horizons[0]
+        imitated = learned_opt.Imitation(optax.adam(self.imitation_rate)) if self.imitation_rate else None
+        return {"num_steps": curriculum, "window": self.window, "num_problems": self.num_problems,
+                "num_epochs": self.num_epochs, "episodes_per_epoch": self.episodes_per_epoch,
+                "learning_rate": self.learning_rate, "num_validation": self.num_validation,
+                "weights": jnp.zeros(self.window).at[-1].set(1.0) if self.last_step else None,
+                "selection": self.selection, "imitation": imitated, "coordinates": self.coordinates or None}
+
+
+_2016 = {"architecture": "lstm", "source": "Andrychowicz et al. 2016, section 3.2", "learning_rate": 0.01}
+_2017 = {"architecture": "rnnprop", "source": "Lv, Jiang, Li 2017, section 5", "last_step": True,
+         "selection": "training", "num_epochs": 40, "episodes_per_epoch": 100, "num_validation": 4}
+_TRICKS = {"scaling": 3.0, "convex": True}
+# The ablation, on images of 14 x 14: a quarter of the time, five times.
+_ABLATION = {"shrink": 2, "num_epochs": 30, "episodes_per_epoch": 100, "num_validation": 4, "learning_rate": 0.001}
+
+RECIPES = {
+    "lstm-mnist": Recipe(
+        "The 2016 optimizer: an LSTM that reads gradients", **_2016,
+        good_for="networks like that of its training, a perceptron with sigmoid units on images in [0, 1], for 100 to "
+                 "200 steps",
+        not_for="other activations, deeper networks, other scales of the loss, longer runs: it is expected to fail "
+                "there (Lv, Jiang, Li 2017, table 2), as the measurements show"),
+    "rnnprop-mnist": Recipe(
+        "The 2017 optimizer: RNNprop, trained with Random Scaling and convex functions", **_2017, **_TRICKS,
+        good_for="small networks of any activation, for hundreds of steps, where no learning rate is to be tuned",
+        not_for="the last digit of a long run: beyond a thousand steps a tuned Adam is better"),
+    "ablation-rnnprop": Recipe("RNNprop with both tricks", **{**_2017, **_TRICKS, **_ABLATION}),
+    "ablation-no-convex": Recipe("RNNprop without convex functions", **{**_2017, **_ABLATION}, scaling=3.0),
+    "ablation-no-scaling": Recipe("RNNprop without Random Scaling", **{**_2017, **_ABLATION}, convex=True),
+    "ablation-lstm": Recipe("The 2016 optimizer", **{**_2016, **_ABLATION}),
+    "ablation-lstm-tricks": Recipe("The 2016 optimizer, trained with both tricks",
+                                   **{**_2016, **_TRICKS, **_ABLATION, "last_step": True, "selection": "training"}),
+}
