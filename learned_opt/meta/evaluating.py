@@ -1,5 +1,6 @@
 """Loss curves of an optimizer on fresh problems."""
 
+import dataclasses
 import functools
 
 import jax
@@ -39,7 +40,8 @@ def evaluate_with(measure, tx, problem, key, num_steps, num_runs):
     """`evaluate`, with something else measured at the end of every run.
 
     Args:
-      measure: `measure(theta_T) -> scalar`, such as the accuracy on test data, or None; or a dict of such functions.
+      measure: `measure(theta_T) -> scalar`, such as the accuracy on test data; `seen_loss(problem, num_steps)`; None; or
+        a dict of such measures.
       tx, problem, key, num_steps, num_runs: see `evaluate`.
 
     Returns:
@@ -56,12 +58,42 @@ def evaluate_with(measure, tx, problem, key, num_steps, num_runs):
 def as_measure(measure):
     """What `evaluate_with` takes as a measure in a form that can go through `jax.jit` as an argument, None as None."""
     if isinstance(measure, dict):
-        return jax.tree_util.Partial(_measure_all, {name: as_measure(m) for name, m in measure.items()})
+        return jax.tree_util.Partial(_Every(), {name: as_measure(m) for name, m in measure.items()})
     return measure if measure is None or isinstance(measure, jax.tree_util.Partial) else jax.tree_util.Partial(measure)
 
 
-def _measure_all(measures, theta):
-    return {name: measure(theta) for name, measure in measures.items()}
+def seen_loss(problem, num_steps):
+    """The measure that Lv, Jiang, Li 2017 print (figure 3): f(theta_T), the mean over all minibatches of the run itself.
+
+    It lies below the loss at step T, which is that of a minibatch that the run has not trained on.
+    """
+    return jax.tree_util.Partial(_SeenLoss(num_steps), optimizee_base.as_partials(problem))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Every:
+    """A dict of measures as one."""
+
+    of_run = True
+
+    def __call__(self, measures, theta, begun):
+        return {name: _measure(measure, theta, begun) for name, measure in measures.items()}
+
+
+@dataclasses.dataclass(frozen=True)
+class _SeenLoss:
+    num_steps: int
+    of_run = True  # it is told of the run whose theta it measures
+
+    def __call__(self, problem, theta, begun):
+        def loss(t):
+            return problem.loss(theta, begun.instance, optimizee_base.minibatch_key(begun.key, t))
+
+        return jnp.mean(jax.lax.map(loss, jnp.arange(self.num_steps)))
+
+
+def _measure(measure, theta, begun):
+    return measure(theta, begun) if getattr(measure.func, "of_run", False) else measure(theta)
 
 
 # A program of its own: it is compiled once for all the optimizers that are measured on the same problems.
@@ -83,7 +115,7 @@ def runs(tx, measure, problem, begun, num_steps, copies=1):
 
     def one(begun):
         run = unrolling.life(tx, problem, begun, num_steps)
-        return run.losses, None if measure is None else measure(run.theta)
+        return run.losses, None if measure is None else _measure(measure, run.theta, begun)
 
     curves, measures = jax.lax.map(one, begun, batch_size=batch_size)
     return infinite_once_diverged(curves), measures

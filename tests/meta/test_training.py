@@ -362,16 +362,16 @@ def test_an_interrupted_curriculum_ends_with_the_same_weights(tmp_path):
     settings = {"num_steps": learned_opt.Curriculum((2, 4), patience=9), "window": 2,
                 "imitation": learned_opt.Imitation(optax.adam(0.1))}
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(entry, phi):
         del phi
         if (entry["num_steps"], entry["epoch"]) == (4, 2):
-            raise Stop
+            raise StopError
 
     whole = tiny(**settings)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         tiny(**settings, workdir=tmp_path, on_epoch=stop)
     resumed = tiny(**settings, workdir=tmp_path)
     chex.assert_trees_all_equal(whole.phi, resumed.phi)

@@ -1,0 +1,112 @@
+"""Puts a trained optimizer into the package: its weights, and a card with what was measured of it.
+
+Reads the work directory of experiments.train, and the summaries of all figures of experiments.reproduce below
+--results in which the optimizer stands under its recipe's name. Writes NAME.safetensors, NAME.json (the card) and
+NAME.md (the card for people) into learned_opt/weights; `learned_opt.pretrained(NAME)` finds them there.
+
+Example:
+
+    python -m experiments.ship --recipe=rnnprop-mnist
+"""
+
+import glob
+import os
+
+from absl import flags
+
+import learned_opt
+from experiments import main, recipes
+from learned_opt import _checks, _files, saving, weights
+from learned_opt.evaluation import report
+
+
+def ship(name, trained, results, folder):
+    """Writes the files of an optimizer.
+
+    Args:
+      name: its recipe.
+      trained: the work directory of its training.
+      results: the folder that has the figures.
+      folder: where to.
+
+    Returns:
+      How many cases it was measured on.
+    """
+    recipe = recipes.RECIPES[_checks.choice("recipe", name, recipes.RECIPES)]
+    path = os.path.join(os.path.expanduser(trained), "optimizer.safetensors")
+    opt, phi = learned_opt.load(path)
+    info = saving.read_card(path)["info"]
+    info |= {"measured": measured(name, os.path.expanduser(results)), "about": recipe.about,
+             "good_for": recipe.good_for, "not_for": recipe.not_for}
+    learned_opt.save(os.path.join(folder, name), opt, phi, info)
+    _files.write_text(os.path.join(folder, f"{name}.md"), describe(name, info))
+    return len(info["measured"])
+
+
+def measured(name, results):
+    """What the figures below `results` say of an optimizer, one dict a case."""
+    found = {}
+    for path in sorted(glob.glob(os.path.join(results, "**", "summary.json"), recursive=True)):
+        summary = _files.read_json(path)
+        for case, rows in summary.get("cases", {}).items():
+            if name in rows:
+                found[case] = _case(summary["figure"], case, name, rows)
+    return list(found.values())
+
+
+def _case(figure, case, name, rows):
+    others = {other: row for other, row in rows.items() if row["learning_rate"] is not None}
+    best = min(others, key=lambda other: _last(others[other]), default=None)
+    shown = {other: rows[other] for other in (name, "Adam", best) if other in rows}
+    return {"figure": figure, "case": case, "best_baseline": best,
+            "optimizers": {other: {"learning_rate": row["learning_rate"], "diverged": row["diverged"],
+                                   "loss": list(row["loss"].values())[-1], "measure": row.get("measure", {}),
+                                   "paper": row.get("paper")} for other, row in shown.items()}}
+
+
+def _last(row):
+    return float(list(row["loss"].values())[-1]["mean"])
+
+
+def describe(name, info):
+    """The card for people, as Markdown."""
+    environment = info["environment"]
+    lines = [
+        f"# {name}", "", f"{info['about']} ({info['source']}).", "",
+        f"    tx = learned_opt.pretrained(\"{name}\")", "",
+        f"- Good for: {info['good_for']}.", f"- Not for: {info['not_for']}.",
+        f"- Trained on: {info['dataset']}{_shrunk(info)}, a perceptron with one hidden layer of 20 sigmoid units, "
+        f"minibatches of 128, theta_0 ~ N(0, 0.1); horizons {', '.join(map(str, info['horizons']))}, windows of "
+        f"{info['window']}; seed {info['seed']}; {len(info['history'])} epochs; validation loss "
+        f"{info['validation_loss']:.3g}; {info['skipped']} meta-gradients not finite.",
+        f"- Trained by: `python -m experiments.train --recipe={info['recipe']}` at commit {environment['commit']}, "
+        f"on {environment['num_devices']} x {environment['device']}.",
+        "- Its configuration and the curve of its training are in the card beside this file (.json).", "",
+        "Measured: loss of the last minibatch, mean with its 95 % bootstrap interval; rates of the others tuned.", ""]
+    header = ["case", name, "Adam", "best baseline", "diverged"]
+    return "\n".join(lines) + "\n" + report.markdown(header, [_line(name, case) for case in info["measured"]]) + "\n"
+
+
+def _shrunk(info):
+    return f" with images shrunk by {info['shrink']}" if info["shrink"] > 1 else ""
+
+
+def _line(name, case):
+    rows, best = case["optimizers"], case["best_baseline"]
+    cells = [report.interval(rows[other]["loss"]) if other in rows else "-" for other in (name, "Adam", best)]
+    cells[2] = f"{best} {cells[2]}" if best else "-"
+    return [case["case"], *cells, f"{100 * rows[name]['diverged']:.0f} %"]
+
+
+def run():
+    """Ships what the command line asks for."""
+    name = _RECIPE.value
+    count = ship(name, _WORKDIR.value or f"results/train/{name}", _RESULTS.value, os.path.dirname(weights.__file__))
+    print(f"{name} is in the package, measured on {count} cases: learned_opt.pretrained({name!r})")
+
+
+if __name__ == "__main__":
+    _RECIPE = flags.DEFINE_string("recipe", None, f"One of {', '.join(recipes.RECIPES)}.", required=True)
+    _WORKDIR = flags.DEFINE_string("workdir", None, "Where experiments.train left it; default results/train/RECIPE.")
+    _RESULTS = flags.DEFINE_string("results", "results", "The folder in which the figures are.")
+    main.run(run)
