@@ -16,7 +16,7 @@ import tqdm
 from experiments import cases, config_flags, learned
 from learned_opt import _checks, _files, data
 from learned_opt.evaluation import baselines, comparison, environment, plots, report, statistics
-from learned_opt.meta import checkpoints
+from learned_opt.meta import checkpoints, evaluating
 
 LEGENDS = {"paper": "Paper: the final loss that the paper prints for its optimizer of that kind.\n",
            "middle half": "Middle half: mean of the middle half of the final losses, which outliers do not move.\n"}
@@ -198,13 +198,17 @@ def _measure(case, plan, runs_path, tuned_dir, load):
     dataset = _dataset(case, config)
     subject = case.build(load(dataset))
     evaluation_key, tune_key = jax.random.split(jax.random.fold_in(jax.random.key(config.evaluation_seed), 1))
-    kept = f"{dataset}-{_folder(case)}-runs{config.tune_runs}-seed{config.evaluation_seed}.json"
+    measures = dict(subject.measures)
+    if case.final == cases.SEEN:
+        measures = {cases.SEEN: evaluating.seen_loss(subject.problem, case.num_steps), **measures}
+    goal = "" if case.final == "loss" else "-" + case.final.replace(" ", "-")
+    kept = f"{dataset}-{_folder(case)}{goal}-runs{config.tune_runs}-seed{config.evaluation_seed}.json"
     tuned = comparison.tune_all(subject.problem, jax.random.fold_in(tune_key, case.num_steps), case.num_steps,
                                 config.tune_runs, split(config.baselines), os.path.join(tuned_dir, kept),
-                                measure=subject.measures.get(case.final))
+                                measure=measures.get(case.final))
     compared = comparison.compare({name: o.opt.transform(o.phi) for name, o in found.items()}, subject.problem,
                                   evaluation_key, case.num_steps, config.num_runs, tuned=tuned,
-                                  measure=subject.measures or None, path=runs_path)
+                                  measure=measures or None, path=runs_path)
     rows = report.summary(compared, _steps(case))
     for name, row in rows.items():
         kind = found[name].opt.spec["name"] if name in found else None

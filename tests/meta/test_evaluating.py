@@ -6,6 +6,7 @@ import pytest
 
 import learned_opt
 from learned_opt.meta import evaluating
+from learned_opt.optimizees import base as optimizee_base
 
 PROBLEM = learned_opt.optimizees.quadratic(3)
 KEY = jax.random.key(2)
@@ -48,3 +49,17 @@ def test_a_measure_of_the_final_theta():
 def test_bad_input(num_steps, num_runs, message):
     with pytest.raises(ValueError, match=message):
         learned_opt.evaluate(optax.sgd(0.1), PROBLEM, KEY, num_steps, num_runs)
+
+
+def test_the_loss_on_the_minibatches_of_the_run_itself():
+    """Written out: theta_T frozen, the mean of its losses at the keys of steps 0 .. T - 1."""
+    noisy = learned_opt.Optimizee(lambda key: (), lambda key, instance: jax.random.normal(key, (2,)),
+                                  lambda theta, instance, key: jnp.sum((theta - jax.random.normal(key, (2,))) ** 2))
+    measure = {"seen": evaluating.seen_loss(noisy, 3), "norm": lambda theta: jnp.sum(theta**2)}
+    _, measured = evaluating.evaluate_with(measure, optax.sgd(0.1), noisy, KEY, 3, 2)
+    for i, key in enumerate(jax.random.split(KEY, 2)):
+        theta = learned_opt.unroll(optax.sgd(0.1), noisy, key, 3).theta
+        begun = optimizee_base.begin(optimizee_base.as_partials(noisy), key)
+        seen = [noisy.loss(theta, (), optimizee_base.minibatch_key(begun.key, t)) for t in range(3)]
+        np.testing.assert_allclose(measured["seen"][i], np.mean(seen), rtol=1e-5)
+        np.testing.assert_allclose(measured["norm"][i], jnp.sum(theta**2), rtol=1e-5)

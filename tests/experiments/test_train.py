@@ -1,0 +1,74 @@
+"""Recipes, the program that carries them out, and shipping."""
+
+import json
+import os
+
+import chex
+import pytest
+
+import learned_opt
+from experiments import recipes, ship, train
+from learned_opt import saving
+
+SHORT = {"num_epochs": 3, "episodes_per_epoch": 1, "num_validation": 1, "horizons": (4,), "window": 2,
+         "num_problems": 1, "coordinates": 20, "dataset": "digits"}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    workdir = str(tmp_path_factory.mktemp("trained"))
+    return train.run_recipe("rnnprop-mnist", None, workdir, **SHORT)
+
+
+def test_training_leaves_weights_card_snapshots_and_a_picture(trained):
+    workdir = os.path.dirname(trained)
+    assert {"optimizer.safetensors", "optimizer.json", "training.png", "snapshots"} <= set(os.listdir(workdir))
+    stems = {f.split(".")[0] for f in os.listdir(os.path.join(workdir, "snapshots"))}
+    assert stems == {"1", "2", "3"}
+    info = saving.read_card(trained)["info"]
+    assert (info["recipe"], info["seed"], info["dataset"], info["selection"]) == (
+        "rnnprop-mnist", 0, "digits", "training")
+    assert len(info["history"]) == 3
+    opt, phi = learned_opt.load(trained)
+    assert opt.spec["name"] == "rnnprop"
+    last = learned_opt.load(os.path.join(workdir, "snapshots", "3.safetensors"))[1]
+    chex.assert_trees_all_equal(phi, last)
+
+
+def test_another_run_finds_it_done(trained):
+    before = saving.read_card(trained)["sha256"]
+    assert train.run_recipe("rnnprop-mnist", None, os.path.dirname(trained), **SHORT) == trained
+    assert saving.read_card(trained)["sha256"] == before
+
+
+def test_an_unknown_recipe():
+    with pytest.raises(ValueError, match="unknown recipe 'lstm'. Did you mean 'lstm-mnist'"):
+        train.run_recipe("lstm", None, "unused")
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_recipe_s_settings_are_possible(name):
+    recipe = recipes.RECIPES[name]
+    assert all(horizon % recipe.window == 0 for horizon in recipe.horizons)
+    assert recipe.num_epochs >= recipes.SNAPSHOTS
+    assert recipe.settings()["num_problems"] == recipe.num_problems
+    assert recipe.optimizer().spec["name"] == recipe.architecture
+
+
+def row(mean, rate=None):
+    return {"learning_rate": rate, "diverged": 0.0, "loss": {"100": {"mean": mean, "low": mean, "high": mean}}}
+
+
+def test_shipping_writes_weights_and_both_cards(trained, tmp_path):
+    results, folder = tmp_path / "results" / "figure", tmp_path / "weights"
+    results.mkdir(parents=True)
+    folder.mkdir()
+    rows = {"rnnprop-mnist": row(0.3), "Adam": row(0.4, 0.01), "NAG": row(0.35, 0.1)}
+    (results / "summary.json").write_text(json.dumps({"figure": "figure", "cases": {"mlp-100": rows, "other": {}}}))
+    assert ship.ship("rnnprop-mnist", os.path.dirname(trained), tmp_path, str(folder)) == 1
+    assert learned_opt.load(folder / "rnnprop-mnist")[0].spec["name"] == "rnnprop"
+    (case,) = saving.read_card(folder / "rnnprop-mnist")["info"]["measured"]
+    assert (case["case"], case["best_baseline"]) == ("mlp-100", "NAG")
+    assert case["optimizers"]["Adam"]["learning_rate"] == 0.01
+    text = (folder / "rnnprop-mnist.md").read_text()
+    assert "| mlp-100 | 0.3 [0.3, 0.3] | 0.4 [0.4, 0.4] | NAG 0.35 [0.35, 0.35] | 0 %" in text.replace("  ", " ")
