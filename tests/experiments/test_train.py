@@ -42,7 +42,7 @@ def test_another_run_finds_it_done(trained):
 
 
 def test_an_unknown_recipe():
-    with pytest.raises(ValueError, match="unknown recipe 'lstm'. Did you mean 'lstm-mnist'"):
+    with pytest.raises(ValueError, match=r"unknown recipe 'lstm'\. Did you mean 'lstm-mnist'"):
         train.run_recipe("lstm", None, "unused")
 
 
