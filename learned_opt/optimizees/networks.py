@@ -2,6 +2,9 @@
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+
+from learned_opt.optimizees import convolution
 
 ACTIVATIONS = {"sigmoid": nn.sigmoid, "relu": nn.relu, "elu": nn.elu, "tanh": nn.tanh}
 
@@ -20,3 +23,73 @@ class MLP(nn.Module):
         for size in self.hidden_sizes:
             x = ACTIVATIONS[self.activation](nn.Dense(size)(x))
         return nn.Dense(self.num_classes)(x)
+
+
+class Conv(nn.Module):
+    """A convolution with 3 x 3 filters that keeps the size of images: `[batch, height, width, channels]`."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """`[batch, height, width, features]`."""
+        shape = (convolution.FILTER_SIZE, convolution.FILTER_SIZE, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,))
+        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias)
+        return convolution.convolve(x, kernel) + jnp.expand_dims(bias, (0, 1, 2))
+
+
+class CNN(nn.Module):
+    """A convolutional network: images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+
+    structure: str  # "c-c-p-f": convolutions and max-poolings, then fully connected layers
+    channels: int  # of the convolutions before the first pooling
+    growth: int  # channels are multiplied by it after each pooling
+    hidden_size: int  # units of fully connected layers but the last
+    activation: str
+    pixel_offset: float  # subtracted from pixels
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Logits of a batch of images."""
+        letters = self.structure.split("-")
+        _check_images(images.shape, self.structure, letters.count("p"))
+        activation = ACTIVATIONS[self.activation]
+        x, channels = images - self.pixel_offset, self.channels
+        for letter in letters[:letters.index("f")]:
+            if letter == "c":
+                x = activation(Conv(channels)(x))
+            else:
+                x, channels = convolution.max_pool(x), channels * self.growth
+        x = x.reshape(x.shape[0], -1)
+        for _ in range(letters.count("f") - 1):
+            x = activation(nn.Dense(self.hidden_size)(x))
+        return nn.Dense(self.num_classes)(x)
+
+
+class LSTM(nn.Module):
+    """LSTM layers and a linear one: sequences `[batch, time]` to what comes next `[batch]`."""
+
+    num_layers: int
+    hidden_size: int
+
+    @nn.compact
+    def __call__(self, values: jax.Array) -> jax.Array:
+        """The prediction after the last value of each sequence."""
+        x = values[..., None]
+        for _ in range(self.num_layers):
+            # The loop over time is no slower on a CPU than the same unrolled, and compiles sooner.
+            x = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size))(x)
+        return nn.Dense(1)(x[:, -1])[:, 0]
+
+
+def _check_images(shape, structure, num_poolings):
+    if len(shape) != 4:
+        raise ValueError(f"images must be [n, height, width, channels] for a convolutional network, got shape "
+                         f"{('n', *shape[1:])}.")
+    most = min(shape[1:3]).bit_length() - 1
+    if num_poolings > most:
+        raise ValueError(f"structure must have at most {most} poolings for images of {shape[1]} x {shape[2]} pixels, "
+                         f"got {structure!r}.")

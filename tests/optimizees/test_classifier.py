@@ -55,6 +55,20 @@ def test_loss_is_the_cross_entropy(activation):
     np.testing.assert_allclose(loss, numpy_losses(theta, one.images, one.labels, activation)[0], rtol=1e-5)
 
 
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_ten_hidden_layers(activation):
+    examples = dataset(n=1)
+    problem = learned_opt.optimizees.mlp(examples, depth=10, activation=activation, batch_size=2)
+    theta = problem.init(jax.random.key(1), ())
+    assert sum(x.size for x in jax.tree.leaves(theta)) == (4 * 20 + 20) + 9 * (20 * 20 + 20) + (20 * 3 + 3)
+    loss, gradient = jax.jit(jax.value_and_grad(problem.loss))(theta, (), jax.random.key(2))
+    layers = [f"Dense_{i}" for i in range(11)]  # by number: sorted by name the eleventh comes third
+    in_order = {f"{i:02}": theta[name] for i, name in enumerate(layers)}
+    np.testing.assert_allclose(loss, numpy_losses(in_order, examples.images, examples.labels, activation)[0], rtol=1e-5)
+    assert all(np.all(np.isfinite(gradient[name]["kernel"])) for name in layers)
+    assert all(np.any(gradient[name]["kernel"] != 0) for name in layers)
+
+
 def test_gradient_of_the_papers_network():
     one = dataset(n=1)
     problem = learned_opt.optimizees.mlp(one, width=5, batch_size=2, init_scale=1.0)
