@@ -82,7 +82,7 @@ class Plan(NamedTuple):
       num_problems: problems at once.
       clip_norm: meta-gradients are clipped to this global norm.
       schedule: the `Schedule` of the meta-learning rate.
-      selection: "validation" or "training", by which loss the best phi is kept.
+      selection: "validation" or "training", by which loss the best phi is kept, or "last" for the newest.
       validation_steps: horizon of validation.
       imitation: an `imitation.Imitation`, or None.
     """
@@ -99,9 +99,9 @@ class Plan(NamedTuple):
     imitation: imitation.Imitation | None
 
 
-def init(plan, key, learning_rate):
-    """The state in which meta-training begins."""
-    phi = plan.opt.init(key)
+def init(plan, key, phi, learning_rate):
+    """The state in which meta-training begins: from the weights `phi`, or from fresh ones where it is None."""
+    phi = plan.opt.init(key) if phi is None else phi
     dtype = jnp.result_type(float)
     zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
     state = MetaState(
@@ -113,9 +113,7 @@ def init(plan, key, learning_rate):
 
 def next_stage(plan, key, state):
     """The state in which another stage begins: from the best phi of the one before."""
-    fresh = init(plan, key, 0.0)
-    return fresh._replace(phi=state.best_phi, adam=state.adam, learning_rate=state.learning_rate,
-                          best_phi=jax.tree.map(jnp.copy, state.best_phi))
+    return init(plan, key, state.best_phi, state.learning_rate)._replace(adam=state.adam)
 
 
 def run(plan, problem, key, weights, state):
@@ -198,12 +196,13 @@ def validate(plan, problem, key, num_runs, state):
     curves, _ = evaluating.runs(tx, None, problem, begun, plan.validation_steps)
     loss = jnp.mean(curves[:, -1]).astype(state.best_loss.dtype)
     state, average = _average(state)
-    selected = loss if plan.selection == "validation" else average
+    selected = average if plan.selection == "training" else loss
     better = (selected < state.best_loss) | ~jnp.isfinite(state.best_loss)  # until one is finite, the newest is kept
+    better |= plan.selection == "last"
     best_phi = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.phi, state.best_phi)
     zero = jnp.zeros_like(state.loss_sum)
     return loss, average, state._replace(
-        best_phi=best_phi, best_loss=jnp.minimum(selected, state.best_loss), loss_sum=zero, weighted_sum=zero,
+        best_phi=best_phi, best_loss=jnp.where(better, selected, state.best_loss), loss_sum=zero, weighted_sum=zero,
         weight_sum=zero, imitation_sum=zero, loss_count=jnp.zeros_like(state.loss_count))
 
 

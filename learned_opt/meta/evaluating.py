@@ -40,8 +40,8 @@ def evaluate_with(measure, tx, problem, key, num_steps, num_runs):
     """`evaluate`, with something else measured at the end of every run.
 
     Args:
-      measure: `measure(theta_T) -> scalar`, such as the accuracy on test data; `seen_loss(problem, num_steps)`; None; or
-        a dict of such measures.
+      measure: `measure(theta_T) -> scalar`, such as the accuracy on test data; `seen_loss(problem, num_steps)`; None;
+        or a dict of such measures.
       tx, problem, key, num_steps, num_runs: see `evaluate`.
 
     Returns:
@@ -63,7 +63,7 @@ def as_measure(measure):
 
 
 def seen_loss(problem, num_steps):
-    """The measure that Lv, Jiang, Li 2017 print (figure 3): f(theta_T), the mean over all minibatches of the run itself.
+    """The measure that Lv, Jiang, Li 2017 print (figure 3): f(theta_T), the mean over all minibatches of the run.
 
     It lies below the loss at step T, which is that of a minibatch that the run has not trained on.
     """

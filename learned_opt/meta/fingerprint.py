@@ -30,13 +30,19 @@ def of_transformation(tx, problem, key):
     return _digest(update, theta, jax.eval_shape(tx.init, theta))
 
 
-def _digest(function, *args):
-    closed = jax.make_jaxpr(function)(*args)
-    digest = hashlib.sha256(re.sub("0x[0-9a-f]+", "", str(closed.jaxpr)).encode())  # addresses differ between runs
-    for array in map(np.asarray, [*closed.consts, *jax.tree.leaves(function)]):
+def of_arrays(tree, text=""):
+    """What identifies the contents of a tree of arrays, and a text beside them."""
+    digest = hashlib.sha256(text.encode())
+    for array in map(np.asarray, jax.tree.leaves(tree)):
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
+
+
+def _digest(function, *args):
+    closed = jax.make_jaxpr(function)(*args)
+    text = re.sub("0x[0-9a-f]+", "", str(closed.jaxpr))  # addresses differ between runs
+    return of_arrays([*closed.consts, *jax.tree.leaves(function)], text)
 
 
 def _shapes(tree):

@@ -20,7 +20,7 @@ from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base as optimizer_base
 
 SCHEDULES = ("cosine", "constant")
-SELECTIONS = ("validation", "training")
+SELECTIONS = ("validation", "training", "last")
 
 
 class RandomSearch(NamedTuple):
@@ -88,7 +88,7 @@ class MetaTrainingError(RuntimeError):
 def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, num_epochs=40, episodes_per_epoch=25,
                learning_rate=3e-3, schedule="cosine", clip_norm=1.0, weights=None, num_validation=64, patience=None,
                max_skipped=100, selection="validation", imitation=None, method=None, block_size=None, coordinates=None,
-               workdir=None, progress_bar=True, reference=None, on_epoch=None):
+               workdir=None, progress_bar=True, reference=None, on_epoch=None, phi=None):
     """Learns an optimizer for a family of problems.
 
     Each episode draws fresh problems and lets them live for `num_steps` steps; after every window of `window` steps
@@ -114,8 +114,9 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
       num_validation: validation problems.
       patience: stop after so many epochs without a better validation loss; None for never.
       max_skipped: stop with an error after so many non-finite meta-gradients in a row.
-      selection: which phi is kept: that with the best "validation" loss, or with the lowest moving average of the
-        "training" loss (Lv, Jiang, Li 2017, section 5; decay 0.9, over epochs).
+      selection: which phi is kept: that with the best "validation" loss; with the lowest moving average of the
+        "training" loss (Lv, Jiang, Li 2017, section 5; decay 0.9, over epochs); or the "last", which with the cosine
+        schedule has come to rest, where validation problems are so few that the best of them is luck.
       imitation: an `Imitation` of a hand-designed optimizer, or None.
       method: see `meta_gradient`.
       block_size: see `meta_gradient`.
@@ -128,6 +129,7 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
       reference: `(name, loss)` to show beside the validation loss, such as the best tuned baseline's.
       on_epoch: called after every epoch, before its checkpoint, with the epoch's entry of the history and the best phi
         so far; not for epochs that an earlier call has finished.
+      phi: weights to go on from, such as those of `learned_opt.load_pretrained`; None for fresh ones.
 
     Returns:
       A `MetaTrainResult`.
@@ -142,6 +144,8 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
                      schedule=schedule, clip_norm=clip_norm, weights=weights, num_validation=num_validation,
                      patience=patience, max_skipped=max_skipped, selection=selection, imitation=imitation,
                      method=method, coordinates=coordinates)
+    if phi is not None:
+        _checks.same_tree("phi", phi, "the weights of opt", jax.eval_shape(opt.init, key))
     problem = optimizee_base.as_partials(problem)
     # Blocks change the order of a sum: they are settings of the run, or a resumed one would not be bit-identical.
     windows = gradient_lib.windows_of(method, block_size, coordinates=settings.coordinates)
@@ -150,10 +154,10 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
         checkpoints.import_orbax()  # before anything is written
         os.makedirs(workdir, exist_ok=True)
         checkpoints.claim(workdir, {**settings.plain(problem, key), "method": method, "block_size": block_size,
-                                    **fingerprint.of(opt, problem, key)})
+                                    "phi": phi and fingerprint.of_arrays(phi), **fingerprint.of(opt, problem, key)})
     bar = progress.Bar(settings.total_episodes, progress_bar, reference)
     with signals.Watch(active=workdir is not None) as watch, bar:
-        session = _Session(opt, windows, settings, problem, key, workdir, watch, bar, on_epoch)
+        session = _Session(opt, phi, windows, settings, problem, key, workdir, watch, bar, on_epoch)
         rate = session.search() if isinstance(settings.learning_rate, RandomSearch) else settings.learning_rate
         state, logs = session.train(rate)
     _check_learned(state, logs[-1]["history"], settings)
@@ -303,9 +307,9 @@ class _Stage(NamedTuple):
 class _Session:
     """One call of `meta_train`: what its stages, search and training, share."""
 
-    def __init__(self, opt, windows, settings, problem, key, workdir, watch, bar, on_epoch):
-        self._opt, self._windows, self._settings, self._problem = opt, windows, settings, problem
-        self._workdir, self._watch, self._bar, self._on_epoch = workdir, watch, bar, on_epoch
+    def __init__(self, opt, phi, windows, settings, problem, key, workdir, watch, bar, on_epoch):
+        self._opt, self._phi, self._windows, self._settings = opt, phi, windows, settings
+        self._problem, self._workdir, self._watch, self._bar, self._on_epoch = problem, workdir, watch, bar, on_epoch
         self._init_key, self._train_key, _, self._search_key = jax.random.split(key, 4)
         self._validation_key = validation_key(key)
 
@@ -316,7 +320,7 @@ class _Session:
                                   maxval=np.log(search.high))
         stage = _Stage("search", 0, search.num_epochs, None, self._train_key, jax.vmap)
         plan = self._plan(stage, 0.0, 1.0)
-        state = jax.vmap(functools.partial(episode.init, plan, self._init_key))(jnp.exp(logs))
+        state = jax.vmap(functools.partial(episode.init, plan, self._init_key, self._phi))(jnp.exp(logs))
         state, _ = self._run(stage, plan, state)
         return float(state.learning_rate[jnp.argmin(state.best_loss)])
 
@@ -330,7 +334,7 @@ class _Session:
             key = jax.random.fold_in(self._train_key, i) if i else self._train_key
             stage = _Stage(name, i, settings.num_epochs, patience, key, _alone)
             plan = self._plan(stage, i / (last + 1), (i + 1) / (last + 1))
-            begun = (episode.init(plan, self._init_key, learning_rate) if state is None else
+            begun = (episode.init(plan, self._init_key, self._phi, learning_rate) if state is None else
                      episode.next_stage(plan, self._init_key, state))
             state, log = self._run(stage, plan, begun)
             logs.append(log)
@@ -420,6 +424,8 @@ def _check_learned(state, history, settings):
 
 def _validation_loss_of_best(history, settings):
     """The validation loss of the epoch whose phi is kept."""
+    if settings.selection == "last":
+        return float(history[-1]["validation_loss"])
     name = "validation_loss" if settings.selection == "validation" else "average_loss"
     losses = [entry[name] for entry in history]
     return float(history[losses.index(min(losses))]["validation_loss"])

@@ -446,6 +446,28 @@ def test_selection_by_the_moving_average_of_the_training_loss():
     assert result.validation_loss == seen[best][0]["validation_loss"]
 
 
+def test_training_goes_on_from_given_weights(tmp_path):
+    opt = learned_opt.lstm(hidden_sizes=(3,))
+    phi = opt.init(jax.random.key(9))
+    still = tiny(phi=phi, learning_rate=1e-12, workdir=tmp_path)
+    chex.assert_trees_all_close(still.phi, phi, atol=1e-9)
+    with pytest.raises(ValueError, match="belongs to a run with phi="):
+        tiny(phi=opt.init(jax.random.key(8)), learning_rate=1e-12, workdir=tmp_path)
+    with pytest.raises(ValueError, match="phi"):
+        tiny(phi=learned_opt.lstm(hidden_sizes=(4,)).init(jax.random.key(9)))
+
+
+def test_the_last_phi_can_be_kept():
+    seen = []
+    result = tiny(selection="last", learning_rate=0.5, on_epoch=lambda entry, phi: seen.append((entry, phi)))
+    losses = [entry["validation_loss"] for entry, _ in seen]
+    assert np.argmin(losses) < len(losses) - 1, "the last one is not the best here"
+    assert result.validation_loss == losses[-1]
+    chex.assert_trees_all_equal(result.phi, seen[-1][1])
+    best = tiny(learning_rate=0.5)
+    assert best.validation_loss == min(losses)
+
+
 @pytest.mark.parametrize(("settings", "message"), [
     ({"num_steps": learned_opt.Curriculum((8, 4))}, "horizons must ascend"),
     ({"num_steps": learned_opt.Curriculum((2, 5))}, "window=2 must divide num_steps=5"),
