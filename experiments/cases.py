@@ -100,10 +100,10 @@ def mlp(splits, all_data=False, **shape):
     return Subject(optimizees.mlp(splits.train, **shape), measures)
 
 
-def cnn(splits, structure):
+def cnn(splits, **settings):
     """A convolutional network: c a convolution, p a max-pooling, f a fully connected layer."""
-    network = optimizees.cnn_network(splits.train.num_classes, structure=structure)
-    return Subject(optimizees.cnn(splits.train, structure=structure), {"test accuracy": accuracy(network, splits.test)})
+    network = optimizees.cnn_network(splits.train.num_classes, **settings)
+    return Subject(optimizees.cnn(splits.train, **settings), {"test accuracy": accuracy(network, splits.test)})
 
 
 def sine_lstm(splits, **settings):
@@ -156,10 +156,11 @@ def _sine_case(name, setting, settings, paper):
                 final=SEEN, dataset=NO_DATA)
 
 
-def _cnn_case(structure, dataset=None):
+def _cnn_case(structure, dataset=None, **settings):
     where = f", {dataset}" if dataset else ""
     return Case(f"cnn-{structure}" + (f"-{dataset}" if dataset else ""), f"CNN {structure}{where}",
-                functools.partial(cnn, structure=structure), position=f"{structure}{where}", dataset=dataset)
+                functools.partial(cnn, structure=structure, **settings), position=f"{structure}{where}",
+                dataset=dataset)
 
 
 _ACTIVATIONS = {  # Lv, Jiang, Li 2017, table 2; "lstm" is their DMoptimizer
@@ -242,7 +243,7 @@ FIGURES = {
     # How many steps the paper takes is in its picture alone.
     "rnnprop-fig7": Figure(
         "Convolutional networks", "Lv, Jiang, Li 2017, figure 7",
-        (_cnn_case("c-c-p-f"), _cnn_case("c-c-p-c-c-p-f-f"), _cnn_case("c-c-p-f", "cifar10")),
+        (_cnn_case("c-c-p-f"), _cnn_case("c-c-p-c-c-p-f-f"), _cnn_case("c-c-p-f", "cifar10", pixel_offset=0.5)),
         axis="network", num_runs=20, tune_runs=2),
     "rnnprop-table4": Figure(
         "Training with and without convex functions", "Lv, Jiang, Li 2017, table 4",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import learned_opt
-from experiments import cases, figures, learned
+from experiments import cases, figures, learned, train
 from learned_opt import data
 from learned_opt.evaluation import baselines, comparison, cost
 from learned_opt.optimizees import base
@@ -63,8 +63,6 @@ def measured(monkeypatch):
 @pytest.mark.parametrize("name", cases.FIGURES)
 def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_path, capsys):
     plan = figures.plan(name, TINY, places)
-    if not all(hasattr(learned_opt.optimizees, case.build.func.__name__) for case in plan.cases):
-        pytest.skip("no such optimizee yet")
     figures.run(plan, tmp_path / "work", tmp_path / "tuned")
     shown = capsys.readouterr().out
     assert (tmp_path / "work" / "table.md").read_text() in shown
@@ -117,8 +115,6 @@ def test_every_case_is_a_problem():
             build = case.build.func, {**same, **case.build.keywords}
             assert known.setdefault(case.name, build) == build  # one name, one problem: tuned once
     for name, (build, settings) in known.items():
-        if not hasattr(learned_opt.optimizees, build.__name__):
-            continue
         subject = build(digits, **settings)
         instance, theta, _ = jax.eval_shape(base.begin, base.as_partials(subject.problem), KEY)
         assert jax.eval_shape(subject.problem.loss, theta, instance, KEY).shape == (), name
@@ -191,7 +187,6 @@ def test_where_a_name_leads(places, tmp_path):
 
 
 def test_what_is_not_trained_is_trained_or_told(tmp_path, monkeypatch):
-    train = pytest.importorskip("experiments.train")
     places = learned.Places(str(tmp_path), "data", False)
     with pytest.raises(FileNotFoundError, match=f"python -m experiments.train --recipe=ablation-lstm --data_dir=data "
                                                 f"--workdir={tmp_path}/ablation-lstm trains it, or --train here"):
