@@ -91,7 +91,7 @@ def window(opt, phi, problem, lives, teacher, num_steps, block_size=None, coordi
 
 
 def _sum_of_squares(tree, scale):
-    scale = 1 if scale is None else scale  # drawn groups are one vector: [T, N]
+    scale = 1 if scale is None else scale[None]  # drawn groups are one vector: [T, N]
     return sum(jnp.sum(jnp.square(x) * scale) for x in jax.tree.leaves(tree))
 
 

@@ -387,9 +387,9 @@ def test_imitation_s_gradient_is_that_of_its_loss(coordinates):
     problem, teacher, num_steps = optimizee_base.as_partials(problem), optax.adam(0.1), 4
     phi = opt.init(jax.random.key(1))
     keys = jax.random.split(KEY, 2)
+    problems = [optimizee_base.begin(problem, key) for key in keys]
 
-    def loss_of(phi, key):
-        begun = optimizee_base.begin(problem, key)
+    def loss_of(phi, begun):
         theta, tx = begun.theta_0, opt.transform(phi)
         state, teacher_state, wrong, size = tx.init(theta), teacher.init(theta), 0.0, 0.0
         for t in range(num_steps):
@@ -402,7 +402,7 @@ def test_imitation_s_gradient_is_that_of_its_loss(coordinates):
         return wrong, size
 
     def definition(phi):
-        (wrong_0, size_0), (wrong_1, size_1) = (loss_of(phi, key) for key in keys)
+        (wrong_0, size_0), (wrong_1, size_1) = (loss_of(phi, begun) for begun in problems)
         return (wrong_0 + wrong_1) / (size_0 + size_1)
 
     def windowed(phi):
@@ -470,7 +470,7 @@ def test_the_last_phi_can_be_kept():
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"num_steps": learned_opt.Curriculum((8, 4))}, "horizons must ascend"),
-    ({"num_steps": learned_opt.Curriculum((2, 5))}, "window=2 must divide num_steps=5"),
+    ({"num_steps": learned_opt.Curriculum((2, 5))}, "window must divide num_steps=5, got 2"),
     ({"num_steps": learned_opt.Curriculum((2, 4)), "weights": [1.0] * 4}, "weights must be a vector of 2 numbers"),
     ({"selection": "test"}, "selection"),
     ({"imitation": optax.adam(0.1)}, "imitation"),
