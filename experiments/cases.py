@@ -85,7 +85,7 @@ class Figure:
     source: str
     cases: tuple
     axis: str
-    optimizers: str = "lstm-mnist,rnnprop-mnist,rnnprop-long"
+    optimizers: str = "lstm-mnist,rnnprop-mnist"
     num_runs: int = 100
     tune_runs: int = 20
     within: str | None = None
