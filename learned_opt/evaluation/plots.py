@@ -5,6 +5,7 @@ import numpy as np
 from learned_opt import _checks, _files
 from learned_opt.evaluation import statistics
 
+STEPS_SHOWN = 200  # curves of more steps are smoothed
 NUM_BANDS = 41  # bootstrap intervals are computed at so many points of a curve
 
 
@@ -119,9 +120,12 @@ def _order(losses, learned):
 
 
 def _curves(axes, losses, learned, title, first_step, order):
+    width = max(1, next(iter(losses.values())).shape[1] // STEPS_SHOWN)
+    losses = {name: _smoothed(x, width) for name, x in losses.items()}
     for i, name in enumerate(order):
         _curve(axes, name, losses[name], f"C{i % 10}", name in learned, first_step)
-    axes.set(title=title, xlabel="step", ylabel="loss", yscale="log")
+    label = "loss" if width == 1 else f"loss, mean over {width} steps"
+    axes.set(title=title, xlabel="step", ylabel=label, yscale="log")
     axes.margins(x=0)
     _limit(axes, losses, first_step)
 
@@ -135,6 +139,15 @@ def _curve(axes, name, losses, color, is_learned, first_step):
     bands = [statistics.summarize(losses[:, step]) for step in points]
     low, high = (_finite(np.array([getattr(b, side) for b in bands])) for side in ("low", "high"))
     axes.fill_between(points, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _smoothed(losses, width):
+    """Each run's mean over `width` steps around every step: one by one, minibatches would hide a long curve."""
+    if width == 1:
+        return losses
+    ones = np.ones(width)
+    counts = np.convolve(np.ones(losses.shape[1]), ones, "same")
+    return np.stack([np.convolve(run, ones, "same") / counts for run in losses])
 
 
 def _limit(axes, losses, first_step):
