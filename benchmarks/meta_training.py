@@ -109,9 +109,10 @@ def programs(course, methods):
 
 def _program(course, windows):
     plan = episode.Plan(course.opt, windows, course.num_steps // course.window, course.window, course.num_problems,
-                        clip_norm=1.0, cosine_episodes=0)
+                        clip_norm=1.0, schedule=episode.FOREVER, selection="last",
+                        validation_steps=course.num_steps, imitation=None)
     args = (course.problem, jax.random.key(1), jnp.ones((plan.num_windows, plan.window)),
-            episode.init(plan, jax.random.key(0), course.learning_rate))
+            episode.init(plan, jax.random.key(0), None, course.learning_rate))
     return common.compiled(functools.partial(episode.run, plan), *args), args
 
 

@@ -10,7 +10,8 @@ import learned_opt
 from experiments import config_flags
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, environment, report
-from learned_opt.meta import checkpoints, training
+from learned_opt.meta import checkpoints
+from learned_opt.meta.settings import check
 
 LEARNED = "LSTM"
 
@@ -63,7 +64,7 @@ def run(study, config, workdir):
     """Runs a study, from wherever an earlier run with this work directory stopped, and prints what came out."""
     settings = _settings(config)
     key = jax.random.key(config.seed)
-    training.check(study.opt, study.problem, key, **settings)
+    check(study.opt, study.problem, key, **settings)
     for name in ("tune_runs", "num_runs"):
         _checks.positive_int(name, getattr(config, name))
     names = [name.strip() for name in config.baselines.split(",")]

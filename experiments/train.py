@@ -22,7 +22,7 @@ import learned_opt
 from experiments import main, recipes
 from learned_opt import _checks, data
 from learned_opt.evaluation import environment, plots
-from learned_opt.meta import training
+from learned_opt.meta.settings import check
 
 __doc__ %= "\n".join(f"    {name:<22} {recipe.about}" for name, recipe in recipes.RECIPES.items())
 
@@ -47,7 +47,7 @@ def run_recipe(name, data_dir, workdir, dataset="mnist", seed=0, **overrides):
     opt, problem = recipe.optimizer(), recipe.problem(data.load(dataset, data_dir).train)
     key, settings = jax.random.key(seed), recipe.settings()
     info = {"recipe": name, "seed": seed, "dataset": dataset, **dataclasses.asdict(recipe)}
-    checked = training.check(opt, problem, key, **{k: v for k, v in settings.items() if k != "phi"})
+    checked = check(opt, problem, key, **{k: v for k, v in settings.items() if k != "phi"})
     marks = [recipe.num_epochs * third // recipes.SNAPSHOTS for third in range(1, recipes.SNAPSHOTS + 1)]
 
     def snapshot(entry, phi):

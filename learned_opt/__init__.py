@@ -5,8 +5,9 @@ from learned_opt.evaluation.comparison import compare
 from learned_opt.meta.evaluating import evaluate
 from learned_opt.meta.gradient import meta_gradient
 from learned_opt.meta.imitation import Imitation
+from learned_opt.meta.settings import Curriculum, RandomSearch
 from learned_opt.meta.signals import Interrupted
-from learned_opt.meta.training import Curriculum, MetaTrainingError, RandomSearch, meta_train
+from learned_opt.meta.training import MetaTrainingError, meta_train
 from learned_opt.meta.unrolling import unroll
 from learned_opt.optimizees import Optimizee
 from learned_opt.optimizers import LearnedOptimizer, from_optax, lstm, partition, rnnprop

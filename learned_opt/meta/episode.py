@@ -71,6 +71,9 @@ class Schedule(NamedTuple):
         return self.start + (self.end - self.start) * jnp.minimum(episode / self.num_episodes, 1)
 
 
+FOREVER = Schedule(cosine=False, start=0.0, end=1.0, num_episodes=1)
+
+
 class Plan(NamedTuple):
     """What an episode does, static under jit.
 
