@@ -56,16 +56,12 @@ def measured(name, results):
 
 def _case(figure, case, name, rows):
     others = {other: row for other, row in rows.items() if row["learning_rate"] is not None}
-    best = min(others, key=lambda other: _last(others[other]), default=None)
+    best = min(others, key=lambda other: float(report.last(others[other])["mean"]), default=None)
     shown = {other: rows[other] for other in (name, "Adam", best) if other in rows}
     return {"figure": figure, "case": case, "best_baseline": best,
             "optimizers": {other: {"learning_rate": row["learning_rate"], "diverged": row["diverged"],
-                                   "loss": list(row["loss"].values())[-1], "measure": row.get("measure", {}),
+                                   "loss": report.last(row), "measure": row.get("measure", {}),
                                    "paper": row.get("paper")} for other, row in shown.items()}}
-
-
-def _last(row):
-    return float(list(row["loss"].values())[-1]["mean"])
 
 
 def describe(name, info):
