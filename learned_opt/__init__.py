@@ -10,7 +10,7 @@ from learned_opt.meta.signals import Interrupted
 from learned_opt.meta.training import MetaTrainingError, meta_train
 from learned_opt.meta.unrolling import unroll
 from learned_opt.optimizees import Optimizee
-from learned_opt.optimizers import LearnedOptimizer, from_optax, lstm, partition, rnnprop
+from learned_opt.optimizers import LearnedOptimizer, from_optax, lstm, lstm_gac, ntm_bfgs, ntm_lbfgs, partition, rnnprop
 from learned_opt.saving import load, save
 from learned_opt.weights import PRETRAINED, load_pretrained, pretrained, pretrained_card
 
@@ -32,8 +32,11 @@ __all__ = [
            "load",
            "load_pretrained",
            "lstm",
+           "lstm_gac",
            "meta_gradient",
            "meta_train",
+           "ntm_bfgs",
+           "ntm_lbfgs",
            "optimizees",
            "partition",
            "pretrained",

@@ -5,11 +5,14 @@ from learned_opt.optimizers.base import LearnedOptimizer
 from learned_opt.optimizers.coordinatewise import CoordinateRule, from_rule
 from learned_opt.optimizers.hand_designed import from_optax
 from learned_opt.optimizers.lstm import lstm
+from learned_opt.optimizers.lstm_gac import lstm_gac
+from learned_opt.optimizers.ntm import ntm_bfgs, ntm_lbfgs
 from learned_opt.optimizers.partition import partition
 from learned_opt.optimizers.rnnprop import rnnprop
 
 # The next architecture goes here: its name in a spec, and the function that builds it.
-ARCHITECTURES = {"lstm": lstm, "rnnprop": rnnprop}
+ARCHITECTURES = {"lstm": lstm, "lstm_gac": lstm_gac, "ntm_bfgs": ntm_bfgs, "ntm_lbfgs": ntm_lbfgs,
+                 "rnnprop": rnnprop}
 
 
 def from_spec(spec, label_fn=None):
@@ -46,4 +49,4 @@ def _partition_from_spec(args, label_fn):
 
 
 __all__ = ["ARCHITECTURES", "CoordinateRule", "LearnedOptimizer", "from_optax", "from_rule", "from_spec", "lstm",
-           "partition", "rnnprop"]
+           "lstm_gac", "ntm_bfgs", "ntm_lbfgs", "partition", "rnnprop"]

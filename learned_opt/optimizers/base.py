@@ -1,9 +1,11 @@
 """What a learned optimizer is: an architecture as two pure functions, without weights."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from learned_opt import _checks
@@ -70,3 +72,37 @@ def check_transformation(name, value):
     if isinstance(value, LearnedOptimizer) or not (hasattr(value, "init") and hasattr(value, "update")):
         raise ValueError(f"{name} must be an optax transformation, got {type(value).__name__}: "
                          "of a LearnedOptimizer take opt.transform(phi).")
+
+
+def with_checks(init, spec):
+    """What every architecture does with its weights before it uses them.
+
+    Args:
+      init: `init(key) -> phi`.
+      spec: see `LearnedOptimizer`.
+
+    Returns:
+      `(init, take)`: `init` with its key checked, and `take(phi) -> (phi as JAX arrays, their dtype)`, which raises
+      ValueError for weights of another architecture.
+    """
+    expected = functools.cache(lambda: jax.eval_shape(init, jax.random.key(0)))
+    arguments = ", ".join(f"{k}={v!r}" for k, v in spec["args"].items())
+
+    def checked_init(key):
+        check_init_key(key)
+        return init(key)
+
+    def take(phi):
+        _checks.same_tree("phi", phi, f"the weights of {spec['name']}({arguments})", expected())
+        _checks.real_floating_tree("phi", phi)
+        phi = jax.tree.map(jnp.asarray, phi)
+        return phi, jnp.result_type(jnp.float32, *jax.tree.leaves(phi))
+
+    return checked_init, take
+
+
+def zeros(parameter, features, dtype):
+    """State `[*features, *parameter.shape]` of zeros, sharded like the parameter."""
+    # Depends on the parameter, so that it carries its sharding: jnp.zeros_like is a constant to jit and does not.
+    zero = jnp.where(jnp.isnan(parameter), jnp.zeros((), dtype), jnp.zeros((), dtype))
+    return jnp.broadcast_to(zero, (*features, *parameter.shape))

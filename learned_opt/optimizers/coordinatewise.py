@@ -51,13 +51,10 @@ def from_rule(rule, init, spec, state_dtype=None):
     Returns:
       A `LearnedOptimizer`.
     """
-    expected = functools.cache(lambda: jax.eval_shape(init, jax.random.key(0)))
+    init, take_weights = base.with_checks(init, spec)
 
     def transform(phi):
-        _checks.same_tree("phi", phi, f"the weights of {spec['name']}({_arguments(spec)})", expected())
-        _checks.real_floating_tree("phi", phi)
-        phi = jax.tree.map(jnp.asarray, phi)
-        phi_dtype = jnp.result_type(jnp.float32, *jax.tree.leaves(phi))
+        phi, phi_dtype = take_weights(phi)
 
         def init_fn(params):
             _checks.real_floating_tree("params", params)
@@ -83,21 +80,14 @@ def from_rule(rule, init, spec, state_dtype=None):
 
         return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
-    def checked_init(key):
-        base.check_init_key(key)
-        return init(key)
-
-    return base.LearnedOptimizer(checked_init, transform, True, spec, pull_back=rule.pull_back)
+    return base.LearnedOptimizer(init, transform, True, spec, pull_back=rule.pull_back)
 
 
 def _broadcast(rule, params, state_dtype, phi_dtype):
     """The state in which every coordinate of `params` begins."""
     def of_parameter(h_0, p):
         dtype = state_dtype or jnp.promote_types(phi_dtype, p.dtype)
-        # Depends on p, so that it carries the parameter's sharding: jnp.zeros_like is a constant to jit and does not.
-        zeros = jnp.where(jnp.isnan(p), jnp.zeros((), dtype), jnp.zeros((), dtype))
-        start = jnp.expand_dims(h_0.astype(dtype), range(1, 1 + p.ndim))
-        return jnp.broadcast_to(zeros, h_0.shape + p.shape) + start
+        return base.zeros(p, h_0.shape, dtype) + jnp.expand_dims(h_0.astype(dtype), range(1, 1 + p.ndim))
 
     params = jax.tree.map(jnp.asarray, params)
     return jax.tree.map(lambda h_0: jax.tree.map(functools.partial(of_parameter, h_0), params) if h_0.ndim else h_0,
@@ -135,6 +125,3 @@ def _update_leaf(rule, phi, phi_dtype, structure, gradient, states, update_dtype
     new = tuple(h.astype(old.dtype) for h, old in zip(structure.flatten_up_to(new), states, strict=True))
     return u.astype(update_dtype), new
 
-
-def _arguments(spec):
-    return ", ".join(f"{k}={v!r}" for k, v in spec["args"].items())
