@@ -4,6 +4,7 @@ A recipe more is an entry of `RECIPES`.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax.numpy as jnp
 import optax
@@ -14,15 +15,26 @@ from learned_opt import data, optimizees
 SNAPSHOTS = 3
 PATIENCE = 5  # of a curriculum
 
+# What the weights are trained on, by name; those of the first need a data set, the others have none.
+NETWORK = "mlp"
+PROBLEMS = {
+    "quadratic": optimizees.quadratic,
+    "rotated-quadratic": optimizees.rotated_quadratic,
+    "rosenbrock": optimizees.rosenbrock,
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One meta-training on the base MLP: one hidden layer of 20 sigmoid units.
+    """One meta-training.
 
     Attributes:
       about: one line.
-      architecture: "lstm" or "rnnprop", with its preset "mnist".
+      architecture: the name of the function that builds the optimizer.
       source: paper and section.
+      family: one of `PROBLEMS`, or NETWORK for the base MLP, one hidden layer of 20 sigmoid units.
+      preset: of the architecture.
+      arguments: other arguments of the architecture.
       scaling: range L of Random Scaling, 0 for none (Lv, Jiang, Li 2017, section 4.1).
       convex: whether convex functions are combined with the problem (the same, section 4.2).
       last_steps: how many steps at each window's end the meta-loss is of (the same, section 5: one); 0 for all.
@@ -45,6 +57,9 @@ class Recipe:
     about: str
     architecture: str
     source: str
+    family: str = NETWORK
+    preset: str = "mnist"
+    arguments: Mapping = dataclasses.field(default_factory=dict)
     scaling: float = 0.0
     convex: bool = False
     last_steps: int = 0
@@ -65,11 +80,19 @@ class Recipe:
 
     def optimizer(self):
         """The `LearnedOptimizer`."""
-        return getattr(learned_opt, self.architecture)("mnist")
+        return getattr(learned_opt, self.architecture)(self.preset, **self.arguments)
+
+    @property
+    def needs_data(self):
+        """Whether the problem is made of a data set."""
+        return self.family == NETWORK
 
     def problem(self, dataset):
-        """The `Optimizee` on a data set."""
-        problem = optimizees.mlp(data.shrink(dataset, self.shrink) if self.shrink > 1 else dataset)
+        """The `Optimizee`, on a data set where it needs one."""
+        if self.needs_data:
+            problem = optimizees.mlp(data.shrink(dataset, self.shrink) if self.shrink > 1 else dataset)
+        else:
+            problem = PROBLEMS[self.family]()
         problem = optimizees.random_scaling(problem, self.scaling) if self.scaling else problem
         return optimizees.with_convex(problem) if self.convex else problem
 
@@ -83,6 +106,36 @@ class Recipe:
                 "weights": jnp.zeros(self.window).at[-self.last_steps:].set(1.0) if self.last_steps else None,
                 "selection": self.selection, "imitation": imitated, "coordinates": self.coordinates or None,
                 "phi": learned_opt.load_pretrained(self.start)[1] if self.start else None}
+
+
+_FAMILIES = {"quadratic": "random quadratics", "rotated-quadratic": "rotated ill-conditioned quadratics",
+             "rosenbrock": "Rosenbrock's function"}
+_KINDS = {
+    "lstm": ("lstm", "the LSTM optimizer", "Andrychowicz et al. 2016, section 3.1"),
+    "gac": ("lstm_gac", "LSTM+GAC: an LSTM optimizer with averages over all coordinates",
+            "Andrychowicz et al. 2016, appendix D; first version, sections 2.2 and 3.1"),
+    "ntm-bfgs": ("ntm_bfgs", "NTM-BFGS: LSTM+GAC with a memory that all coordinates share",
+                 "Andrychowicz et al. 2016, appendix D; first version, sections 2.2 and 3.1"),
+    "ntm-lbfgs": ("ntm_lbfgs", "NTM-L-BFGS: NTM-BFGS with a memory of the last writes",
+                  "Andrychowicz et al. 2016, appendix D; first version, appendix B"),
+}
+
+
+def _few_coordinates(kind, family, preset):
+    """An optimizer for functions of few coordinates, all of it trained alike, so that kinds can be compared."""
+    architecture, about, source = _KINDS[kind]
+    return Recipe(f"{about[0].upper()}{about[1:]}, for {_FAMILIES[family]}", architecture, source, family=family,
+                  preset=preset, selection="validation", num_problems=16, coordinates=0, learning_rate=0.003,
+                  num_epochs=40, episodes_per_epoch=50, num_validation=128,
+                  good_for=f"functions like those of its training, {_FAMILIES[family]} of ten dimensions, for 100 steps",
+                  not_for="anything else: other dimensions, scales or longer runs were not trained for")
+
+
+def _shrunk_mnist(kind, **arguments):
+    """An optimizer for the base MLP, trained on images of 14 x 14: whoever talks to all cannot be estimated from few."""
+    architecture, about, source = _KINDS[kind]
+    return Recipe(f"{about[0].upper()}{about[1:]}, for the base MLP", architecture, source, arguments=arguments,
+                  shrink=2, coordinates=0, learning_rate=0.01, num_epochs=12, episodes_per_epoch=40, num_validation=4)
 
 
 _2016 = {"architecture": "lstm", "source": "Andrychowicz et al. 2016, section 3.2", "learning_rate": 0.01}
@@ -110,6 +163,13 @@ RECIPES = {
         start="rnnprop-mnist", horizons=(1_000, 4_000), window=50, learning_rate=0.0003,
         good_for="trying out curricula",
         not_for="use: after six epochs it is behind rnnprop-mnist at 1,000, 2,000 and 10,000 steps"),
+    **{f"{kind}-{name}": _few_coordinates(kind, family, preset)
+       for name, family, preset in (("quadratic", "quadratic", "quadratic"), ("rotated", "rotated-quadratic", "mnist"),
+                                    ("rosenbrock", "rosenbrock", "quadratic"))
+       for kind in ("lstm", "gac", "ntm-bfgs")},
+    "lstm-small": _shrunk_mnist("lstm"),
+    "gac-small": _shrunk_mnist("gac"),
+    "ntm-lbfgs-small": _shrunk_mnist("ntm-lbfgs", history=12),
     "ablation-rnnprop": Recipe("RNNprop with both tricks", **{**_2017, **_TRICKS, **_ABLATION}),
     "ablation-no-convex": Recipe("RNNprop without convex functions", **{**_2017, **_ABLATION}, scaling=3.0),
     "ablation-no-scaling": Recipe("RNNprop without Random Scaling", **{**_2017, **_ABLATION}, convex=True),

@@ -34,7 +34,7 @@ def run_recipe(name, data_dir, workdir, dataset="mnist", seed=0, **overrides):
       name: one of `recipes.RECIPES`.
       data_dir: TFDS directory.
       workdir: where everything goes.
-      dataset: what to train on.
+      dataset: what to train on, where the recipe needs a data set.
       seed: of meta-training.
       **overrides: fields of the recipe.
 
@@ -44,7 +44,8 @@ def run_recipe(name, data_dir, workdir, dataset="mnist", seed=0, **overrides):
     recipe = recipes.RECIPES[_checks.choice("recipe", name, recipes.RECIPES)]
     recipe = dataclasses.replace(recipe, **overrides)
     workdir = os.path.expanduser(workdir)
-    opt, problem = recipe.optimizer(), recipe.problem(data.load(dataset, data_dir).train)
+    dataset = dataset if recipe.needs_data else None
+    opt, problem = recipe.optimizer(), recipe.problem(data.load(dataset, data_dir).train if dataset else None)
     key, settings = jax.random.key(seed), recipe.settings()
     info = {"recipe": name, "seed": seed, "dataset": dataset, **dataclasses.asdict(recipe)}
     checked = check(opt, problem, key, **{k: v for k, v in settings.items() if k != "phi"})
