@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from learned_opt import optimizees
+from learned_opt.evaluation import baselines
 from learned_opt.optimizees.classifier import as_float
 
 ALL_DATA = "loss on all data"
@@ -79,6 +80,7 @@ class Figure:
       num_runs: fresh problems on which everything is compared.
       tune_runs: problems on which each baseline's learning rate is tuned.
       within: the figure that has all of this one in it, or None.
+      references: of `baselines.REFERENCES`, methods with nothing to tune that are shown beside the others.
     """
 
     title: str
@@ -89,6 +91,7 @@ class Figure:
     num_runs: int = 100
     tune_runs: int = 20
     within: str | None = None
+    references: tuple = ()
 
 
 def mlp(splits, all_data=False, **shape):
@@ -104,6 +107,12 @@ def cnn(splits, **settings):
     """A convolutional network: c a convolution, p a max-pooling, f a fully connected layer."""
     network = optimizees.cnn_network(splits.train.num_classes, **settings)
     return Subject(optimizees.cnn(splits.train, **settings), {"test accuracy": accuracy(network, splits.test)})
+
+
+def function(splits, family, **settings):
+    """A family of functions without data, of `optimizees`."""
+    del splits
+    return Subject(getattr(optimizees, family)(**settings), {})
 
 
 def sine_lstm(splits, **settings):
@@ -203,7 +212,32 @@ def _shape_case(width, depth, **options):
     return _mlp_case(name, f"MLP, {depth} x {width} hidden units", width=width, depth=depth, **options)
 
 
+_SEEDS = ("", ":1", ":2")
+
+
+def _talking(recipes, seeds=_SEEDS):
+    """The optimizers of some recipes, each for several seeds of meta-training."""
+    return ",".join(f"{recipe}{seed}" for recipe in recipes for seed in seeds)
+
+
+def _coupled(title, family, recipe):
+    """A problem of ten coordinates, on which optimizers meet whose coordinates talk to each other or do not."""
+    case = Case(recipe, title, functools.partial(function, family=family), dataset=NO_DATA, position=100)
+    return Figure(title, "not in the papers", (case,), axis="steps", num_runs=512, tune_runs=128,
+                  optimizers=_talking(f"{kind}-{recipe}" for kind in ("lstm", "gac", "ntm-bfgs")),
+                  references=tuple(baselines.REFERENCES))
+
+
 FIGURES = {
+    "l2l-v1-fig4": dataclasses.replace(
+        _coupled("Random quadratics", "quadratic", "quadratic"),
+        source="Andrychowicz et al. 2016, first version, figure 4, left"),
+    "rotated": _coupled("Rotated quadratics, condition number 1,000", "rotated_quadratic", "rotated"),
+    "rosenbrock": _coupled("Rosenbrock's function, 10 dimensions", "rosenbrock", "rosenbrock"),
+    "l2l-v1-mnist": Figure(
+        "Coordinates that talk, on the base MLP", "Andrychowicz et al. 2016, first version, section 3.2",
+        (_mlp_case("mlp", "base MLP", position=100),), axis="steps",
+        optimizers="lstm-small,gac-small,ntm-lbfgs-small"),
     "l2l-fig4": Figure(
         "The base MLP", "Andrychowicz et al. 2016, figure 4, centre and right",
         (_mlp_case("mlp", "base MLP", position=100),

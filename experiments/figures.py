@@ -78,7 +78,7 @@ def plan(name, config, places, only=()):
     config = _complete(figure, config)
     chosen = _chosen(figure, config, only)
     found = learned.find_all(split(config.optimizers), places)
-    clash = sorted(found.keys() & baselines.BASELINES.keys())
+    clash = sorted(found.keys() & {*baselines.BASELINES, *baselines.REFERENCES})
     if clash:
         raise ValueError(f"a learned optimizer must not have a baseline's name, got {clash[0]!r}: choose another name.")
     return Plan(name, figure, config, chosen, found)
@@ -206,9 +206,10 @@ def _measure(case, plan, runs_path, tuned_dir, load):
     tuned = comparison.tune_all(subject.problem, jax.random.fold_in(tune_key, case.num_steps), case.num_steps,
                                 config.tune_runs, split(config.baselines), os.path.join(tuned_dir, kept),
                                 measure=measures.get(case.final))
-    compared = comparison.compare({name: o.opt.transform(o.phi) for name, o in found.items()}, subject.problem,
-                                  evaluation_key, case.num_steps, config.num_runs, tuned=tuned,
-                                  measure=measures or None, path=runs_path)
+    others = {name: baselines.REFERENCES[name](case.num_steps) for name in plan.figure.references}
+    learned_ones = {name: o.opt.transform(o.phi) for name, o in found.items()}
+    compared = comparison.compare({**learned_ones, **others}, subject.problem, evaluation_key, case.num_steps,
+                                  config.num_runs, tuned=tuned, measure=measures or None, path=runs_path)
     rows = report.summary(compared, _steps(case))
     for name, row in rows.items():
         kind = found[name].opt.spec["name"] if name in found else None
@@ -267,22 +268,23 @@ def _summary(plan, done, workdir):
     return f"\n{text}\nEverything is in {workdir}."
 
 
-def _best(case, rows, found):
-    """The baseline that is best at the end, or None where there is none."""
-    finals = {name: float(_final(case, row)["mean"]) for name, row in rows.items() if name not in found}
+def _best(case, rows):
+    """The tuned baseline that is best at the end, or None where there is none."""
+    finals = {name: float(_final(case, row)["mean"]) for name, row in rows.items() if row["grid"]}
     return min(finals, key=finals.get) if finals else None
 
 
 def _overview(plan, done):
     """The table of final losses: one line for each case."""
     found = plan.found
-    header = [plan.figure.axis, "best baseline", "Adam", *found]
+    shown = ("Adam", *plan.figure.references, *found)
+    header = [plan.figure.axis, "best baseline", *shown]
     lines = []
     for case, rows in done.items():
-        best = _best(case, rows, found)
+        best = _best(case, rows)
         panel = f"{case.panel}, " if case.panel else ""
         cells = [f"{panel}{_position(case)}", "-" if best is None else f"{best} {_cell(case, rows[best])}"]
-        cells += [_cell(case, rows[name]) if name in rows else "-" for name in ("Adam", *found)]
+        cells += [_cell(case, rows[name]) if name in rows else "-" for name in shown]
         lines.append(cells)
     label = " or ".join(dict.fromkeys(_label(case).capitalize() for case in done))
     return f"{label}, mean with its 95 % bootstrap interval:\n\n{report.markdown(header, lines)}"
@@ -300,7 +302,7 @@ def _position(case):
 
 def _claims(case, rows, found):
     """One line for each learned optimizer: where it stands."""
-    best = _best(case, rows, found)
+    best = _best(case, rows)
     others = dict.fromkeys(name for name in (best, "Adam") if name in rows)
     lines = []
     for name in found:
@@ -324,8 +326,8 @@ def _draw(plan, done, path):
     panels = {}
     for case, rows in done.items():
         series = panels.setdefault(case.panel, {})
-        best = _best(case, rows, found)
-        shown = {"best baseline": best, "Adam": "Adam", **{name: name for name in found}}
+        best = _best(case, rows)
+        shown = {"best baseline": best, **{name: name for name in ("Adam", *plan.figure.references, *found)}}
         for label, name in shown.items():
             if name in rows:
                 series.setdefault(label, {})[_position(case)] = _final(case, rows[name])

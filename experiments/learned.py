@@ -66,8 +66,8 @@ def find(text, places):
 
     Args:
       text: `PATH` or `NAME=PATH`, a file that `learned_opt.load` reads; `NAME`, an optimizer that comes with the
-        library or else the result of the recipe of that name; `NAME@FRACTION`, the snapshot of the recipe's training
-        after that fraction of it.
+        library or else the result of the recipe of that name; `NAME:SEED`, that of the recipe with another seed of
+        meta-training; `NAME@FRACTION`, the snapshot of the recipe's training after that fraction of it.
       places: where recipes' results are.
 
     Returns:
@@ -81,13 +81,14 @@ def find(text, places):
     if path.endswith(saving.SUFFIX) or os.path.isfile(os.path.expanduser(path)):
         name = name or os.path.splitext(os.path.basename(path))[0]
         return Learned(name, *learned_opt.load(path), path)
-    recipe, at, fraction = text.partition("@")
+    trained, at, fraction = text.partition("@")
+    recipe, seed = _split_seed(trained)
     if not at and text in _pretrained_names():
         return Learned(text, *learned_opt.load_pretrained(text), "comes with the library")
-    path = os.path.join(os.path.expanduser(places.train_dir), recipe)
+    path = os.path.join(os.path.expanduser(places.train_dir), f"{recipe}-seed{seed}" if seed else recipe)
     if not os.path.exists(os.path.join(path, "optimizer.safetensors")):
         _checks.choice("optimizer", recipe, [*_pretrained_names(), *_recipe_names()])
-        _train(recipe, path, places)
+        _train(recipe, seed, path, places)
     if at:
         return _snapshot(text, os.path.join(path, "snapshots"), fraction)
     return Learned(text, *learned_opt.load(os.path.join(path, "optimizer.safetensors")), path)
@@ -102,14 +103,23 @@ def _recipe_names():
     return recipes.RECIPES
 
 
-def _train(recipe, path, places):
+def _split_seed(text):
+    """`(recipe, seed)` of `NAME` or `NAME:SEED`."""
+    recipe, colon, seed = text.partition(":")
+    if colon and not seed.isdecimal():
+        raise ValueError(f"the seed of {text!r} must be a whole number, as in {recipe}:1.")
+    return recipe, int(seed or 0)
+
+
+def _train(recipe, seed, path, places):
     """Trains a recipe, or says how to."""
     if not places.train:
         data_dir = f" --data_dir={places.data_dir}" if places.data_dir else ""
         raise FileNotFoundError(f"the optimizer {recipe!r} is not trained yet: python -m experiments.train "
-                                f"--recipe={recipe}{data_dir} --workdir={path} trains it, or --train here.")
+                                f"--recipe={recipe} --seed={seed}{data_dir} --workdir={path} trains it, or --train "
+                                "here.")
     from experiments import train
-    train.run_recipe(recipe, places.data_dir, path)
+    train.run_recipe(recipe, places.data_dir, path, seed=seed)
 
 
 def _snapshot(text, folder, fraction):

@@ -127,12 +127,12 @@ def _few_coordinates(kind, family, preset):
     return Recipe(f"{about[0].upper()}{about[1:]}, for {_FAMILIES[family]}", architecture, source, family=family,
                   preset=preset, selection="validation", num_problems=16, coordinates=0, learning_rate=0.003,
                   num_epochs=40, episodes_per_epoch=50, num_validation=128,
-                  good_for=f"functions like those of its training, {_FAMILIES[family]} of ten dimensions, for 100 steps",
+                  good_for=f"what it was trained on, {_FAMILIES[family]} in ten dimensions, for 100 steps",
                   not_for="anything else: other dimensions, scales or longer runs were not trained for")
 
 
 def _shrunk_mnist(kind, **arguments):
-    """An optimizer for the base MLP, trained on images of 14 x 14: whoever talks to all cannot be estimated from few."""
+    """An optimizer for the base MLP, trained on images of 14 x 14: averages need the derivatives of all coordinates."""
     architecture, about, source = _KINDS[kind]
     return Recipe(f"{about[0].upper()}{about[1:]}, for the base MLP", architecture, source, arguments=arguments,
                   shrink=2, coordinates=0, learning_rate=0.01, num_epochs=12, episodes_per_epoch=40, num_validation=4)

@@ -34,6 +34,13 @@ BASELINES = {
     "Lion": lambda rate, steps: optax.lion(rate),
 }
 
+# name -> horizon -> optax transformation: second-order methods, which have nothing to tune, and which evaluate the
+# function more than once a step (at most 20 times in optax's line search). They take the losses of a run as exact.
+REFERENCES = {
+    "BFGS": lambda steps: optax.lbfgs(memory_size=steps, scale_init_precond=False),  # it never forgets: BFGS itself
+    "L-BFGS": lambda steps: optax.lbfgs(),
+}
+
 
 class Tuned(NamedTuple):
     """A baseline with the best learning rate of the grid.

@@ -46,21 +46,26 @@ def measure(transformations, problem, key, num_rounds=7):
         step, update = _programs(optax.with_extra_args_support(tx))
         gradient = jax.tree.map(lambda x: 0.01 * x, theta)
         programs[name, "step"] = functools.partial(step, problem, instance, minibatches, theta, state)
-        programs[name, "update"] = functools.partial(update, gradient, state, theta)
+        programs[name, "update"] = functools.partial(update, problem, instance, minibatches, theta, state, gradient)
     median = {place: float(np.median(t)) for place, t in timing.interleaved(programs, num_rounds).items()}
     return {name: Cost(median[name, "step"], median[name, "update"], state_bytes_per_parameter(tx, theta))
             for name, tx in transformations.items()}
 
 
 def _programs(tx):
+    def updated(problem, instance, key, theta, state, loss, gradient):
+        # A line search evaluates the function again: that belongs to its update.
+        return tx.update(gradient, state, theta, value=loss, grad=gradient,
+                         value_fn=lambda theta: problem.loss(theta, instance, key))
+
     @jax.jit
     def step(problem, instance, key, theta, state):
         loss, gradient = jax.value_and_grad(problem.loss)(theta, instance, key)
-        updates, state = tx.update(gradient, state, theta, value=loss)
+        updates, state = updated(problem, instance, key, theta, state, loss, gradient)
         return optax.apply_updates(theta, updates), state
 
     @jax.jit
-    def update(gradient, state, theta):
-        return tx.update(gradient, state, theta)
+    def update(problem, instance, key, theta, state, gradient):
+        return updated(problem, instance, key, theta, state, 0.0, gradient)
 
     return step, update

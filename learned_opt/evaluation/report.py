@@ -6,7 +6,7 @@ import zipfile
 import numpy as np
 
 from learned_opt import _checks, _files
-from learned_opt.evaluation import plots, statistics
+from learned_opt.evaluation import baselines, plots, statistics
 
 LEGEND = ("Losses: mean of {runs} runs on fresh problems, with the 95 % bootstrap interval of the mean. Step and "
           "update: time of a whole training step and of the optimizer alone, Adam = 1. Bytes: optimizer state a "
@@ -76,7 +76,8 @@ def last(row, final=None):
 
 
 def _cells(name, row, steps, measure_name, extra):
-    rate = "learned" if row["learning_rate"] is None else f"{row['learning_rate']:.3g}"
+    untuned = "-" if name in baselines.REFERENCES else "learned"
+    rate = untuned if row["learning_rate"] is None else f"{row['learning_rate']:.3g}"
     cells = [name, rate, *(interval(row["loss"][step]) for step in steps)]
     cells += [column.get(name, "") for column in extra.values()]
     cells.append(f"{100 * row['diverged']:.0f} %")

@@ -31,7 +31,8 @@ def unroll(tx, problem, key, num_steps):
     one. It can be jitted, vmapped over keys, and differentiated.
 
     Args:
-      tx: an optax transformation; it is given the parameters, and the loss as the extra argument `value`.
+      tx: an optax transformation; it is given the parameters, and as extra arguments the loss `value`, its gradient
+        `grad` and the function `value_fn` of the parameters, for optimizers that search along a line.
       problem: an `Optimizee`.
       key: draws the problem, theta_0 and the minibatches.
       num_steps: the horizon T.
@@ -64,7 +65,8 @@ def life(tx, problem, begun, num_steps):
     def step(carry, t):
         theta, state = carry
         loss, gradient = jax.value_and_grad(loss_fn)(theta, t)
-        updates, state = tx.update(gradient, state, theta, value=loss)
+        updates, state = tx.update(gradient, state, theta, value=loss, grad=gradient,
+                                   value_fn=functools.partial(loss_fn, t=t))
         return (optax.apply_updates(theta, updates), state), loss
 
     (theta, _), losses = jax.lax.scan(step, (begun.theta_0, tx.init(begun.theta_0)), jnp.arange(num_steps))

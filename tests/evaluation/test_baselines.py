@@ -64,3 +64,11 @@ def test_nag_is_optax_with_momentum():
 def test_unknown_names():
     with pytest.raises(ValueError, match=r"unknown baseline 'Adm'. Did you mean 'Adam'"):
         baselines.tune("Adm", PROBLEM, KEY, 2, 2)
+
+
+def test_second_order_references_reach_the_minimum():
+    problem = learned_opt.optimizees.rotated_quadratic(dim=4, condition=100.0)
+    for name, build in baselines.REFERENCES.items():
+        losses = np.asarray(learned_opt.evaluate(build(30), problem, KEY, 30, 4))
+        assert np.all(losses[:, 0] > 1e-2), name
+        assert np.all(losses[:, -1] < 1e-10), name

@@ -27,7 +27,7 @@ def places(tmp_path_factory):
     for name in names:
         opt = kinds["lstm" if "lstm" in name else "rnnprop"]
         for i, file in enumerate(("optimizer", "snapshots/100", "snapshots/200", "snapshots/300")):
-            learned_opt.save(folder / name / file, opt, opt.init(jax.random.key(i)))
+            learned_opt.save(folder / name.replace(":", "-seed") / file, opt, opt.init(jax.random.key(i)))
     return learned.Places(str(folder), None, False)
 
 
@@ -76,7 +76,7 @@ def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_pa
         rows = summary["cases"][folder]
         for file in ("curves.npz", "curves.png", "rates.png", "table.md", "summary.json"):
             assert (tmp_path / "work" / folder / file).stat().st_size > 0
-        assert list(rows) == ["SGD", "Adam", *plan.found]
+        assert list(rows) == ["SGD", "Adam", *plan.found, *plan.figure.references]
         assert rows["Adam"]["paper"] == case.paper.get("Adam")
         table = (tmp_path / "work" / folder / "table.md").read_text()
         assert ("test accuracy" in table) == (case.dataset != cases.NO_DATA)
@@ -188,14 +188,17 @@ def test_where_a_name_leads(places, tmp_path):
 
 def test_what_is_not_trained_is_trained_or_told(tmp_path, monkeypatch):
     places = learned.Places(str(tmp_path), "data", False)
-    with pytest.raises(FileNotFoundError, match=f"python -m experiments.train --recipe=ablation-lstm --data_dir=data "
-                                                f"--workdir={tmp_path}/ablation-lstm trains it, or --train here"):
-        learned.find("ablation-lstm", places)
+    with pytest.raises(FileNotFoundError, match="python -m experiments.train --recipe=ablation-lstm --seed=2 "
+                                                f"--data_dir=data --workdir={tmp_path}/ablation-lstm-seed2 trains it, "
+                                                "or --train here"):
+        learned.find("ablation-lstm:2", places)
+    with pytest.raises(ValueError, match="the seed of 'ablation-lstm:x' must be a whole number, as in ablation-lstm:1"):
+        learned.find("ablation-lstm:x", places)
     with pytest.raises(ValueError, match=r"unknown optimizer 'ablation-lst'. Did you mean 'ablation-lstm'"):
         learned.find("ablation-lst", places)
 
-    def run_recipe(name, data_dir, workdir):
-        assert (name, data_dir) == ("ablation-lstm", "data")
+    def run_recipe(name, data_dir, workdir, seed):
+        assert (name, data_dir, seed) == ("ablation-lstm", "data", 0)
         opt = learned_opt.lstm(hidden_sizes=(1,))
         learned_opt.save(f"{workdir}/optimizer", opt, opt.init(KEY))
 

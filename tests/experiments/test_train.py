@@ -42,8 +42,8 @@ def test_another_run_finds_it_done(trained):
 
 
 def test_an_unknown_recipe():
-    with pytest.raises(ValueError, match=r"unknown recipe 'lstm'\. Did you mean 'lstm-mnist'"):
-        train.run_recipe("lstm", None, "unused")
+    with pytest.raises(ValueError, match=r"unknown recipe 'lstm-mnis'\. Did you mean 'lstm-mnist'"):
+        train.run_recipe("lstm-mnis", None, "unused")
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
