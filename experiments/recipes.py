@@ -15,12 +15,11 @@ from learned_opt import data, optimizees
 SNAPSHOTS = 3
 PATIENCE = 5  # of a curriculum
 
-# What the weights are trained on, by name; those of the first need a data set, the others have none.
-NETWORK = "mlp"
-PROBLEMS = {
-    "quadratic": optimizees.quadratic,
-    "rotated-quadratic": optimizees.rotated_quadratic,
-    "rosenbrock": optimizees.rosenbrock,
+NETWORK = "mlp"  # the base MLP, the one family that needs a data set
+FAMILIES = {  # functions of `optimizees`, and what they are
+    "quadratic": "random quadratics",
+    "rotated_quadratic": "rotated ill-conditioned quadratics",
+    "rosenbrock": "Rosenbrock's function",
 }
 
 
@@ -32,7 +31,7 @@ class Recipe:
       about: one line.
       architecture: the name of the function that builds the optimizer.
       source: paper and section.
-      family: one of `PROBLEMS`, or NETWORK for the base MLP, one hidden layer of 20 sigmoid units.
+      family: one of `FAMILIES`, or NETWORK for the base MLP, one hidden layer of 20 sigmoid units.
       preset: of the architecture.
       arguments: other arguments of the architecture.
       scaling: range L of Random Scaling, 0 for none (Lv, Jiang, Li 2017, section 4.1).
@@ -92,7 +91,7 @@ class Recipe:
         if self.needs_data:
             problem = optimizees.mlp(data.shrink(dataset, self.shrink) if self.shrink > 1 else dataset)
         else:
-            problem = PROBLEMS[self.family]()
+            problem = getattr(optimizees, self.family)()
         problem = optimizees.random_scaling(problem, self.scaling) if self.scaling else problem
         return optimizees.with_convex(problem) if self.convex else problem
 
@@ -108,8 +107,6 @@ class Recipe:
                 "phi": learned_opt.load_pretrained(self.start)[1] if self.start else None}
 
 
-_FAMILIES = {"quadratic": "random quadratics", "rotated-quadratic": "rotated ill-conditioned quadratics",
-             "rosenbrock": "Rosenbrock's function"}
 _KINDS = {
     "lstm": ("lstm", "the LSTM optimizer", "Andrychowicz et al. 2016, section 3.1"),
     "gac": ("lstm_gac", "LSTM+GAC: an LSTM optimizer with averages over all coordinates",
@@ -124,10 +121,10 @@ _KINDS = {
 def _few_coordinates(kind, family, preset):
     """An optimizer for functions of few coordinates, all of it trained alike, so that kinds can be compared."""
     architecture, about, source = _KINDS[kind]
-    return Recipe(f"{about[0].upper()}{about[1:]}, for {_FAMILIES[family]}", architecture, source, family=family,
+    return Recipe(f"{about[0].upper()}{about[1:]}, for {FAMILIES[family]}", architecture, source, family=family,
                   preset=preset, selection="validation", num_problems=16, coordinates=0, learning_rate=0.003,
                   num_epochs=40, episodes_per_epoch=50, num_validation=128,
-                  good_for=f"what it was trained on, {_FAMILIES[family]} in ten dimensions, for 100 steps",
+                  good_for=f"what it was trained on, {FAMILIES[family]} in ten dimensions, for 100 steps",
                   not_for="anything else: other dimensions, scales or longer runs were not trained for")
 
 
@@ -164,7 +161,7 @@ RECIPES = {
         good_for="trying out curricula",
         not_for="use: after six epochs it is behind rnnprop-mnist at 1,000, 2,000 and 10,000 steps"),
     **{f"{kind}-{name}": _few_coordinates(kind, family, preset)
-       for name, family, preset in (("quadratic", "quadratic", "quadratic"), ("rotated", "rotated-quadratic", "mnist"),
+       for name, family, preset in (("quadratic", "quadratic", "quadratic"), ("rotated", "rotated_quadratic", "mnist"),
                                     ("rosenbrock", "rosenbrock", "quadratic"))
        for kind in ("lstm", "gac", "ntm-bfgs")},
     "lstm-small": _shrunk_mnist("lstm"),

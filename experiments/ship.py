@@ -71,8 +71,7 @@ def describe(name, info):
         f"# {name}", "", f"{info['about']} ({info['source']}).", "",
         f"    tx = learned_opt.pretrained(\"{name}\")", "",
         f"- Good for: {info['good_for']}.", f"- Not for: {info['not_for']}.",
-        f"- Trained on: {info['dataset']}{_shrunk(info)}, a perceptron with one hidden layer of 20 sigmoid units, "
-        f"minibatches of 128, theta_0 ~ N(0, 0.1); horizons {', '.join(map(str, info['horizons']))}, windows of "
+        f"- Trained on: {_problem(info)}; horizons {', '.join(map(str, info['horizons']))}, windows of "
         f"{info['window']}; seed {info['seed']}; {len(info['history'])} epochs; validation loss "
         f"{info['validation_loss']:.3g}; {info['skipped']} meta-gradients not finite.",
         f"- Trained by: `python -m experiments.train --recipe={info['recipe']}` at commit {environment['commit']}, "
@@ -83,8 +82,12 @@ def describe(name, info):
     return "\n".join(lines) + "\n" + report.markdown(header, [_line(name, case) for case in info["measured"]]) + "\n"
 
 
-def _shrunk(info):
-    return f" with images shrunk by {info['shrink']}" if info["shrink"] > 1 else ""
+def _problem(info):
+    if info["dataset"] is None:
+        return f"{recipes.FAMILIES[info['family']]}, ten dimensions, {info['num_problems']} at once"
+    shrunk = f" with images shrunk by {info['shrink']}" if info["shrink"] > 1 else ""
+    return (f"{info['dataset']}{shrunk}, a perceptron with one hidden layer of 20 sigmoid units, minibatches of 128, "
+            "theta_0 ~ N(0, 0.1)")
 
 
 def _line(name, case):

@@ -56,6 +56,24 @@ def test_update_benchmark(tmp_path):
     assert size["lstm-bf16"] == 160
 
 
+def test_communicating_benchmark(tmp_path):
+    record, table = quick("communicating", tmp_path / "out")
+    results = {r["optimizer"]: r for r in record["results"]}
+    assert list(results) == ["lstm", "lstm, XLA", "gac", "ntm-lbfgs", "ntm-bfgs"]
+    for name, result in results.items():
+        assert_positive(result["update_over_lstm"])
+        assert_positive(result["time_over_lstm"])
+        assert name in table
+    size = {name: r["state_bytes_per_parameter"] for name, r in results.items()}
+    num_coordinates = results["lstm"]["coordinates"]
+    assert size["lstm"] == size["lstm, XLA"] == 320
+    averages = 4 * 2 * 5 / num_coordinates
+    assert size["gac"] == pytest.approx(320 - 4 * 2 * 5 + averages)
+    assert size["ntm-lbfgs"] == pytest.approx(size["gac"] + 4 * (1 + 2 * 30))
+    assert size["ntm-bfgs"] == pytest.approx(size["gac"] + 4 * (1 + num_coordinates))
+    assert results["lstm"]["memory_over_lstm"] == 1
+
+
 def test_meta_gradient_benchmark(tmp_path):
     record, table = quick("meta_gradient", tmp_path / "out")
     assert {r["method"] for r in record["results"]} == {"naive", "autodiff", "adjoint", "forward"}
