@@ -11,6 +11,7 @@ import sys
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import tqdm
 
 from experiments import cases, config_flags, learned
@@ -99,14 +100,15 @@ def run(plan, workdir, tuned_dir, data_dir=None):
         if report.read(os.path.join(workdir, _folder(case))) is None:
             load(_dataset(case, plan.config))  # what is not there is told before anything is made
     _claim(workdir, plan)
-    done = {}
+    done, together = {}, {}
     with tqdm.tqdm(total=sum(case.num_steps for case in plan.cases), desc=plan.name, unit="step",
                    dynamic_ncols=sys.stderr.isatty()) as bar:
         for case in plan.cases:
             bar.set_postfix_str(case.title)
-            done[case] = _case(case, plan, os.path.join(workdir, _folder(case)), tuned_dir, load)
+            done[case], curves = _case(case, plan, os.path.join(workdir, _folder(case)), tuned_dir, load)
+            together[case] = _together(case, curves, plan.found)
             bar.update(case.num_steps)
-    print(_summary(plan, done, workdir))
+    print(_summary(plan, done, together, workdir))
 
 
 def split(text):
@@ -173,7 +175,7 @@ def _claim(workdir, plan):
 
 
 def _case(case, plan, folder, tuned_dir, load):
-    """Tunes, compares and writes one case, unless that is done; returns its rows."""
+    """Tunes, compares and writes one case, unless that is done; returns its rows and curves."""
     done = report.read(folder)
     if done is None:
         done = _measure(case, plan, os.path.join(folder, "runs"), tuned_dir, load)
@@ -189,7 +191,7 @@ def _case(case, plan, folder, tuned_dir, load):
     if grids:
         plots.rates(os.path.join(folder, "rates.png"), baselines.LEARNING_RATES, grids, levels, title, _label(case))
     shutil.rmtree(os.path.join(folder, "runs"), ignore_errors=True)  # all of it is in curves.npz
-    return rows
+    return rows, curves
 
 
 def _measure(case, plan, runs_path, tuned_dir, load):
@@ -249,13 +251,14 @@ def _label(case):
     return "final loss" if case.final == "loss" else f"final {case.final}"
 
 
-def _summary(plan, done, workdir):
+def _summary(plan, done, together, workdir):
     """Writes what stands over all cases, and returns the text for the screen."""
     title = f"{plan.figure.title} ({plan.figure.source})"
     sections = [f"## {title}", _overview(plan, done)]
     for case, rows in done.items():
         with open(os.path.join(workdir, _folder(case), "table.md"), encoding="utf-8") as f:
             sections += [f"### {case.title}, {case.num_steps} steps", f.read().strip(), _claims(case, rows, plan.found)]
+        sections += [together[case]] if together[case] else []
     text = "\n\n".join(sections) + "\n"
     _files.write_text(os.path.join(workdir, "table.md"), text)
     _draw(plan, done, os.path.join(workdir, "overview.png"))
@@ -318,6 +321,25 @@ def _claims(case, rows, found):
         diverged = f", {100 * rows[name]['diverged']:.0f} % diverged" if rows[name]["diverged"] else ""
         lines.append(f"- {name}{note}: {report.interval(ours)}{diverged}; {'; '.join(parts) or 'compared with none'}.")
     return "\n".join(lines)
+
+
+def _together(case, curves, found):
+    """The seeds of each learned optimizer together, beside the first one; nothing where there is one seed of each."""
+    families = {}
+    for name in found:
+        families.setdefault(name.partition(":")[0], []).append(curves[name][:, -1])
+    if case.final != "loss" or all(len(seeds) == 1 for seeds in families.values()):
+        return ""
+    first = next(iter(families))
+    header = ["optimizer", "seeds", "mean of each seed", "mean", f"times {first}"]
+    lines = []
+    for name, seeds in families.items():
+        beside = "" if name == first else "{:.3g} [{:.3g}, {:.3g}]".format(*statistics.ratio(seeds, families[first]))
+        lines.append([name, str(len(seeds)), ", ".join(f"{losses.mean():.3g}" for losses in seeds),
+                      report.interval(statistics.summarize(np.mean(seeds, axis=0))._asdict()), beside])
+    return (f"Seeds of meta-training together; the last column is the geometric mean over problems and seeds of the "
+            f"final loss over that of {first}, with its 95 % bootstrap interval over problems:\n\n"
+            f"{report.markdown(header, lines)}")
 
 
 def _draw(plan, done, path):

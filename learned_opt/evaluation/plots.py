@@ -3,7 +3,7 @@
 import numpy as np
 
 from learned_opt import _checks, _files
-from learned_opt.evaluation import statistics
+from learned_opt.evaluation import baselines, statistics
 
 STEPS_SHOWN = 200  # curves of more steps are smoothed
 NUM_BANDS = 41  # bootstrap intervals are computed at so many points of a curve
@@ -122,12 +122,19 @@ def _order(losses, learned):
 def _curves(axes, losses, learned, title, first_step, order):
     width = max(1, next(iter(losses.values())).shape[1] // STEPS_SHOWN)
     losses = {name: _smoothed(x, width) for name, x in losses.items()}
-    for i, name in enumerate(order):
-        _curve(axes, name, losses[name], f"C{i % 10}", name in learned, first_step)
+    families = list(dict.fromkeys(map(_family, order)))
+    for name in order:
+        color = f"C{families.index(_family(name)) % 10}"
+        _curve(axes, name, losses[name], color, name in learned, first_step)
     label = "loss" if width == 1 else f"loss, mean over {width} steps"
     axes.set(title=title, xlabel="step", ylabel=label, yscale="log")
     axes.margins(x=0)
     _limit(axes, losses, first_step)
+
+
+def _family(name):
+    """What several seeds of one meta-training, `NAME:SEED`, have in common: their colour."""
+    return name.partition(":")[0]
 
 
 def _curve(axes, name, losses, color, is_learned, first_step):
@@ -151,8 +158,12 @@ def _smoothed(losses, width):
 
 
 def _limit(axes, losses, first_step):
-    """An optimizer that diverges does not flatten all others: the axis ends a little above where they begin."""
-    means = [_finite(x[:, first_step:].mean(axis=0)) for x in losses.values()]
+    """One optimizer does not flatten all others: who diverges leaves at the top, a little above where all begin.
+
+    BFGS, which falls to rounding errors, leaves at the bottom.
+    """
+    framing = [x for name, x in losses.items() if name not in baselines.REFERENCES] or losses.values()
+    means = [_finite(x[:, first_step:].mean(axis=0)) for x in framing]
     start = np.nanmedian([m[0] for m in means])
     lowest = np.nanmin([np.nanmin(m) for m in means if np.isfinite(m).any()])
     axes.set_ylim(lowest / 1.3, max(start * 1.5, lowest * 2))

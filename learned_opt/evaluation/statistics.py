@@ -32,6 +32,21 @@ def verdict(ours, theirs):
     return "above" if ours_low > high else "no difference"
 
 
+def ratio(ours, theirs):
+    """How many times as large one thing is as another on the same problems: the geometric mean of the ratios.
+
+    Args:
+      ours: positive numbers `[trials, problems]`, or `[problems]`; trials are averaged before problems are drawn.
+      theirs: likewise, on the same problems.
+
+    Returns:
+      `(mean, low, high)`, with the 95 % bootstrap interval over problems; infinite or 0 where a run diverged.
+    """
+    logs = [np.atleast_2d(np.log(np.where(np.isfinite(x), x, np.inf))).mean(axis=0) for x in (ours, theirs)]
+    summary = summarize(logs[0] - logs[1])
+    return tuple(float(np.exp(x)) for x in summary[:3])
+
+
 def summarize(values, seed=0):
     """Statistics of `values` `[runs]`; the bootstrap is seeded."""
     values = np.asarray(values, np.float64)

@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import scipy.stats
 
 from learned_opt.evaluation import statistics
@@ -34,3 +35,13 @@ def test_a_difference_inside_the_intervals_is_none():
     diverged = {"low": "inf", "high": "inf"}  # as a JSON file holds it
     assert statistics.verdict(diverged, high) == "above"
     assert statistics.verdict(diverged, diverged) == "no difference"
+
+
+def test_ratio_is_the_geometric_mean_over_the_same_problems():
+    theirs = np.array([1.0, 10.0, 1e-3, 5.0])
+    assert statistics.ratio(3 * theirs, theirs) == pytest.approx((3, 3, 3))
+    mean, low, high = statistics.ratio(np.stack([2 * theirs, 8 * theirs]), theirs)
+    assert (mean, low, high) == pytest.approx((4, 4, 4))
+    mean, low, high = statistics.ratio(np.array([4.0, 10.0]), np.array([1.0, 10.0]))
+    assert (mean, low, high) == pytest.approx((2, 1, 4))
+    assert statistics.ratio(np.array([np.inf, 1.0]), np.array([1.0, 1.0]))[0] == np.inf

@@ -82,6 +82,7 @@ def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_pa
         assert ("test accuracy" in table) == (case.dataset != cases.NO_DATA)
     assert "no difference" in shown or "above the best tuned baseline, SGD" in shown
     assert "33 % diverged" in shown
+    assert ("Seeds of meta-training together" in shown) == any(":" in name for name in plan.found)
 
 
 
