@@ -212,7 +212,7 @@ def _shape_case(width, depth, **options):
     return _mlp_case(name, f"MLP, {depth} x {width} hidden units", width=width, depth=depth, **options)
 
 
-_SEEDS = ("", ":1", ":2")
+_SEEDS = (":0", ":1", ":2")
 
 
 def _talking(recipes, seeds=_SEEDS):

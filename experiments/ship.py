@@ -36,21 +36,22 @@ def ship(name, trained, results, folder):
     path = os.path.join(os.path.expanduser(trained), "optimizer.safetensors")
     opt, phi = learned_opt.load(path)
     info = saving.read_card(path)["info"]
-    info |= {"measured": measured(name, os.path.expanduser(results)), "about": recipe.about,
+    info |= {"measured": measured(name, info["seed"], os.path.expanduser(results)), "about": recipe.about,
              "good_for": recipe.good_for, "not_for": recipe.not_for}
     learned_opt.save(os.path.join(folder, name), opt, phi, info)
     _files.write_text(os.path.join(folder, f"{name}.md"), describe(name, info))
     return len(info["measured"])
 
 
-def measured(name, results):
-    """What the figures below `results` say of an optimizer, one dict a case."""
+def measured(name, seed, results):
+    """What the figures below `results` say of an optimizer, as `name` or as `name:seed`, one dict a case."""
     found = {}
     for path in sorted(glob.glob(os.path.join(results, "**", "summary.json"), recursive=True)):
         summary = _files.read_json(path)
         for case, rows in summary.get("cases", {}).items():
-            if name in rows:
-                found[case] = _case(summary["figure"], case, name, rows)
+            ours = [rows[key] for key in (name, f"{name}:{seed}") if key in rows]
+            if ours:
+                found[case] = _case(summary["figure"], case, name, {**rows, name: ours[0]})
     return list(found.values())
 
 

@@ -47,11 +47,14 @@ def saved(tmp_path):
 
 @pytest.mark.parametrize("make", [
     lambda: learned_opt.lstm("mnist"),
+    lambda: learned_opt.lstm_gac(hidden_sizes=(4, 3), num_averaged=2),
+    lambda: learned_opt.ntm_bfgs(hidden_sizes=(3,), num_averaged=1, num_reads=2, num_writes=1, memory_scale=0.5),
+    lambda: learned_opt.ntm_lbfgs("mnist", hidden_sizes=(3,), num_averaged=0, history=4),
     lambda: learned_opt.lstm(hidden_sizes=(3, 2), preprocess_p=7.5, output_scale=0.3, state_dtype="bfloat16"),
     lambda: small_partition({"conv/*": "a", "*": "b"}),
     lambda: small_partition(by_function),
     lambda: learned_opt.partition({"x": small_partition({"*": "a"})}, {"*": "x"}),
-], ids=["preset", "arguments", "patterns", "function", "nested"])
+], ids=["preset", "gac", "ntm-bfgs", "ntm-lbfgs", "arguments", "patterns", "function", "nested"])
 def test_round_trip_is_exact(tmp_path, make):
     opt = make()
     phi = opt.init(jax.random.key(0))
