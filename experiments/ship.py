@@ -75,8 +75,8 @@ def describe(name, info):
         f"- Trained on: {_problem(info)}; horizons {', '.join(map(str, info['horizons']))}, windows of "
         f"{info['window']}; seed {info['seed']}; {len(info['history'])} epochs; validation loss "
         f"{info['validation_loss']:.3g}; {info['skipped']} meta-gradients not finite.",
-        f"- Trained by: `python -m experiments.train --recipe={info['recipe']}` at commit {environment['commit']}, "
-        f"on {environment['num_devices']} x {environment['device']}.",
+        f"- Trained by: `python -m experiments.train --recipe={info['recipe']} --seed={info['seed']}` at commit "
+        f"{environment['commit']}, on {environment['num_devices']} x {environment['device']}.",
         "- Its configuration and the curve of its training are in the card beside this file (.json).", "",
         "Measured: loss of the last minibatch, mean with its 95 % bootstrap interval; rates of the others tuned.", ""]
     header = ["case", name, "Adam", "best baseline", "diverged"]
