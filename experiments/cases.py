@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from learned_opt import optimizees
+from learned_opt import data, optimizees
 from learned_opt.evaluation import baselines
 from learned_opt.optimizees.classifier import as_float
 
@@ -94,8 +94,13 @@ class Figure:
     references: tuple = ()
 
 
-def mlp(splits, all_data=False, **shape):
-    """The base MLP, or one of another shape; `all_data` also measures the loss on the whole training split."""
+def mlp(splits, all_data=False, shrink=1, **shape):
+    """The base MLP, or one of another shape.
+
+    `all_data` also measures the loss on the whole training split; `shrink` divides the sides of the images.
+    """
+    if shrink > 1:
+        splits = splits._replace(train=data.shrink(splits.train, shrink), test=data.shrink(splits.test, shrink))
     network = optimizees.mlp_network(splits.train.num_classes, **shape)
     measures = {"test accuracy": optimizees.accuracy(network, splits.test)}
     if all_data:
@@ -155,7 +160,7 @@ class _Mean:
 
 
 def _mlp_case(name, title, num_steps=100, all_data=False, **options):
-    shape = {k: options.pop(k) for k in ("width", "depth", "activation") if k in options}
+    shape = {k: options.pop(k) for k in ("width", "depth", "activation", "shrink") if k in options}
     options = {"final": ALL_DATA if all_data else "loss", **options}
     return Case(name, title, functools.partial(mlp, all_data=all_data, **shape), num_steps, **options)
 
@@ -236,8 +241,9 @@ FIGURES = {
     "rosenbrock": _coupled("Rosenbrock's function, 10 dimensions", "rosenbrock", "rosenbrock"),
     "l2l-v1-mnist": Figure(
         "Coordinates that talk, on the base MLP", "Andrychowicz et al. 2016, first version, section 3.2",
-        (_mlp_case("mlp", "base MLP", position=100),), axis="steps",
-        optimizers="lstm-small,gac-small,ntm-lbfgs-small"),
+        (_mlp_case("mlp-half", "base MLP on images of half the sides", shrink=2, position="half (as trained)"),
+         _mlp_case("mlp", "base MLP", position="whole")),
+        axis="sides of the images", optimizers="lstm-small,gac-small,ntm-lbfgs-small"),
     "l2l-fig4": Figure(
         "The base MLP", "Andrychowicz et al. 2016, figure 4, centre and right",
         (_mlp_case("mlp", "base MLP", position=100),
