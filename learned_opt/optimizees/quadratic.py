@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from learned_opt import _checks
-from learned_opt.optimizees import base
+from learned_opt.optimizees import base, starting
 
 
 class Quadratic(NamedTuple):
@@ -34,7 +34,7 @@ def quadratic(dim=10, init_scale=1.0):
     """
     dim = _checks.positive_int("dim", dim)
     init_scale = 0.0 if init_scale == 0 else _checks.positive_float("init_scale", init_scale)
-    return base.as_partials(base.Optimizee(_Sample(dim), _Init(dim, init_scale), _loss))
+    return base.as_partials(base.Optimizee(_Sample(dim), starting.VectorInit(dim, init_scale), _loss))
 
 
 class Rotated(NamedTuple):
@@ -66,7 +66,7 @@ def rotated_quadratic(dim=10, condition=1e3, init_scale=1.0):
     if condition < 1:
         raise ValueError(f"condition must be at least 1, got {condition!r}.")
     init_scale = 0.0 if init_scale == 0 else _checks.positive_float("init_scale", init_scale)
-    return base.as_partials(base.Optimizee(_SampleRotated(dim, condition), _Init(dim, init_scale), _rotated_loss))
+    return base.as_partials(base.Optimizee(_SampleRotated(dim, condition), starting.VectorInit(dim, init_scale), _rotated_loss))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,16 +90,6 @@ class _SampleRotated:
         q = q * jnp.sign(jnp.diagonal(r))[None]  # without it Q would not be uniform (Mezzadri 2007)
         eigenvalues = self.condition ** (-jnp.arange(self.dim) / (self.dim - 1))
         return Rotated((q * eigenvalues[None]) @ q.T, minimum)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Init:
-    dim: int
-    scale: float
-
-    def __call__(self, key, instance):
-        del instance
-        return self.scale * jax.random.normal(key, (self.dim,))
 
 
 def _loss(theta, instance, key):

@@ -1,12 +1,9 @@
 """Rosenbrock's function, from random starts."""
 
-import dataclasses
-
-import jax
 import jax.numpy as jnp
 
 from learned_opt import _checks
-from learned_opt.optimizees import base
+from learned_opt.optimizees import base, starting
 
 
 def rosenbrock(dim=10, init_scale=0.5):
@@ -26,23 +23,8 @@ def rosenbrock(dim=10, init_scale=0.5):
       ValueError: for a size or a scale that is not possible.
     """
     dim = _checks.positive_int("dim", dim, minimum=2)
-    init = _Init(dim, _checks.positive_float("init_scale", init_scale))
-    return base.as_partials(base.Optimizee(_sample, init, _loss))
-
-
-def _sample(key):
-    del key
-    return ()
-
-
-@dataclasses.dataclass(frozen=True)
-class _Init:
-    dim: int
-    scale: float
-
-    def __call__(self, key, instance):
-        del instance
-        return self.scale * jax.random.normal(key, (self.dim,))
+    init = starting.VectorInit(dim, _checks.positive_float("init_scale", init_scale))
+    return base.as_partials(base.Optimizee(starting.no_instance, init, _loss))
 
 
 def _loss(theta, instance, key):

@@ -1,4 +1,4 @@
-"""What optimizees that are Flax networks have in common: nothing but theta_0 to differ in, and how it is drawn."""
+"""What optimizees have in common: where their parameters start, and families that differ in nothing else."""
 
 import dataclasses
 from typing import Any
@@ -12,6 +12,19 @@ def no_instance(key):
     """The instance of a family whose problems differ in theta_0 and minibatches alone."""
     del key
     return ()
+
+
+@dataclasses.dataclass(frozen=True)
+class VectorInit:
+    """theta_0 of a function of a vector: Gaussian, `[dim]`, with standard deviation `scale`."""
+
+    dim: int
+    scale: float
+
+    def __call__(self, key, instance):
+        """Draws theta_0."""
+        del instance
+        return self.scale * jax.random.normal(key, (self.dim,))
 
 
 @dataclasses.dataclass(frozen=True)
