@@ -66,7 +66,8 @@ def rotated_quadratic(dim=10, condition=1e3, init_scale=1.0):
     if condition < 1:
         raise ValueError(f"condition must be at least 1, got {condition!r}.")
     init_scale = 0.0 if init_scale == 0 else _checks.positive_float("init_scale", init_scale)
-    return base.as_partials(base.Optimizee(_SampleRotated(dim, condition), starting.VectorInit(dim, init_scale), _rotated_loss))
+    sample, init = _SampleRotated(dim, condition), starting.VectorInit(dim, init_scale)
+    return base.as_partials(base.Optimizee(sample, init, _rotated_loss))
 
 
 @dataclasses.dataclass(frozen=True)
