@@ -40,7 +40,7 @@ class Places(NamedTuple):
     """Where recipes' results are, and what makes those that are missing.
 
     Attributes:
-      train_dir: the folder that has a recipe's work directory under the recipe's name.
+      train_dir: the folder that has a recipe's work directory under the name that `folder` gives.
       data_dir: the TFDS directory.
       train: whether to train what is missing.
     """
@@ -85,7 +85,7 @@ def find(text, places):
     recipe, seed = _split_seed(trained)
     if not at and text in _pretrained_names():
         return Learned(text, *learned_opt.load_pretrained(text), "comes with the library")
-    path = os.path.join(os.path.expanduser(places.train_dir), f"{recipe}-seed{seed}" if seed else recipe)
+    path = os.path.join(os.path.expanduser(places.train_dir), folder(recipe, seed))
     if not os.path.exists(os.path.join(path, "optimizer.safetensors")):
         _checks.choice("optimizer", recipe, [*_pretrained_names(), *_recipe_names()])
         _train(recipe, seed, path, places)
@@ -101,6 +101,11 @@ def _pretrained_names():
 def _recipe_names():
     from experiments import recipes
     return recipes.RECIPES
+
+
+def folder(recipe, seed):
+    """The name of a recipe's work directory."""
+    return f"{recipe}-seed{seed}" if seed else recipe
 
 
 def _split_seed(text):

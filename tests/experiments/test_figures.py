@@ -25,9 +25,10 @@ def places(tmp_path_factory):
     kinds = {"lstm": learned_opt.lstm(hidden_sizes=(1,)), "rnnprop": learned_opt.rnnprop(hidden_sizes=(1,))}
     names = {name.split("@")[0] for f in cases.FIGURES.values() for name in f.optimizers.split(",")}
     for name in names:
+        recipe, _, seed = name.partition(":")
         opt = kinds["lstm" if "lstm" in name else "rnnprop"]
         for i, file in enumerate(("optimizer", "snapshots/100", "snapshots/200", "snapshots/300")):
-            learned_opt.save(folder / name.replace(":", "-seed") / file, opt, opt.init(jax.random.key(i)))
+            learned_opt.save(folder / learned.folder(recipe, int(seed or 0)) / file, opt, opt.init(jax.random.key(i)))
     return learned.Places(str(folder), None, False)
 
 
