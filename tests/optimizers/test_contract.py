@@ -33,8 +33,7 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "lstm-quadratic": Case(learned_opt.lstm("quadratic", hidden_sizes=(4,))),
-    "lstm-mnist": Case(learned_opt.lstm("mnist", hidden_sizes=(4, 4))),
+    "lstm": Case(learned_opt.lstm("quadratic", hidden_sizes=(4, 4))),
     "lstm-native": Case(learned_opt.lstm("mnist", hidden_sizes=(4,)), native=True),
     "lstm-bfloat16": Case(learned_opt.lstm("mnist", hidden_sizes=(4,), state_dtype="bfloat16"), jnp.bfloat16),
     "rnnprop": Case(learned_opt.rnnprop(hidden_sizes=(4, 4), input_size=3)),
@@ -51,7 +50,11 @@ COORDINATEWISE = [name for name, case in CASES.items() if case.opt.coordinatewis
 
 every_case = pytest.mark.parametrize("name", CASES)
 learned_cases = pytest.mark.parametrize("name", LEARNED)
-several_devices_cases = pytest.mark.parametrize("name", [name for name, case in CASES.items() if not case.native])
+several_devices_cases = pytest.mark.parametrize(("name", "jitted"), [
+    pytest.param(name, jitted, id=f"{name}-{'jitted' if jitted else 'eager'}")
+    for name, case in CASES.items() for jitted in (True, False)
+    # Outside of jit every operation is a program of its own: slow, and not the rule's business but its lift's.
+    if not case.native and (jitted or name in ("lstm", "ntm-bfgs", "from_optax"))])
 coordinatewise_cases = pytest.mark.parametrize("name", COORDINATEWISE)
 
 
@@ -489,7 +492,6 @@ def assert_sharded_like_parameters(tree, mesh):
 
 
 @several_devices_cases
-@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jitted"])
 def test_update_of_sharded_parameters(name, jitted):
     mesh = jax.make_mesh((2, 2), ("x", "y"), axis_types=(AxisType.Auto,) * 2)
     (theta, gradient), (sharded_theta, sharded_gradient) = sharded_pair(mesh)
@@ -511,7 +513,6 @@ def test_jitted_init_of_sharded_parameters(name):
 
 
 @several_devices_cases
-@pytest.mark.parametrize("jitted", [False, True], ids=["eager", "jitted"])
 def test_explicitly_sharded_parameters(name, jitted):
     tx = transform(name)
     mesh = jax.make_mesh((2, 2), ("x", "y"))
