@@ -220,16 +220,12 @@ def _shape_case(width, depth, **options):
 _SEEDS = (":0", ":1", ":2")
 
 
-def _talking(recipes, seeds=_SEEDS):
-    """The optimizers of some recipes, each for several seeds of meta-training."""
-    return ",".join(f"{recipe}{seed}" for recipe in recipes for seed in seeds)
-
-
 def _coupled(title, family, recipe):
     """A problem of ten coordinates, on which optimizers meet whose coordinates talk to each other or do not."""
     case = Case(recipe, title, functools.partial(function, family=family), dataset=NO_DATA, position=100)
+    names = [f"{kind}-{recipe}{seed}" for kind in ("lstm", "gac", "ntm-bfgs") for seed in _SEEDS]
     return Figure(title, "not in the papers", (case,), axis="steps", num_runs=512, tune_runs=128,
-                  optimizers=_talking(f"{kind}-{recipe}" for kind in ("lstm", "gac", "ntm-bfgs")),
+                  optimizers=",".join(names),
                   references=tuple(baselines.REFERENCES))
 
 
