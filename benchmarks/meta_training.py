@@ -108,8 +108,8 @@ def programs(course, methods):
 
 
 def _program(course, windows):
-    plan = episode.Plan(course.opt, windows, course.num_steps // course.window, course.window, course.num_problems,
-                        clip_norm=1.0, schedule=episode.FOREVER, selection="last",
+    plan = episode.Plan(course.opt, windows, course.num_steps // course.window, (), course.window,
+                        course.num_problems, clip_norm=1.0, schedule=episode.FOREVER, selection="last",
                         validation_steps=course.num_steps, imitation=None)
     args = (course.problem, jax.random.key(1), jnp.ones((plan.num_windows, plan.window)),
             episode.init(plan, jax.random.key(0), None, course.learning_rate))

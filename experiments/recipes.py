@@ -7,13 +7,12 @@ import dataclasses
 from collections.abc import Mapping
 
 import jax.numpy as jnp
-import optax
 
 import learned_opt
+from experiments import teachers
 from learned_opt import data, optimizees
 
 SNAPSHOTS = 3
-PATIENCE = 5  # of a curriculum
 
 NETWORK = "mlp"  # the base MLP, the one family that needs a data set
 FAMILIES = {  # functions of `optimizees`, and what they are
@@ -38,8 +37,8 @@ class Recipe:
       convex: whether convex functions are combined with the problem (the same, section 4.2).
       last_steps: how many steps at each window's end the meta-loss is of (the same, section 5: one); 0 for all.
       selection: "validation", "training" or "last", see `meta_train`.
-      horizons: one, or several for a curriculum (Chen et al. 2020).
-      imitation_rate: learning rate of the Adam that is imitated at first (the same), 0 for none.
+      horizons: one, or several, for a mixture of them.
+      teacher: who is imitated, and nothing else learned: one of `teachers.TEACHERS`, or empty.
       shrink: by which factor the images' sides are shrunk.
       window: steps of one meta-gradient.
       start: the weights that it goes on from, by the name under which they ship; empty for fresh ones.
@@ -64,7 +63,7 @@ class Recipe:
     last_steps: int = 0
     selection: str = "last"
     horizons: tuple = (100,)
-    imitation_rate: float = 0.0
+    teacher: str = ""
     shrink: int = 1
     window: int = 20
     start: str = ""
@@ -97,13 +96,13 @@ class Recipe:
 
     def settings(self):
         """The arguments of `meta_train`."""
-        curriculum = self.horizons[0] if len(self.horizons) == 1 else learned_opt.Curriculum(self.horizons, PATIENCE)
-        imitated = learned_opt.Imitation(optax.adam(self.imitation_rate)) if self.imitation_rate else None
-        return {"num_steps": curriculum, "window": self.window, "num_problems": self.num_problems,
+        horizons = self.horizons[0] if len(self.horizons) == 1 else learned_opt.Mixture(self.horizons)
+        imitation = learned_opt.Imitation(teachers.TEACHERS[self.teacher](), alone=True) if self.teacher else None
+        return {"num_steps": horizons, "window": self.window, "num_problems": self.num_problems,
                 "num_epochs": self.num_epochs, "episodes_per_epoch": self.episodes_per_epoch,
                 "learning_rate": self.learning_rate, "num_validation": self.num_validation,
                 "weights": jnp.zeros(self.window).at[-self.last_steps:].set(1.0) if self.last_steps else None,
-                "selection": self.selection, "imitation": imitated, "coordinates": self.coordinates or None,
+                "selection": self.selection, "imitation": imitation, "coordinates": self.coordinates or None,
                 "phi": learned_opt.load_pretrained(self.start)[1] if self.start else None}
 
 
@@ -154,12 +153,10 @@ RECIPES = {
         good_for="small networks of any activation, for hundreds of steps, where no learning rate is to be tuned",
         not_for="the lowest loss after ten thousand steps: a tuned Adam is better there"),
     "rnnprop-long": Recipe(
-        "rnnprop-mnist, trained further on longer and longer horizons (no gain so far)", **{
-            **_2017, "source": "Lv, Jiang, Li 2017; curriculum of Chen et al. 2020, arXiv 2010.09089, section 4.1",
-            "last_steps": 10, "selection": "last", "num_epochs": 6, "episodes_per_epoch": 4, "num_validation": 1},
-        start="rnnprop-mnist", horizons=(1_000, 4_000), window=50, learning_rate=0.0003,
-        good_for="trying out curricula",
-        not_for="use: after six epochs it is behind rnnprop-mnist at 1,000, 2,000 and 10,000 steps"),
+        "RNNprop that knows the time, for thousands of steps, trained by imitation", "rnnprop",
+        "Lv, Jiang, Li 2017; imitation of Chen et al. 2020, arXiv 2010.09089, section 4.2", preset="long",
+        teacher="rnnprop-mnist, then Adam with 0.02 / (1 + t / 1500)", horizons=(100, 1_000, 10_000), scaling=1.0,
+        shrink=2, window=25, learning_rate=0.003, num_epochs=16, episodes_per_epoch=1, num_validation=1),
     **{f"{kind}-{name}": _few_coordinates(kind, family, preset)
        for name, family, preset in (("quadratic", "quadratic", "quadratic"), ("rotated", "rotated_quadratic", "mnist"),
                                     ("rosenbrock", "rosenbrock", "quadratic"))

@@ -5,7 +5,7 @@ from learned_opt.evaluation.comparison import compare
 from learned_opt.meta.evaluating import evaluate
 from learned_opt.meta.gradient import meta_gradient
 from learned_opt.meta.imitation import Imitation
-from learned_opt.meta.settings import Curriculum, RandomSearch
+from learned_opt.meta.settings import Curriculum, Mixture, RandomSearch
 from learned_opt.meta.signals import Interrupted
 from learned_opt.meta.training import MetaTrainingError, meta_train
 from learned_opt.meta.unrolling import unroll
@@ -23,6 +23,7 @@ __all__ = [
            "Interrupted",
            "LearnedOptimizer",
            "MetaTrainingError",
+           "Mixture",
            "Optimizee",
            "RandomSearch",
            "compare",

@@ -21,7 +21,8 @@ class MetaState(NamedTuple):
       adam: state of the meta-optimizer.
       learning_rate: of the meta-optimizer, before its schedule.
       episode: how many horizons are done.
-      loss_sum: sum over this epoch's finite meta-losses, each the mean loss of a step; `loss_count` of them.
+      loss_sum: sum over this epoch's finite meta-losses, each the mean loss of a step (with imitation alone, its
+        loss); `loss_count` of them.
       loss_count: see `loss_sum`.
       weighted_sum: the same of sum_t w_t f(theta_t), and `weight_sum` of sum_t w_t.
       weight_sum: see `weighted_sum`.
@@ -81,8 +82,9 @@ class Plan(NamedTuple):
       opt: the `LearnedOptimizer`.
       windows: how windows are differentiated (`gradient.Windows`).
       num_windows: windows of a horizon.
+      shorter: windows of other horizons that are mixed with it.
       window: steps of a window.
-      num_problems: problems at once.
+      num_problems: problems of a horizon at once.
       clip_norm: meta-gradients are clipped to this global norm.
       schedule: the `Schedule` of the meta-learning rate.
       selection: "validation" or "training", by which loss the best phi is kept, or "last" for the newest.
@@ -93,6 +95,7 @@ class Plan(NamedTuple):
     opt: base.LearnedOptimizer
     windows: gradient_lib.Windows
     num_windows: int
+    shorter: tuple
     window: int
     num_problems: int
     clip_norm: float
@@ -111,7 +114,9 @@ def init(plan, key, phi, learning_rate):
         phi, optax.scale_by_adam().init(phi), jnp.asarray(learning_rate, dtype), episode=count, loss_sum=zero,
         loss_count=count, weighted_sum=zero, weight_sum=zero, imitation_sum=zero, average_loss=zero,
         average_count=count, skipped=count, skipped_in_a_row=count, best_phi=phi, best_loss=jnp.asarray(jnp.inf, dtype))
-    return jax.tree.map(jnp.copy, state)  # the state is donated: no two leaves may share a buffer
+    # The state is donated: no two leaves may share a buffer. A dtype that is named is no weak one, with which the
+    # program would be compiled twice.
+    return jax.tree.map(lambda x: jnp.array(x, x.dtype), state)
 
 
 def next_stage(plan, key, state):
@@ -132,19 +137,62 @@ def run(plan, problem, key, weights, state):
     Returns:
       The next `MetaState`.
     """
-    keys = jax.random.split(jax.random.fold_in(key, state.episode), plan.num_problems)
-    lives = plan.windows.begin(plan.opt, state.phi, problem, keys)
-    taught = imitation.begin(plan.opt, state.phi, problem, keys, plan.imitation.teacher) if plan.imitation else ()
+    key = jax.random.fold_in(key, state.episode)
+    lengths = (plan.num_windows, *plan.shorter)
+    everyone = [_begin(plan, problem, key, i, 0, state.phi) for i in range(len(lengths))]
 
-    def window(carry, w):
-        state, lives, taught = carry
-        losses, gradient, lives = plan.windows.run(plan.opt, state.phi, problem, lives, w)
-        imitated, gradient, taught = _add_imitation(plan, problem, state, gradient, taught)
-        state = _meta_update(plan, state, losses, w, imitated, gradient)
-        return (state, lives, taught), None
+    def window(carry, inputs):
+        (state, everyone), (number, w) = carry, inputs
+        everyone = [_begin_anew(plan, problem, key, i, lives, number, length, state.phi)
+                    for i, (lives, length) in enumerate(zip(everyone, lengths, strict=True))]
+        losses, imitated, gradients, everyone = zip(
+            *(_window(plan, problem, state, lives, w) for lives in everyone), strict=True)
+        gradient = jax.tree.map(lambda *g: sum(g) / len(g), *gradients)
+        state = _meta_update(plan, state, jnp.concatenate(losses, axis=1), w, sum(imitated) / len(imitated), gradient)
+        return (state, list(everyone)), None
 
-    (state, *_), _ = jax.lax.scan(window, (state, lives, taught), weights)
+    (state, _), _ = jax.lax.scan(window, (state, everyone), (jnp.arange(plan.num_windows), weights))
     return state._replace(episode=state.episode + 1)
+
+
+def _begin(plan, problem, key, horizon, life, phi):
+    """Fresh problems: `(lives under the optimizer, lives under its teacher)`, () for what there is not.
+
+    `horizon` is the number of their horizon, 0 for the longest, and `life` how many problems of it were before.
+    """
+    key = jax.random.fold_in(jax.random.fold_in(key, horizon), life) if horizon else key
+    keys = jax.random.split(key, plan.num_problems)
+    teacher = plan.imitation and plan.imitation.teacher
+    lives = () if _is_imitation_alone(plan) else plan.windows.begin(plan.opt, phi, problem, keys)
+    return lives, imitation.begin(plan.opt, phi, problem, keys, teacher) if teacher else ()
+
+
+def _begin_anew(plan, problem, key, horizon, lives, number, length, phi):
+    """Fresh problems where the window `number` of the longest horizon comes after the last of these lives."""
+    if length == plan.num_windows:
+        return lives
+    return jax.lax.cond((number > 0) & (number % length == 0),
+                        lambda _: _begin(plan, problem, key, horizon, number // length, phi), lambda same: same, lives)
+
+
+def _is_imitation_alone(plan):
+    return plan.imitation is not None and plan.imitation.alone
+
+
+def _window(plan, problem, state, lives, weights):
+    """One window of problems of one horizon: `(losses [T, problems], imitation's loss, gradient, lives)`."""
+    lives, taught = lives
+    if _is_imitation_alone(plan):
+        imitated, gradient, taught = _imitate(plan, problem, state, taught)
+        return jnp.broadcast_to(imitated, (plan.window, 1)), imitated, gradient, (lives, taught)
+    losses, gradient, lives = plan.windows.run(plan.opt, state.phi, problem, lives, weights)
+    imitated, gradient, taught = _add_imitation(plan, problem, state, gradient, taught)
+    return losses, imitated, gradient, (lives, taught)
+
+
+def _imitate(plan, problem, state, taught):
+    """The imitation's loss on the next window, its gradient, and the lives after it."""
+    return plan.windows.imitate(plan.opt, state.phi, problem, taught, plan.imitation.teacher, plan.window)
 
 
 def _add_imitation(plan, problem, state, gradient, taught):
@@ -155,8 +203,7 @@ def _add_imitation(plan, problem, state, gradient, taught):
     weight = plan.imitation.weight * jnp.maximum(faded, 0)
 
     def imitate(taught):
-        loss, toward_teacher, taught = plan.windows.imitate(plan.opt, state.phi, problem, taught,
-                                                            plan.imitation.teacher, plan.window)
+        loss, toward_teacher, taught = _imitate(plan, problem, state, taught)
         return loss, jax.tree.map(lambda g, i: g + (weight * i).astype(g.dtype), gradient, toward_teacher), taught
 
     def leave_out(taught):  # it costs as much as the window itself

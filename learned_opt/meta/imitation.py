@@ -1,4 +1,4 @@
-"""Learning from a hand-designed optimizer, off policy (Chen et al. 2020, arXiv 2010.09089, section 4.2).
+"""Learning from another optimizer, off policy (Chen et al. 2020, arXiv 2010.09089, section 4.2).
 
 The teacher moves theta, the learned optimizer reads the gradients along that way, and what it would have done is
 compared with what the teacher does:
@@ -20,17 +20,20 @@ from learned_opt.optimizees import base as optimizee_base
 
 
 class Imitation(NamedTuple):
-    """Imitation of a hand-designed optimizer, beside the meta-loss.
+    """Imitation of another optimizer, beside the meta-loss or in its place.
 
     Attributes:
-      teacher: an optax transformation, such as `optax.adam(0.01)`.
+      teacher: an optax transformation, such as `optax.adam(0.01)`, or a learned one.
       weight: of the imitation's gradient beside the meta-gradient at the beginning of meta-training.
       fraction: of meta-training after which it has faded to nothing, linearly.
+      alone: whether there is no meta-gradient, and no fading: what is learned is the teacher, over any horizon. (A
+        meta-gradient sees no further than its window; over thousands of steps it learns to shorten steps too early.)
     """
 
     teacher: optax.GradientTransformation
     weight: float = 1.0
     fraction: float = 0.5
+    alone: bool = False
 
 
 class Lives(NamedTuple):

@@ -50,11 +50,26 @@ class Curriculum(NamedTuple):
     patience: int = 5
 
 
+class Mixture(NamedTuple):
+    """Problems of several horizons side by side, in the place of `num_steps`.
+
+    After every window phi takes one step along the mean over horizons of their meta-gradients; while a problem of the
+    longest lives, the others begin anew as often as theirs end. So the beginning of a life, which is all that short
+    runs have, is as often in what is learned as the rest, and not forgotten over it.
+
+    Attributes:
+      horizons: in steps, ascending. Validation is on the last.
+    """
+
+    horizons: tuple = (100, 1_000, 10_000)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """The checked arguments of `meta_train`."""
 
-    horizons: tuple
+    horizons: tuple  # of the stages, one after the other
+    shorter: tuple  # horizons that are mixed with it
     stage_patience: int | None  # of all stages but the last
     window: int
     num_problems: int
@@ -93,7 +108,8 @@ class Settings:
         return {**values, "learning_rate": list(rate) if isinstance(rate, RandomSearch) else rate,
                 "weights": np.asarray(self.weights).tolist(),
                 "imitation": imitation and [fingerprint.of_transformation(imitation.teacher, problem, key),
-                                            imitation.weight, imitation.fraction]}
+                                            imitation.weight, imitation.fraction,
+                                            imitation.alone]}
 
 
 def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, episodes_per_epoch, learning_rate,
@@ -106,11 +122,11 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
     if not jax.tree.leaves(jax.eval_shape(opt.init, key)):
         raise ValueError(f"opt has no weights to learn: {opt.spec['name']}.")
     window = _checks.positive_int("window", window)
-    horizons, stage_patience = _check_horizons(num_steps, window)
-    lengths = (window,) if stage_patience else (*horizons, window)
+    horizons, shorter, stage_patience = _check_horizons(num_steps, window)
+    lengths = (window,) if stage_patience or shorter else (*horizons, window)
     weights = jnp.ones(window) if weights is None else gradient_lib.check_weights(weights, lengths)
     return Settings(
-        horizons=horizons, stage_patience=stage_patience, window=window,
+        horizons=horizons, shorter=shorter, stage_patience=stage_patience, window=window,
         num_problems=_checks.positive_int("num_problems", num_problems),
         num_epochs=_checks.positive_int("num_epochs", num_epochs),
         episodes_per_epoch=_checks.positive_int("episodes_per_epoch", episodes_per_epoch),
@@ -127,17 +143,19 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
 
 
 def _check_horizons(num_steps, window):
-    """The horizons, and the patience of a curriculum or None."""
-    if not isinstance(num_steps, Curriculum):
-        horizons, patience = (_checks.positive_int("num_steps", num_steps),), None
-    else:
+    """The horizons of the stages, those that are mixed with the only one, and the patience of a curriculum or None."""
+    if isinstance(num_steps, (Curriculum, Mixture)):
         horizons = tuple(_checks.positive_int("horizons", h) for h in num_steps.horizons)
-        patience = _checks.positive_int("patience", num_steps.patience)
         if not horizons or list(horizons) != sorted(set(horizons)):
             raise ValueError(f"horizons must ascend, got {num_steps.horizons}.")
+    else:
+        horizons = (_checks.positive_int("num_steps", num_steps),)
     for horizon in horizons:
         _checks.divides("window", window, "num_steps", horizon)
-    return horizons, patience
+    if isinstance(num_steps, Mixture):
+        return horizons[-1:], horizons[:-1], None
+    curriculum = isinstance(num_steps, Curriculum)
+    return horizons, (), _checks.positive_int("patience", num_steps.patience) if curriculum else None
 
 
 def _check_imitation(value, method):
@@ -147,7 +165,8 @@ def _check_imitation(value, method):
         raise ValueError("imitation needs method='adjoint': leave method out.")
     if not 0 < _checks.positive_float("fraction", value.fraction) <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {value.fraction}.")
-    return Imitation(value.teacher, _checks.positive_float("weight", value.weight), float(value.fraction))
+    return Imitation(value.teacher, _checks.positive_float("weight", value.weight), float(value.fraction),
+                     bool(value.alone))
 
 
 def _check_learning_rate(value):

@@ -26,10 +26,10 @@ class MetaTrainResult(NamedTuple):
       validation_loss: of these weights, the mean final loss over the validation problems.
       learning_rate: the meta-learning rate, given or found.
       history: one dict an epoch: `epoch`, `num_steps` (the horizon), `meta_loss` (mean loss of a step, over the epoch's
-        finite windows), `average_loss` (moving average of the meta-loss, weighted as it is), `imitation_loss` (with
-        `imitation`: 1 for doing nothing), `validation_loss`, `skipped` (meta-gradients that were not finite, so far in
-        this stage), `seconds` (of training so far in this stage, the compilation of its program included, validations
-        not).
+        finite windows; not with imitation alone), `average_loss` (moving average of what is minimised, weighted as it
+        is), `imitation_loss` (with `imitation`: 1 for doing nothing), `validation_loss`, `skipped` (meta-gradients that
+        were not finite, so far in this stage), `seconds` (of training so far in this stage, the compilation of its
+        program included, validations not).
       skipped: how many meta-gradients were not finite and not applied.
     """
 
@@ -57,22 +57,22 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
     Each episode draws fresh problems and lets them live for `num_steps` steps; after every window of `window` steps
     phi takes one step of Adam along the meta-gradient of that window, and the optimizer's state is carried on
     (Andrychowicz et al. 2016, section 3). After every epoch phi is frozen and validated on problems of its own; the
-    best phi is kept. Far longer horizons need a `Curriculum`, and profit from an `Imitation`. A meta-gradient that
+    best phi is kept. Far longer horizons need a `Curriculum` or a `Mixture`, and an `Imitation`. A meta-gradient that
     is not finite is not applied, but counted and shown.
 
     Args:
       opt: the `LearnedOptimizer`.
       problem: an `Optimizee`.
       key: draws the initial weights, all problems, and the rates of a search.
-      num_steps: the horizon, in steps, or a `Curriculum` of horizons.
+      num_steps: the horizon, in steps, or a `Curriculum` of horizons one after the other, or a `Mixture` of some.
       window: steps of one meta-gradient; divides every horizon.
-      num_problems: problems at once; the meta-gradient is their mean.
+      num_problems: problems of a horizon at once; the meta-gradient is their mean.
       num_epochs: at most so many epochs, in each stage of a curriculum.
       episodes_per_epoch: horizons between two validations.
       learning_rate: of Adam on phi, or a `RandomSearch`, or "search" for one with its defaults.
       schedule: "cosine" lets the rate decay to zero over all epochs of all stages, "constant" keeps it.
       clip_norm: meta-gradients are clipped to this global norm.
-      weights: w_1 .. w_T of the meta-loss for the horizon, or for one window and repeated (with a curriculum always
+      weights: w_1 .. w_T of the meta-loss for the horizon, or for one window and repeated (with several horizons always
         these); None for ones.
       num_validation: validation problems.
       patience: stop after so many epochs without a better validation loss; None for never.
@@ -80,7 +80,7 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
       selection: which phi is kept: that with the best "validation" loss; with the lowest moving average of the
         "training" loss (Lv, Jiang, Li 2017, section 5; decay 0.9, over epochs); or the "last", which with the cosine
         schedule has come to rest, where validation problems are so few that the best of them is luck.
-      imitation: an `Imitation` of a hand-designed optimizer, or None.
+      imitation: an `Imitation` of another optimizer, or None.
       method: see `meta_gradient`.
       block_size: see `meta_gradient`.
       coordinates: see `meta_gradient`; every window of every horizon draws its own. For networks of thousands of
@@ -191,8 +191,9 @@ class _Session:
         if not schedule.cosine and settings.imitation is None:
             schedule = episode.FOREVER  # nothing decays: runs of other lengths share their programs
         return episode.Plan(
-            self._opt, self._windows, horizons[stage.number] // settings.window, settings.window,
-            settings.num_problems, settings.clip_norm, schedule, settings.selection,
+            self._opt, self._windows, horizons[stage.number] // settings.window,
+            tuple(horizon // settings.window for horizon in settings.shorter), settings.window, settings.num_problems,
+            settings.clip_norm, schedule, settings.selection,
             horizons[min(stage.number + 1, len(horizons) - 1)], settings.imitation)
 
     def _run(self, stage, plan, state):
@@ -226,6 +227,8 @@ class _Session:
         mean = {name: np.where(counts > 0, total / np.maximum(counts, 1), np.inf) for name, total in mean.items()}
         if plan.imitation is None:
             del mean["imitation_loss"]
+        elif plan.imitation.alone:
+            del mean["meta_loss"]
         loss, average, state = validate(self._problem, self._validation_key, state)
         entry = {"epoch": len(log["history"]) + 1, "num_steps": plan.num_windows * plan.window,
                  **{name: value.tolist() for name, value in mean.items()},

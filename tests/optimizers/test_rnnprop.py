@@ -70,7 +70,7 @@ def test_steps_are_bounded_and_zero_gradients_are_harmless():
 
 
 @pytest.mark.parametrize(("args", "message"), [
-    ({"preset": "mnits"}, "Did you mean 'mnist'"), ({"betas": (0.9, 1.0)}, "two numbers in [0, 1), got (0.9, 1.0)"),
+    ({"preset": "mnits"}, "Did you mean 'mnist'"), ({"betas": (0.9, 1.0)}, "several such pairs, got (0.9, 1.0)"),
     ({"betas": 0.9}, "got 0.9"), ({"epsilon": 0}, "epsilon must be"), ({"output_scale": -1}, "output_scale must be"),
     ({"input_size": 0}, "input_size must be"), ({"hidden_sizes": ()}, "at least one layer"),
     ({"state_dtype": "int8"}, "state_dtype")])
