@@ -212,6 +212,10 @@ def _activation_case(activation, paper, **options):
                      position=_NAMES[activation], **options)
 
 
+def _long_case(steps):
+    return _mlp_case("mlp-all-data", "base MLP", steps, all_data=True, position=steps)
+
+
 def _shape_case(width, depth, **options):
     name = "mlp" if (width, depth) == (20, 1) else f"mlp-{depth}x{width}"
     return _mlp_case(name, f"MLP, {depth} x {width} hidden units", width=width, depth=depth, **options)
@@ -258,12 +262,13 @@ FIGURES = {
         axis="hidden units of a layer", num_runs=50),
     "rnnprop-fig2": Figure(
         "More steps", "Lv, Jiang, Li 2017, figure 2; in its 10,000 steps figure 3 as well",
-        tuple(_mlp_case("mlp-all-data", "base MLP", steps, all_data=True, position=steps) for steps in (2_000, 10_000)),
-        axis="steps", num_runs=20, tune_runs=2),
+        tuple(map(_long_case, (2_000, 10_000))), axis="steps", num_runs=20, tune_runs=2),
     "rnnprop-fig3": Figure(
         "10,000 steps", "Lv, Jiang, Li 2017, figure 3",
-        (_mlp_case("mlp-all-data", "base MLP", 10_000, all_data=True, position=10_000),),
-        axis="steps", num_runs=20, tune_runs=2, within="rnnprop-fig2"),
+        (_long_case(10_000),), axis="steps", num_runs=20, tune_runs=2, within="rnnprop-fig2"),
+    "long": Figure(
+        "Thousands of steps", "not in the papers", tuple(map(_long_case, (1_000, 2_000, 10_000))),
+        axis="steps", num_runs=20, tune_runs=2, optimizers="rnnprop-mnist,rnnprop-long"),
     "rnnprop-table2": Figure(
         "Activation functions", "Lv, Jiang, Li 2017, table 2 and figure 4",
         tuple(_activation_case(activation, paper, final=SEEN) for activation, paper in _ACTIVATIONS.items()),
