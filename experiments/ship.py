@@ -16,6 +16,7 @@ from absl import flags
 
 import learned_opt
 from experiments import main, recipes
+from experiments.cases import ALL_DATA
 from learned_opt import _checks, _files, saving, weights
 from learned_opt.evaluation import report
 
@@ -56,12 +57,13 @@ def measured(name, seed, results):
 
 
 def _case(figure, case, name, rows):
+    final = ALL_DATA if ALL_DATA in rows[name].get("measure", {}) else None
     others = {other: row for other, row in rows.items() if row["learning_rate"] is not None}
-    best = min(others, key=lambda other: float(report.last(others[other])["mean"]), default=None)
+    best = min(others, key=lambda other: float(report.last(others[other], final)["mean"]), default=None)
     shown = {other: rows[other] for other in (name, "Adam", best) if other in rows}
-    return {"figure": figure, "case": case, "best_baseline": best,
+    return {"figure": figure, "case": case, "best_baseline": best, "final": final or "loss of the last minibatch",
             "optimizers": {other: {"learning_rate": row["learning_rate"], "diverged": row["diverged"],
-                                   "loss": report.last(row), "measure": row.get("measure", {}),
+                                   "loss": report.last(row, final), "measure": row.get("measure", {}),
                                    "paper": row.get("paper")} for other, row in shown.items()}}
 
 
@@ -78,8 +80,8 @@ def describe(name, info):
         f"- Trained by: `python -m experiments.train --recipe={info['recipe']} --seed={info['seed']}` at commit "
         f"{environment['commit']}, on {environment['num_devices']} x {environment['device']}.",
         "- Its configuration and the curve of its training are in the card beside this file (.json).", "",
-        "Measured: loss of the last minibatch, mean with its 95 % bootstrap interval; rates of the others tuned.", ""]
-    header = ["case", name, "Adam", "best baseline", "diverged"]
+        "Measured at the end of a run, mean with its 95 % bootstrap interval; rates of the others tuned.", ""]
+    header = ["case", "measured", name, "Adam", "best baseline", "diverged"]
     return "\n".join(lines) + "\n" + report.markdown(header, [_line(name, case) for case in info["measured"]]) + "\n"
 
 
@@ -95,7 +97,7 @@ def _line(name, case):
     rows, best = case["optimizers"], case["best_baseline"]
     cells = [report.interval(rows[other]["loss"]) if other in rows else "-" for other in (name, "Adam", best)]
     cells[2] = f"{best} {cells[2]}" if best else "-"
-    return [case["case"], *cells, f"{100 * rows[name]['diverged']:.0f} %"]
+    return [case["case"], case["final"], *cells, f"{100 * rows[name]['diverged']:.0f} %"]
 
 
 def run():

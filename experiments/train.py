@@ -52,7 +52,7 @@ def run_recipe(name, data_dir, workdir, dataset="mnist", seed=0, **overrides):
     marks = [recipe.num_epochs * third // recipes.SNAPSHOTS for third in range(1, recipes.SNAPSHOTS + 1)]
 
     def snapshot(entry, phi):
-        if len(recipe.horizons) == 1 and entry["epoch"] in marks:
+        if entry["epoch"] in marks:
             path = os.path.join(workdir, "snapshots", str(entry["epoch"] * recipe.episodes_per_epoch))
             os.makedirs(os.path.dirname(path), exist_ok=True)
             learned_opt.save(path, opt, phi, {**info, "environment": environment.record()})

@@ -153,7 +153,7 @@ def test_bad_settings_of_meta_training_are_usage_errors(flag):
     assert flag.split("=")[0] in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("flag", ["--sizes=10,x", "--sizes=0", "--sizes=", "--rounds=0", "stray"])
+@pytest.mark.parametrize("flag", ["--sizes=10,x", "--sizes=0", "--rounds=0", "stray"])
 def test_bad_flags_are_usage_errors(flag):
     done = start("update", flag)
     assert done.returncode != 0

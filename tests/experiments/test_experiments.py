@@ -67,12 +67,10 @@ def test_mnist_on_digits(tmp_path):
 
 @pytest.mark.parametrize(("name", "flags", "message"), [
     ("quadratic", ["--dim=0"], "dim must be a whole number of at least 1, got 0"),
-    ("quadratic", ["--coordinates=-1"], "coordinates must be a whole number of at least 1, got -1"),
     ("quadratic", ["--window=30"], "window must divide num_steps=100, got 30"),
     ("quadratic", ["--learning_rate=fast"], "learning_rate must be a number above 0 or 'search', got 'fast'"),
     ("quadratic", ["--baselines=SGD,Adm"], "unknown baseline 'Adm'. Did you mean 'Adam'?"),
     ("mnist", ["--dataset=mnst"], "unknown data set 'mnst'. Did you mean 'mnist'?"),
-    ("mnist", ["--activation=rlu"], "Did you mean 'relu'?"),
     ("mnist", ["--dataset=mnist", "--data_dir=nowhere"], "the data set 'mnist' is not in nowhere"),
     ("mnist", ["digits"], "unexpected argument 'digits'"),
 ])

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 import learned_opt
-from learned_opt.meta import imitation, progress, training
+from learned_opt.meta import gradient, imitation, progress, training
 from learned_opt.optimizees import base as optimizee_base
 
 KEY = jax.random.key(5)
@@ -62,12 +62,11 @@ def test_state_is_carried_across_windows():
     np.testing.assert_allclose(result.history[0]["meta_loss"], np.mean(losses), rtol=1e-5)
 
 
-@pytest.mark.parametrize("method", ["adjoint", "autodiff"])
-def test_meta_training_beats_the_best_learning_rates(method):
+def test_meta_training_beats_the_best_learning_rates():
     """On quadratics in one dimension, within seconds."""
     opt, problem = learned_opt.lstm(hidden_sizes=(8,)), learned_opt.optimizees.quadratic(1)
     result = learned_opt.meta_train(opt, problem, KEY, num_steps=10, window=10, num_problems=32, num_epochs=8,
-                                    episodes_per_epoch=60, learning_rate=0.01, progress_bar=False, method=method)
+                                    episodes_per_epoch=60, learning_rate=0.01, progress_bar=False)
     ours = learned_opt.evaluate(opt.transform(result.phi), problem, jax.random.key(9), 10, 256)[:, -1].mean()
     rates = 2.0 ** np.arange(30) * 1e-6
     best = min(learned_opt.evaluate(optax.sgd(rate), problem, jax.random.key(9), 10, 256)[:, -1].mean()
@@ -358,6 +357,32 @@ def test_a_curriculum_s_stage_ends_when_validation_no_longer_improves():
     assert [e["num_steps"] for e in result.history] == [2] * 2 + [4] * 2 + [8] * 5
 
 
+def test_a_mixture_takes_the_mean_over_horizons_whose_problems_begin_anew():
+    """Written out: in two windows one life of four steps, and beside it two of two steps."""
+    opt, problem = learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2)
+    result = tiny(num_steps=learned_opt.Mixture((2, 4)), num_epochs=1, episodes_per_epoch=1, learning_rate=0.01,
+                  schedule="constant")
+    init_key, train_key, _, _ = jax.random.split(KEY, 4)
+    key, windows = jax.random.fold_in(train_key, 0), gradient.windows_of("autodiff")
+    short_key, problem = jax.random.fold_in(key, 1), optimizee_base.as_partials(problem)
+    phi, all_losses = opt.init(init_key), []
+    meta = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01))
+    state = meta.init(phi)
+    begin = jax.jit(lambda phi, key: windows.begin(opt, phi, problem, jax.random.split(key, 3)))
+    run = jax.jit(lambda phi, lives: windows.run(opt, phi, problem, lives, jnp.ones(2)))
+    long = begin(phi, key)
+    for number in range(2):
+        short = begin(phi, jax.random.fold_in(short_key, number))
+        losses, long_gradient, long = run(phi, long)
+        short_losses, short_gradient, _ = run(phi, short)
+        mean = jax.tree.map(lambda a, b: (a + b) / 2, long_gradient, short_gradient)
+        updates, state = meta.update(mean, state)
+        phi = optax.apply_updates(phi, updates)
+        all_losses += [losses, short_losses]
+    chex.assert_trees_all_close(result.phi, phi, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(result.history[0]["meta_loss"], np.mean(all_losses), rtol=1e-4)
+
+
 def test_an_interrupted_curriculum_ends_with_the_same_weights(tmp_path):
     settings = {"num_steps": learned_opt.Curriculum((2, 4), patience=9), "window": 2,
                 "imitation": learned_opt.Imitation(optax.adam(0.1))}
@@ -471,6 +496,7 @@ def test_the_last_phi_can_be_kept():
 
 @pytest.mark.parametrize(("settings", "message"), [
     ({"num_steps": learned_opt.Curriculum((8, 4))}, "horizons must ascend"),
+    ({"num_steps": learned_opt.Mixture((2, 5))}, "window must divide num_steps=5, got 2"),
     ({"num_steps": learned_opt.Curriculum((2, 5))}, "window must divide num_steps=5, got 2"),
     ({"num_steps": learned_opt.Curriculum((2, 4)), "weights": [1.0] * 4}, "weights must be a vector of 2 numbers"),
     ({"selection": "test"}, "selection"),

@@ -36,7 +36,7 @@ CASES = {
     "lstm": Case(learned_opt.lstm("quadratic", hidden_sizes=(4, 4))),
     "lstm-native": Case(learned_opt.lstm("mnist", hidden_sizes=(4,)), native=True),
     "lstm-bfloat16": Case(learned_opt.lstm("mnist", hidden_sizes=(4,), state_dtype="bfloat16"), jnp.bfloat16),
-    "rnnprop": Case(learned_opt.rnnprop(hidden_sizes=(4, 4), input_size=3)),
+    "rnnprop": Case(learned_opt.rnnprop("long", hidden_sizes=(4, 4), input_size=3)),
     "lstm-gac": Case(learned_opt.lstm_gac("mnist", hidden_sizes=(4,), num_averaged=2)),
     "ntm-bfgs": Case(learned_opt.ntm_bfgs(hidden_sizes=(4,), num_averaged=2, num_reads=2, num_writes=2)),
     "ntm-lbfgs": Case(learned_opt.ntm_lbfgs("mnist", hidden_sizes=(4,), num_averaged=1, history=5)),

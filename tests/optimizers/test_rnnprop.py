@@ -13,27 +13,33 @@ def sigmoid(x):
     return 1 / (1 + np.exp(-x))
 
 
-def updates_in_numpy(phi, gradients, betas, epsilon, scale):
-    """The paper's equations 5 to 9, and an LSTM, in float64; gradients `[steps, n]`."""
+def updates_in_numpy(phi, gradients, betas, epsilon, scale, clock):
+    """The paper's equations 5 to 9 for pairs of betas, and an LSTM, in float64; gradients `[steps, n]`."""
     phi = jax.tree.map(lambda x: np.asarray(x, np.float64), phi)
-    m, v = np.zeros(gradients.shape[1]), np.zeros(gradients.shape[1])
-    hidden = [np.zeros((layer["b"].size // 4, m.size)) for layer in phi["layers"]]
+    pairs = np.reshape(betas, (-1, 2))
+    m, v = np.zeros((2, len(pairs), gradients.shape[1]))
+    hidden = [np.zeros((layer["b"].size // 4, gradients.shape[1])) for layer in phi["layers"]]
     cells = [np.zeros_like(h) for h in hidden]
     for t, g in enumerate(gradients, 1):
-        m, v = betas[0] * m + (1 - betas[0]) * g, betas[1] * v + (1 - betas[1]) * g**2
-        root = np.sqrt(v / (1 - betas[1]**t)) + epsilon
-        a = phi["input"]["w"] @ np.stack([m / (1 - betas[0]**t) / root, g / root]) + phi["input"]["b"][:, None]
+        read = []
+        for k, (beta_1, beta_2) in enumerate(pairs):
+            m[k], v[k] = beta_1 * m[k] + (1 - beta_1) * g, beta_2 * v[k] + (1 - beta_2) * g**2
+            root = np.sqrt(v[k] / (1 - beta_2**t)) + epsilon
+            read.append((m[k] / (1 - beta_1**t) / root, g / root))
+        a = phi["input"]["w"] @ np.stack(list(zip(*read, strict=True))).reshape(-1, g.size)
+        a = a + (phi["input"]["b"] + (phi["input"]["clock"] * np.log(1 + t) / 10 if clock else 0))[:, None]
         x = np.where(a > 0, a, np.expm1(a))
         for layer, weights in enumerate(phi["layers"]):
             i, f, z, o = np.split(weights["w"] @ np.concatenate([x, hidden[layer]]) + weights["b"][:, None], 4)
             cells[layer] = sigmoid(f) * cells[layer] + sigmoid(i) * np.tanh(z)
             x = hidden[layer] = sigmoid(o) * np.tanh(cells[layer])
-        yield scale * np.tanh(phi["output"]["w"] @ x + phi["output"]["b"])
+        decay = (1 + t / np.exp(phi["decay"]["log_tau"]))**-phi["decay"]["p"] if clock else 1
+        yield decay * scale * np.tanh(phi["output"]["w"] @ x + phi["output"]["b"])
 
 
 @pytest.mark.parametrize("num_devices", [1, 4])  # with the C++ loops, where they were built, and without
 @pytest.mark.parametrize("args", [{}, {"betas": (0.9, 0.999), "output_scale": 0.3, "hidden_sizes": (5,),
-                                       "input_size": 4}])
+                                       "input_size": 4}, {"preset": "long"}])
 def test_against_numpy(monkeypatch, args, num_devices):
     monkeypatch.setattr(native, "_num_devices", lambda: num_devices)
     opt = learned_opt.rnnprop(**args)
@@ -42,7 +48,8 @@ def test_against_numpy(monkeypatch, args, num_devices):
     gradients = np.random.default_rng(1).normal(size=(12, 6)) * np.logspace(-6, 3, 6)
     state = tx.init(jnp.zeros(6))
     update = jax.jit(tx.update)
-    expected = updates_in_numpy(phi, gradients, opt.spec["args"]["betas"], 1e-8, opt.spec["args"]["output_scale"])
+    spec = opt.spec["args"]
+    expected = updates_in_numpy(phi, gradients, spec["betas"], 1e-8, spec["output_scale"], spec["clock"])
     for g, u in zip(gradients, expected, strict=True):
         got, state = update(jnp.asarray(g, jnp.float32), state)
         np.testing.assert_allclose(got, u, rtol=1e-4, atol=1e-6)
@@ -80,7 +87,7 @@ def test_bad_arguments_are_named(args, message):
 
 
 def test_saved_and_loaded(tmp_path):
-    opt = learned_opt.rnnprop(hidden_sizes=(4,), betas=(0.9, 0.99))
+    opt = learned_opt.rnnprop("long", hidden_sizes=(4,), betas=((0.9, 0.99), (0.5, 0.5)))
     phi = opt.init(jax.random.key(0))
     learned_opt.save(tmp_path / "r.safetensors", opt, phi)
     again, loaded = learned_opt.load(tmp_path / "r.safetensors")
@@ -89,7 +96,7 @@ def test_saved_and_loaded(tmp_path):
 
 
 def test_the_step_count_is_shared_by_parameters_and_blocks():
-    opt = learned_opt.rnnprop(hidden_sizes=(3,), input_size=2)
+    opt = learned_opt.rnnprop("long", hidden_sizes=(3,), input_size=2)
     phi = opt.init(jax.random.key(0))
     problem = learned_opt.optimizees.quadratic()
     args = opt, phi, problem, jax.random.key(1), 6, 3
@@ -100,10 +107,10 @@ def test_the_step_count_is_shared_by_parameters_and_blocks():
 
 
 @pytest.mark.skipif(not native.available(), reason="the C++ loops were not built")
-@pytest.mark.parametrize("num_coordinates", [1, 40, 5_000])
-def test_the_fast_derivative_of_a_window_is_that_of_autodiff(monkeypatch, num_coordinates):
+@pytest.mark.parametrize(("num_coordinates", "preset"), [(1, "mnist"), (40, "long"), (5_000, "mnist")])
+def test_the_fast_derivative_of_a_window_is_that_of_autodiff(monkeypatch, num_coordinates, preset):
     monkeypatch.setattr(native, "_num_devices", lambda: 1)
-    opt = learned_opt.rnnprop(hidden_sizes=(6, 5), input_size=4)
+    opt = learned_opt.rnnprop(preset, hidden_sizes=(6, 5), input_size=4)
     phi = jax.tree.map(lambda x: x + 0.05, opt.init(jax.random.key(0)))
     g, du = jax.random.normal(jax.random.key(1), (2, 7, num_coordinates))
     state = opt.transform(phi).init(g[0])
