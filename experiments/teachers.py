@@ -41,6 +41,6 @@ def _rnnprop_then_adam():
 
 
 TEACHERS = {
-    # The rate was chosen on the base MLP for 10,000 steps, among fourteen of the kind, beside that of a constant one.
+    # The rate is the best, or close to it, of twenty of the kind after 1,000, 2,000 and 10,000 steps of the base MLP.
     "rnnprop-mnist, then Adam with 0.02 / (1 + t / 1500)": _rnnprop_then_adam,
 }

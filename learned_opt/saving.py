@@ -66,7 +66,7 @@ def load(path, label_fn=None, **settings):
       path: the file; the suffix .safetensors may be missing. A card beside such a file is checked against it.
       label_fn: the labelling function of a partitioned optimizer that was built with a function.
       **settings: for TensorFlow files, arguments of `lstm` or `rnnprop` that differ from what that code had: `preset`,
-        `preprocess_p`, `output_scale`, `betas`, `epsilon`, `clock`, `state_dtype`.
+        `preprocess_p`, `output_scale`, `betas`, `epsilon`, `state_dtype`.
 
     Returns:
       `(opt, phi)`.

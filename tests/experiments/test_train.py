@@ -4,10 +4,13 @@ import json
 import os
 
 import chex
+import jax.numpy as jnp
+import numpy as np
+import optax
 import pytest
 
 import learned_opt
-from experiments import recipes, ship, train
+from experiments import recipes, ship, teachers, train
 from learned_opt import saving
 
 SHORT = {"num_epochs": 3, "episodes_per_epoch": 1, "num_validation": 1, "horizons": (4,), "window": 2,
@@ -53,6 +56,18 @@ def test_every_recipe_s_settings_are_possible(name):
     assert recipe.num_epochs >= recipes.SNAPSHOTS
     assert recipe.settings()["num_problems"] == recipe.num_problems
     assert recipe.optimizer().spec["name"] == recipe.architecture
+
+
+def test_a_teacher_hands_over():
+    """The first one alone at step 0, half of each at step `time`, the second one in the end."""
+    tx = teachers.hand_over(optax.sgd(1.0), optax.sgd(lambda count: 3.0 + count / 10), time=2)
+    state, updates = tx.init(jnp.zeros(())), []
+    for _ in range(101):
+        u, state = tx.update(jnp.ones(()), state)
+        updates.append(float(-u))
+    assert updates[0] == 1.0
+    np.testing.assert_allclose(updates[2], (1.0 + 3.2) / 2, rtol=1e-6)
+    np.testing.assert_allclose(updates[100], 1.0 + 12.0 * 100**2 / (100**2 + 2**2), rtol=1e-6)
 
 
 def row(mean, rate=None):

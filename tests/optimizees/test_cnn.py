@@ -112,16 +112,6 @@ def test_scale_of_theta_0():
     np.testing.assert_allclose(np.std(own["Conv_1"]["kernel"]), 1 / np.sqrt(9 * 300), rtol=0.05)
 
 
-def test_the_keys_decide():
-    problem = optimizees.cnn(dataset(n=50), batch_size=4)
-    theta, again, other = (problem.init(jax.random.key(k), ()) for k in (0, 0, 1))
-    jax.tree.map(np.testing.assert_array_equal, theta, again)
-    assert all(np.all(a != b) for a, b in zip(jax.tree.leaves(theta), jax.tree.leaves(other), strict=True))
-    loss = jax.jit(problem.loss)
-    first, second, third = (float(loss(theta, (), jax.random.key(k))) for k in (0, 0, 1))
-    assert first == second != third
-
-
 def test_several_networks_are_what_each_is_alone():
     problem = optimizees.cnn(dataset(n=9), structure="c-p-f", channels=2, batch_size=4)
     keys = jax.random.split(jax.random.key(3), 3)

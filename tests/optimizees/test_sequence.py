@@ -90,16 +90,6 @@ def test_scale_of_theta_0():
     np.testing.assert_array_equal(own["Dense_0"]["bias"], np.zeros(1))
 
 
-def test_the_keys_decide():
-    problem = optimizees.sine_lstm(hidden_size=3, batch_size=4)
-    theta, again, other = (problem.init(jax.random.key(k), ()) for k in (0, 0, 1))
-    jax.tree.map(np.testing.assert_array_equal, theta, again)
-    assert all(np.all(a != b) for a, b in zip(jax.tree.leaves(theta), jax.tree.leaves(other), strict=True))
-    loss = jax.jit(problem.loss)
-    first, second, third = (float(loss(theta, (), jax.random.key(k))) for k in (0, 0, 1))
-    assert first == second != third
-
-
 def test_it_learns():
     problem = optimizees.sine_lstm()
     losses = learned_opt.unroll(optax.adam(0.03), problem, jax.random.key(0), 100).losses
