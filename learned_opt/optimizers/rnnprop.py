@@ -16,6 +16,7 @@ PRESETS = {
     "long": {"betas": ((0.95, 0.95), (0.9, 0.999)), "epsilon": 1e-8, "output_scale": 0.1, "clock": True},
 }
 _TIME_SCALE = 10  # log(1 + t) of about twenty thousand steps
+_MAX_SHORT_BETA = 0.99  # of what 16 bits can average: a change by less than 2^-8 of a bfloat16 is lost
 
 
 class RNNpropState(NamedTuple):
@@ -68,7 +69,8 @@ def rnnprop(preset="mnist", *, hidden_sizes=(20, 20), input_size=20, betas=None,
       A `LearnedOptimizer`, coordinatewise.
 
     Raises:
-      ValueError: for an unknown preset or dtype, sizes or scales that are not positive, betas outside [0, 1).
+      ValueError: for an unknown preset or dtype, sizes or scales that are not positive, betas outside [0, 1), and betas
+        above 0.99 with a state of 16 bits, in which such averages stand still.
 
     Example:
       >>> opt = learned_opt.rnnprop()
@@ -81,6 +83,7 @@ def rnnprop(preset="mnist", *, hidden_sizes=(20, 20), input_size=20, betas=None,
                         _check_betas(chosen["betas"]), _checks.positive_float("epsilon", chosen["epsilon"]),
                         _checks.positive_float("output_scale", chosen["output_scale"]), bool(chosen["clock"]))
     state_dtype = _checks.state_dtype(state_dtype)
+    _check_precision(settings.betas, state_dtype)
     plain_betas = list(map(list, settings.betas))
     spec = {"name": "rnnprop", "args": {"hidden_sizes": list(settings.hidden_sizes), "input_size": settings.input_size,
                                         "betas": plain_betas if len(plain_betas) > 1 else plain_betas[0],
@@ -192,3 +195,10 @@ def _check_betas(betas):
     if not isinstance(pairs, (tuple, list)) or not pairs or not all(map(is_pair, pairs)):
         raise ValueError(f"betas must be two numbers in [0, 1), or several such pairs, got {betas!r}.")
     return tuple(tuple(map(float, pair)) for pair in pairs)
+
+
+def _check_precision(betas, state_dtype):
+    largest = max(beta for pair in betas for beta in pair)
+    if state_dtype in ("bfloat16", "float16") and largest > _MAX_SHORT_BETA:
+        raise ValueError(f"betas must be at most {_MAX_SHORT_BETA} with state_dtype={state_dtype!r}, got {largest}: "
+                         "such averages would stand still. Leave state_dtype out.")

@@ -80,7 +80,8 @@ def test_steps_are_bounded_and_zero_gradients_are_harmless():
     ({"preset": "mnits"}, "Did you mean 'mnist'"), ({"betas": (0.9, 1.0)}, "several such pairs, got (0.9, 1.0)"),
     ({"betas": 0.9}, "got 0.9"), ({"epsilon": 0}, "epsilon must be"), ({"output_scale": -1}, "output_scale must be"),
     ({"input_size": 0}, "input_size must be"), ({"hidden_sizes": ()}, "at least one layer"),
-    ({"state_dtype": "int8"}, "state_dtype")])
+    ({"state_dtype": "int8"}, "state_dtype"),
+    ({"preset": "long", "state_dtype": "bfloat16"}, "at most 0.99 with state_dtype='bfloat16', got 0.999")])
 def test_bad_arguments_are_named(args, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         learned_opt.rnnprop(**args)
