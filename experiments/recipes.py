@@ -41,7 +41,6 @@ class Recipe:
       teacher: who is imitated, and nothing else learned: one of `teachers.TEACHERS`, or empty.
       shrink: by which factor the images' sides are shrunk.
       window: steps of one meta-gradient.
-      start: the weights that it goes on from, by the name under which they ship; empty for fresh ones.
       num_problems: problems that live at once.
       coordinates: from how many a meta-gradient is estimated, 0 for all.
       learning_rate: of Adam on phi.
@@ -66,7 +65,6 @@ class Recipe:
     teacher: str = ""
     shrink: int = 1
     window: int = 20
-    start: str = ""
     num_problems: int = 1
     coordinates: int = 1_000
     learning_rate: float = 0.001
@@ -102,8 +100,7 @@ class Recipe:
                 "num_epochs": self.num_epochs, "episodes_per_epoch": self.episodes_per_epoch,
                 "learning_rate": self.learning_rate, "num_validation": self.num_validation,
                 "weights": jnp.zeros(self.window).at[-self.last_steps:].set(1.0) if self.last_steps else None,
-                "selection": self.selection, "imitation": imitation, "coordinates": self.coordinates or None,
-                "phi": learned_opt.load_pretrained(self.start)[1] if self.start else None}
+                "selection": self.selection, "imitation": imitation, "coordinates": self.coordinates or None}
 
 
 _KINDS = {
@@ -156,7 +153,10 @@ RECIPES = {
         "RNNprop that knows the time, for thousands of steps, trained by imitation", "rnnprop",
         "Lv, Jiang, Li 2017; imitation of Chen et al. 2020, arXiv 2010.09089, section 4.2", preset="long",
         teacher="rnnprop-mnist, then Adam with 0.02 / (1 + t / 1500)", horizons=(100, 1_000, 10_000), scaling=1.0,
-        shrink=2, window=25, learning_rate=0.003, num_epochs=16, episodes_per_epoch=1, num_validation=1),
+        shrink=2, window=25, learning_rate=0.003, num_epochs=16, episodes_per_epoch=1, num_validation=1,
+        good_for="small networks of any activation, for hundreds to ten thousand steps, where nothing is to be tuned",
+        not_for="the lowest loss where the number of steps is known beforehand and a rate can be tuned: AdamW with "
+                "cosine decay is better there; large networks have not been tried"),
     **{f"{kind}-{name}": _few_coordinates(kind, family, preset)
        for name, family, preset in (("quadratic", "quadratic", "quadratic"), ("rotated", "rotated_quadratic", "mnist"),
                                     ("rosenbrock", "rosenbrock", "quadratic"))

@@ -48,7 +48,7 @@ def run_recipe(name, data_dir, workdir, dataset="mnist", seed=0, **overrides):
     opt, problem = recipe.optimizer(), recipe.problem(data.load(dataset, data_dir).train if dataset else None)
     key, settings = jax.random.key(seed), recipe.settings()
     info = {"recipe": name, "seed": seed, "dataset": dataset, **dataclasses.asdict(recipe)}
-    checked = check(opt, problem, key, **{k: v for k, v in settings.items() if k != "phi"})
+    checked = check(opt, problem, key, **settings)
     marks = [recipe.num_epochs * third // recipes.SNAPSHOTS for third in range(1, recipes.SNAPSHOTS + 1)]
 
     def snapshot(entry, phi):
