@@ -14,7 +14,8 @@ KEY = jax.random.key(3)
 
 
 def test_the_papers_optimizers_ship():
-    assert {"lstm-mnist", "rnnprop-mnist", "gac-quadratic", "ntm-bfgs-quadratic"} <= set(learned_opt.PRETRAINED)
+    assert {"lstm-mnist", "rnnprop-mnist", "rnnprop-long", "gac-quadratic", "ntm-bfgs-quadratic"} <= set(
+        learned_opt.PRETRAINED)
 
 
 @pytest.mark.parametrize("name", learned_opt.PRETRAINED)
