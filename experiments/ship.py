@@ -79,6 +79,7 @@ def describe(name, info):
         f"{info['validation_loss']:.3g}; {info['skipped']} meta-gradients not finite.",
         f"- Trained by: `python -m experiments.train --recipe={info['recipe']} --seed={info['seed']}` at commit "
         f"{environment['commit']}, on {environment['num_devices']} x {environment['device']}.",
+        *([f"- Taught by imitation alone of: {info['teacher']}."] if info.get("teacher") else []),
         "- Its configuration and the curve of its training are in the card beside this file (.json).", "",
         "Measured at the end of a run, mean with its 95 % bootstrap interval; rates of the others tuned.", ""]
     header = ["case", "measured", name, "Adam", "best baseline", "diverged"]
@@ -90,7 +91,8 @@ def _problem(info):
         return f"{recipes.FAMILIES[info['family']]}, ten dimensions, {info['num_problems']} at once"
     shrunk = f" with images shrunk by {info['shrink']}" if info["shrink"] > 1 else ""
     return (f"{info['dataset']}{shrunk}, a perceptron with one hidden layer of 20 sigmoid units, minibatches of 128, "
-            "theta_0 ~ N(0, 0.1)")
+            "theta_0 ~ N(0, 0.1)" + (f", Random Scaling with L = {info['scaling']:g}" if info["scaling"] else "")
+            + (", combined with convex functions" if info["convex"] else ""))
 
 
 def _line(name, case):
