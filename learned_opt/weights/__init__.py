@@ -21,7 +21,7 @@ def pretrained(name, *, state_dtype=None):
       An `optax.GradientTransformationExtraArgs`: it stands wherever `optax.adam(...)` stands.
 
     Raises:
-      ValueError: for an unknown name or dtype, and for one of 16 bits where the optimizer's averages are too slow for it.
+      ValueError: for an unknown name or dtype, and for 16 bits where they do not hold the optimizer's averages.
 
     Example:
       >>> tx = learned_opt.pretrained("rnnprop-mnist")
