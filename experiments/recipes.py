@@ -44,7 +44,7 @@ class Recipe:
       num_problems: problems that live at once.
       coordinates: from how many a meta-gradient is estimated, 0 for all.
       learning_rate: of Adam on phi.
-      num_epochs: epochs of each horizon.
+      num_epochs: epochs.
       episodes_per_epoch: horizons of an epoch.
       num_validation: validation problems.
       good_for: for the card.

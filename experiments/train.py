@@ -83,6 +83,6 @@ if __name__ == "__main__":
     _DATASET = flags.DEFINE_string("dataset", "mnist", f"One of {', '.join(data.DATASETS)}.")
     _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS directory that has the data set; not needed for digits.")
     _SEED = flags.DEFINE_integer("seed", 0, "Seed of meta-training: initial weights and training problems.")
-    flags.DEFINE_integer("num_epochs", None, "Instead of the recipe's: epochs of each horizon.")
+    flags.DEFINE_integer("num_epochs", None, "Instead of the recipe's: epochs.")
     flags.DEFINE_integer("episodes_per_epoch", None, "Instead of the recipe's: horizons of an epoch.")
     main.run(run)

@@ -55,6 +55,13 @@ def choice(name, value, known):
     raise ValueError(f"unknown {name} {value!r}.{hint} Known: {', '.join(map(repr, known))}.")
 
 
+def boolean(name, value):
+    """Returns `value`; raises ValueError unless it is True or False."""
+    if not isinstance(value, bool):
+        raise ValueError(f"{name} must be True or False, got {value!r}.")
+    return value
+
+
 def instance_of(name, value, kind, remedy):
     """Raises ValueError with the remedy unless `value` is a `kind`."""
     if not isinstance(value, kind):

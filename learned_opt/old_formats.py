@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from learned_opt import _pickles, optimizers
+from learned_opt import _checks, _pickles, optimizers
 
 # What the code that wrote a file had, by the number of features that its network reads; None is RNNprop.
 DEFAULTS = {1: {"preset": "quadratic"}, 2: {"preset": "mnist-code"},
@@ -69,6 +69,8 @@ def read(path, **settings):
         spec = {"name": "lstm", "args": {"hidden_sizes": sizes}}
     variables.check_all_taken()
     opt = _with_settings(path, spec, settings, None if "input" in phi else num_inputs)
+    _checks.same_tree(f"the weights in {path}", phi, "an optimizer with these settings",
+                      jax.eval_shape(opt.init, jax.random.key(0)))
     return opt, jax.tree.map(jnp.asarray, phi)
 
 

@@ -204,7 +204,8 @@ def _add_imitation(plan, problem, state, gradient, taught):
 
     def imitate(taught):
         loss, toward_teacher, taught = _imitate(plan, problem, state, taught)
-        return loss, jax.tree.map(lambda g, i: g + (weight * i).astype(g.dtype), gradient, toward_teacher), taught
+        gradients = jax.tree.map(lambda g, i: g + (weight * i).astype(g.dtype), gradient, toward_teacher)
+        return loss.astype(jnp.result_type(float)), gradients, taught
 
     def leave_out(taught):  # it costs as much as the window itself
         return jnp.zeros((), jnp.result_type(float)), gradient, taught

@@ -26,8 +26,9 @@ class Imitation(NamedTuple):
       teacher: an optax transformation, such as `optax.adam(0.01)`, or a learned one.
       weight: of the imitation's gradient beside the meta-gradient at the beginning of meta-training.
       fraction: of meta-training after which it has faded to nothing, linearly.
-      alone: whether there is no meta-gradient, and no fading: what is learned is the teacher, over any horizon. (A
-        meta-gradient sees no further than its window; over thousands of steps it learns to shorten steps too early.)
+      alone: whether there is no meta-gradient (then weight and fraction have no meaning): what is learned is the
+        teacher, over any horizon. (A meta-gradient sees no further than its window; over thousands of steps it learns
+        to shorten steps too early.)
     """
 
     teacher: optax.GradientTransformation

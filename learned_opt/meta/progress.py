@@ -7,18 +7,19 @@ import tqdm
 
 
 class Bar:
-    """Episodes done, time left, the meta-loss, the best validation loss, and the baseline to be beaten.
+    """Episodes done, time left, the loss that is minimised, the best validation loss, and the baseline to be beaten.
 
     On a terminal it redraws twice a second, elsewhere (a log file) it prints every ten seconds.
     """
 
-    def __init__(self, total_episodes, shown, reference):
+    def __init__(self, total_episodes, shown, reference, loss_name="meta-loss"):
         interval = 0.5 if sys.stderr.isatty() else 10
         self._bar = tqdm.tqdm(total=total_episodes, desc="meta-training", unit="episode", disable=not shown,
                               mininterval=interval, dynamic_ncols=sys.stderr.isatty())
         self._reference = f"best baseline {reference[1]:.3g} ({reference[0]})" if reference else None
         self._validation = None
         self._meta_loss = None
+        self._loss_name = loss_name
 
     def __enter__(self):
         return self
@@ -59,7 +60,7 @@ class Bar:
             self._bar.set_postfix_str(self._describe(int(np.min(entry["skipped"]))), refresh=False)
 
     def _describe(self, skipped):
-        parts = [f"meta-loss {self._meta_loss:.3g}"] if self._meta_loss is not None else []
+        parts = [f"{self._loss_name} {self._meta_loss:.3g}"] if self._meta_loss is not None else []
         if self._validation is not None:
             parts.append(f"validation {self._validation:.3g}")
         if self._reference:

@@ -104,12 +104,13 @@ class Settings:
     def plain(self, problem, key):
         """As JSON can hold it."""
         rate, imitation = self.learning_rate, self.imitation
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "shorter"}
+        # What there was not in earlier versions stands there where it is used: their runs are resumed.
+        values |= {"shorter": list(self.shorter)} if self.shorter else {}
         return {**values, "learning_rate": list(rate) if isinstance(rate, RandomSearch) else rate,
                 "weights": np.asarray(self.weights).tolist(),
                 "imitation": imitation and [fingerprint.of_transformation(imitation.teacher, problem, key),
-                                            imitation.weight, imitation.fraction,
-                                            imitation.alone]}
+                                            imitation.weight, imitation.fraction, *["alone"] * imitation.alone]}
 
 
 def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, episodes_per_epoch, learning_rate,
@@ -124,6 +125,8 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
     window = _checks.positive_int("window", window)
     horizons, shorter, stage_patience = _check_horizons(num_steps, window)
     lengths = (window,) if stage_patience or shorter else (*horizons, window)
+    if weights is not None and getattr(imitation, "alone", False):
+        raise ValueError("weights have no part in imitation alone: leave them out.")
     weights = jnp.ones(window) if weights is None else gradient_lib.check_weights(weights, lengths)
     return Settings(
         horizons=horizons, shorter=shorter, stage_patience=stage_patience, window=window,
@@ -145,8 +148,11 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
 def _check_horizons(num_steps, window):
     """The horizons of the stages, those that are mixed with the only one, and the patience of a curriculum or None."""
     if isinstance(num_steps, (Curriculum, Mixture)):
+        if not isinstance(num_steps.horizons, (tuple, list)) or not num_steps.horizons:
+            raise ValueError("horizons must be one number of steps or several, as a tuple, got "
+                             f"{num_steps.horizons!r}.")
         horizons = tuple(_checks.positive_int("horizons", h) for h in num_steps.horizons)
-        if not horizons or list(horizons) != sorted(set(horizons)):
+        if list(horizons) != sorted(set(horizons)):
             raise ValueError(f"horizons must ascend, got {num_steps.horizons}.")
     else:
         horizons = (_checks.positive_int("num_steps", num_steps),)
@@ -166,7 +172,7 @@ def _check_imitation(value, method):
     if not 0 < _checks.positive_float("fraction", value.fraction) <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {value.fraction}.")
     return Imitation(value.teacher, _checks.positive_float("weight", value.weight), float(value.fraction),
-                     bool(value.alone))
+                     _checks.boolean("alone", value.alone))
 
 
 def _check_learning_rate(value):

@@ -118,7 +118,8 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
         os.makedirs(workdir, exist_ok=True)
         checkpoints.claim(workdir, {**settings.plain(problem, key), "method": method, "block_size": block_size,
                                     "phi": phi and fingerprint.of_arrays(phi), **fingerprint.of(opt, problem, key)})
-    bar = progress.Bar(settings.total_episodes, progress_bar, reference)
+    alone = settings.imitation is not None and settings.imitation.alone
+    bar = progress.Bar(settings.total_episodes, progress_bar, reference, "imitation" if alone else "meta-loss")
     with signals.Watch(active=workdir is not None) as watch, bar:
         session = _Session(opt, phi, windows, settings, problem, key, workdir, watch, bar, on_epoch)
         rate = session.search() if isinstance(settings.learning_rate, RandomSearch) else settings.learning_rate

@@ -60,7 +60,7 @@ def rnnprop(preset="mnist", *, hidden_sizes=(20, 20), input_size=20, betas=None,
       input_size: units of the layer before them.
       betas: decay of the averages of the gradient and of its square: a pair, or several pairs.
       epsilon: added to the root of the average square.
-      output_scale: the largest step of a coordinate.
+      output_scale: the largest step of a coordinate; with a clock that of the first one.
       clock: whether it knows the number of steps that it has taken.
       state_dtype: dtype of the state between steps: None (float32; float64 with float64 parameters), "float32",
         "bfloat16", "float16" or "float64".
@@ -81,14 +81,17 @@ def rnnprop(preset="mnist", *, hidden_sizes=(20, 20), input_size=20, betas=None,
               for name, default in PRESETS[_checks.choice("preset", preset, PRESETS)].items()}
     settings = Settings(_checks.sizes("hidden_sizes", hidden_sizes), _checks.positive_int("input_size", input_size),
                         _check_betas(chosen["betas"]), _checks.positive_float("epsilon", chosen["epsilon"]),
-                        _checks.positive_float("output_scale", chosen["output_scale"]), bool(chosen["clock"]))
+                        _checks.positive_float("output_scale", chosen["output_scale"]),
+                        _checks.boolean("clock", chosen["clock"]))
     state_dtype = _checks.state_dtype(state_dtype)
     _check_precision(settings.betas, state_dtype)
     plain_betas = list(map(list, settings.betas))
     spec = {"name": "rnnprop", "args": {"hidden_sizes": list(settings.hidden_sizes), "input_size": settings.input_size,
                                         "betas": plain_betas if len(plain_betas) > 1 else plain_betas[0],
                                         "epsilon": settings.epsilon, "output_scale": settings.output_scale,
-                                        "clock": settings.clock, "state_dtype": state_dtype}}
+                                        "state_dtype": state_dtype}}
+    if settings.clock:
+        spec["args"]["clock"] = True
     rule = coordinatewise.CoordinateRule(functools.partial(_init_state, settings),
                                          functools.partial(_update, settings), functools.partial(_pull_back, settings))
     return coordinatewise.from_rule(rule, functools.partial(_init_weights, settings), spec, state_dtype)
@@ -120,6 +123,9 @@ def _update(settings, phi, g_t, state_tm1):
 
 
 def _pull_back(settings, phi, g, du, state_0):
+    if not native.usable(phi, g, du, state_0._replace(count=())):
+        return None  # what follows is in the arrays' own dtype
+
     def next_features(state, g_t):
         features, (t, m, v) = _features(settings, g_t, state)
         return state._replace(count=t, m=m, v=v), (features, t)
@@ -171,10 +177,11 @@ def _features(settings, g_t, state_tm1):
         return jnp.asarray(values, g_t.dtype).reshape(-1, *(1,) * g_t.ndim)
 
     beta_1, beta_2 = map(beside_coordinates, zip(*settings.betas, strict=True))
+    rest_1, rest_2 = (beside_coordinates([1 - beta for beta in betas]) for betas in zip(*settings.betas, strict=True))
     g_t = jnp.expand_dims(g_t, 0)
     count = state_tm1.count + 1
-    m = beta_1 * state_tm1.m + (1 - beta_1) * g_t
-    v = beta_2 * state_tm1.v + (1 - beta_2) * jnp.square(g_t)
+    m = beta_1 * state_tm1.m + rest_1 * g_t
+    v = beta_2 * state_tm1.v + rest_2 * jnp.square(g_t)
     t = count.astype(g_t.dtype)
     # The root is taken of zero at first gradients of zero, where it has no derivative: none is needed there.
     root = jnp.sqrt(jnp.where(v > 0, v, 1) / (1 - beta_2 ** t)) * (v > 0) + settings.epsilon

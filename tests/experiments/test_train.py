@@ -79,12 +79,16 @@ def test_shipping_writes_weights_and_both_cards(trained, tmp_path):
     results.mkdir(parents=True)
     folder.mkdir()
     rows = {"rnnprop-mnist": row(0.3), "Adam": row(0.4, 0.01), "NAG": row(0.35, 0.1)}
-    (results / "summary.json").write_text(json.dumps({"figure": "figure", "cases": {"mlp-100": rows, "other": {}}}))
-    assert ship.ship("rnnprop-mnist", os.path.dirname(trained), tmp_path, str(folder)) == 1
+    on_all = {name: {**row, "measure": {"loss on all data": {"mean": mean, "low": mean, "high": mean}}}
+              for (name, row), mean in zip(rows.items(), (0.1, 0.2, 0.3), strict=True)}
+    (results / "summary.json").write_text(json.dumps(
+        {"figure": "figure", "cases": {"mlp-100": rows, "mlp-9": on_all, "other": {}}}))
+    assert ship.ship("rnnprop-mnist", os.path.dirname(trained), tmp_path, str(folder)) == 2
     assert learned_opt.load(folder / "rnnprop-mnist")[0].spec["name"] == "rnnprop"
-    (case,) = saving.read_card(folder / "rnnprop-mnist")["info"]["measured"]
+    case, measured = saving.read_card(folder / "rnnprop-mnist")["info"]["measured"]
     assert (case["case"], case["best_baseline"]) == ("mlp-100", "NAG")
     assert case["optimizers"]["Adam"]["learning_rate"] == 0.01
+    assert (measured["best_baseline"], measured["optimizers"]["Adam"]["loss"]["mean"]) == ("Adam", 0.2)
     text = (folder / "rnnprop-mnist.md").read_text()
     line = "| mlp-100 | loss of the last minibatch | 0.3 [0.3, 0.3] | 0.4 [0.4, 0.4] | NAG 0.35 [0.35, 0.35] | 0 %"
     assert line in " ".join(text.split())

@@ -358,9 +358,9 @@ def test_a_curriculum_s_stage_ends_when_validation_no_longer_improves():
 
 
 def test_a_mixture_takes_the_mean_over_horizons_whose_problems_begin_anew():
-    """Written out: in two windows one life of four steps, and beside it two of two steps."""
+    """Written out: in five windows one life of ten steps, and beside it two of four and one that is cut."""
     opt, problem = learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2)
-    result = tiny(num_steps=learned_opt.Mixture((2, 4)), num_epochs=1, episodes_per_epoch=1, learning_rate=0.01,
+    result = tiny(num_steps=learned_opt.Mixture((4, 10)), num_epochs=1, episodes_per_epoch=1, learning_rate=0.01,
                   schedule="constant")
     init_key, train_key, _, _ = jax.random.split(KEY, 4)
     key, windows = jax.random.fold_in(train_key, 0), gradient.windows_of("autodiff")
@@ -371,10 +371,11 @@ def test_a_mixture_takes_the_mean_over_horizons_whose_problems_begin_anew():
     begin = jax.jit(lambda phi, key: windows.begin(opt, phi, problem, jax.random.split(key, 3)))
     run = jax.jit(lambda phi, lives: windows.run(opt, phi, problem, lives, jnp.ones(2)))
     long = begin(phi, key)
-    for number in range(2):
-        short = begin(phi, jax.random.fold_in(short_key, number))
+    for number in range(5):
+        if number % 2 == 0:
+            short = begin(phi, jax.random.fold_in(short_key, number // 2))
         losses, long_gradient, long = run(phi, long)
-        short_losses, short_gradient, _ = run(phi, short)
+        short_losses, short_gradient, short = run(phi, short)
         mean = jax.tree.map(lambda a, b: (a + b) / 2, long_gradient, short_gradient)
         updates, state = meta.update(mean, state)
         phi = optax.apply_updates(phi, updates)
@@ -497,6 +498,9 @@ def test_the_last_phi_can_be_kept():
 @pytest.mark.parametrize(("settings", "message"), [
     ({"num_steps": learned_opt.Curriculum((8, 4))}, "horizons must ascend"),
     ({"num_steps": learned_opt.Mixture((2, 5))}, "window must divide num_steps=5, got 2"),
+    ({"num_steps": learned_opt.Mixture(4)}, "horizons must be one number of steps or several, as a tuple, got 4"),
+    ({"imitation": learned_opt.Imitation(optax.adam(0.1), alone="no")}, "alone must be True or False, got 'no'"),
+    ({"imitation": learned_opt.Imitation(optax.adam(0.1), alone=True), "weights": [1.0] * 2}, "weights have no part"),
     ({"num_steps": learned_opt.Curriculum((2, 5))}, "window must divide num_steps=5, got 2"),
     ({"num_steps": learned_opt.Curriculum((2, 4)), "weights": [1.0] * 4}, "weights must be a vector of 2 numbers"),
     ({"selection": "test"}, "selection"),
