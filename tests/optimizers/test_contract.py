@@ -33,12 +33,11 @@ class Case(NamedTuple):
 
 
 CASES = {
-    "lstm": Case(learned_opt.lstm("quadratic", hidden_sizes=(4, 4))),
     "lstm-native": Case(learned_opt.lstm("mnist", hidden_sizes=(4,)), native=True),
     "lstm-bfloat16": Case(learned_opt.lstm("mnist", hidden_sizes=(4,), state_dtype="bfloat16"), jnp.bfloat16),
-    "rnnprop": Case(learned_opt.rnnprop("long", hidden_sizes=(4, 4), input_size=3)),
+    "rnnprop": Case(learned_opt.rnnprop("long", hidden_sizes=(4,), input_size=3)),
     "lstm-gac": Case(learned_opt.lstm_gac("mnist", hidden_sizes=(4,), num_averaged=2)),
-    "ntm-bfgs": Case(learned_opt.ntm_bfgs(hidden_sizes=(4,), num_averaged=2, num_reads=2, num_writes=2)),
+    "ntm-bfgs": Case(learned_opt.ntm_bfgs(hidden_sizes=(4,), num_averaged=2, num_writes=2)),
     "ntm-lbfgs": Case(learned_opt.ntm_lbfgs("mnist", hidden_sizes=(4,), num_averaged=1, history=5)),
     "partition": Case(learned_opt.partition(
         {"a": learned_opt.lstm("mnist", hidden_sizes=(4,)), "b": learned_opt.lstm("quadratic", hidden_sizes=(4,))},
@@ -54,7 +53,7 @@ several_devices_cases = pytest.mark.parametrize(("name", "jitted"), [
     pytest.param(name, jitted, id=f"{name}-{'jitted' if jitted else 'eager'}")
     for name, case in CASES.items() for jitted in (True, False)
     # Outside of jit every operation is a program of its own: slow, and not the rule's business but its lift's.
-    if not case.native and (jitted or name in ("lstm", "ntm-bfgs", "from_optax"))])
+    if not case.native and (jitted or name in ("lstm-bfloat16", "ntm-bfgs", "from_optax"))])
 coordinatewise_cases = pytest.mark.parametrize("name", COORDINATEWISE)
 
 
