@@ -163,7 +163,7 @@ def _begin(plan, problem, key, horizon, life, phi):
     key = jax.random.fold_in(jax.random.fold_in(key, horizon), life) if horizon else key
     keys = jax.random.split(key, plan.num_problems)
     teacher = plan.imitation and plan.imitation.teacher
-    lives = () if _is_imitation_alone(plan) else plan.windows.begin(plan.opt, phi, problem, keys)
+    lives = () if imitation.is_alone(plan.imitation) else plan.windows.begin(plan.opt, phi, problem, keys)
     return lives, imitation.begin(plan.opt, phi, problem, keys, teacher) if teacher else ()
 
 
@@ -175,14 +175,10 @@ def _begin_anew(plan, problem, key, horizon, lives, number, length, phi):
                         lambda _: _begin(plan, problem, key, horizon, number // length, phi), lambda same: same, lives)
 
 
-def _is_imitation_alone(plan):
-    return plan.imitation is not None and plan.imitation.alone
-
-
 def _window(plan, problem, state, lives, weights):
     """One window of problems of one horizon: `(losses [T, problems], imitation's loss, gradient, lives)`."""
     lives, taught = lives
-    if _is_imitation_alone(plan):
+    if imitation.is_alone(plan.imitation):
         imitated, gradient, taught = _imitate(plan, problem, state, taught)
         return jnp.broadcast_to(imitated, (plan.window, 1)), imitated, gradient, (lives, taught)
     losses, gradient, lives = plan.windows.run(plan.opt, state.phi, problem, lives, weights)

@@ -37,6 +37,11 @@ class Imitation(NamedTuple):
     alone: bool = False
 
 
+def is_alone(imitation):
+    """Whether an `Imitation`, or None, is all that is learned from."""
+    return imitation is not None and imitation.alone
+
+
 class Lives(NamedTuple):
     """Several optimizees that the teacher moves, between two windows; see `adjoint.Lives`."""
 

@@ -10,7 +10,7 @@ import numpy as np
 from learned_opt import _checks
 from learned_opt.meta import drawing, fingerprint, groups
 from learned_opt.meta import gradient as gradient_lib
-from learned_opt.meta.imitation import Imitation
+from learned_opt.meta.imitation import Imitation, is_alone
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import base as optimizer_base
 
@@ -125,7 +125,8 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
     window = _checks.positive_int("window", window)
     horizons, shorter, stage_patience = _check_horizons(num_steps, window)
     lengths = (window,) if stage_patience or shorter else (*horizons, window)
-    if weights is not None and getattr(imitation, "alone", False):
+    imitation = None if imitation is None else _check_imitation(imitation, method)
+    if weights is not None and is_alone(imitation):
         raise ValueError("weights have no part in imitation alone: leave them out.")
     weights = jnp.ones(window) if weights is None else gradient_lib.check_weights(weights, lengths)
     return Settings(
@@ -141,7 +142,7 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
         patience=None if patience is None else _checks.positive_int("patience", patience),
         max_skipped=_checks.positive_int("max_skipped", max_skipped),
         selection=_checks.choice("selection", selection, SELECTIONS),
-        imitation=None if imitation is None else _check_imitation(imitation, method),
+        imitation=imitation,
         coordinates=None if coordinates is None else _check_coordinates(coordinates, opt, problem, key))
 
 

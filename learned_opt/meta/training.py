@@ -14,6 +14,7 @@ import numpy as np
 from learned_opt import _checks
 from learned_opt.meta import checkpoints, episode, fingerprint, progress, signals
 from learned_opt.meta import gradient as gradient_lib
+from learned_opt.meta.imitation import is_alone
 from learned_opt.meta.settings import RandomSearch, check
 from learned_opt.optimizees import base as optimizee_base
 
@@ -118,8 +119,8 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
         os.makedirs(workdir, exist_ok=True)
         checkpoints.claim(workdir, {**settings.plain(problem, key), "method": method, "block_size": block_size,
                                     "phi": phi and fingerprint.of_arrays(phi), **fingerprint.of(opt, problem, key)})
-    alone = settings.imitation is not None and settings.imitation.alone
-    bar = progress.Bar(settings.total_episodes, progress_bar, reference, "imitation" if alone else "meta-loss")
+    loss_name = "imitation" if is_alone(settings.imitation) else "meta-loss"
+    bar = progress.Bar(settings.total_episodes, progress_bar, reference, loss_name)
     with signals.Watch(active=workdir is not None) as watch, bar:
         session = _Session(opt, phi, windows, settings, problem, key, workdir, watch, bar, on_epoch)
         rate = session.search() if isinstance(settings.learning_rate, RandomSearch) else settings.learning_rate

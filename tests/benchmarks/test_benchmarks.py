@@ -145,11 +145,10 @@ def test_help_lists_the_flags(name, own):
 
 
 def test_bad_settings_of_meta_training_are_usage_errors():
-    flag = "--max_horizons=5"
-    done = start("meta_training", "--quick", flag)
+    done = start("meta_training", "--quick", "--max_horizons=5")
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
-    assert flag.split("=")[0] in done.stdout + done.stderr
+    assert "--max_horizons" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("flag", ["--sizes=10,x", "--rounds=0", "stray"])
