@@ -14,13 +14,24 @@ class BuildLibrary(build_ext):
 
 setup(
     cmdclass={"build_ext": BuildLibrary},
-    ext_modules=[Extension(
-        "learned_opt.native.lstm",
-        sources=["learned_opt/native/src/lstm.cc"],
-        depends=[f"learned_opt/native/src/{name}.h" for name in ("lstm_block", "workers", "xla_ffi_c_api")],
-        extra_compile_args=["-std=c++17", "-O3", "-g0", "-Wno-psabi", "-Wno-maybe-uninitialized"],
-        language="c++",
-        optional=True,
-    )],
+    ext_modules=[
+        Extension(
+            "learned_opt.native.lstm",
+            sources=["learned_opt/native/src/lstm.cc"],
+            depends=[
+                f"learned_opt/native/src/{name}.h"
+                for name in ("lstm_block", "workers", "xla_ffi_c_api")
+            ],
+            extra_compile_args=[
+                "-std=c++17",
+                "-O3",
+                "-g0",
+                "-Wno-psabi",
+                "-Wno-maybe-uninitialized",
+            ],
+            language="c++",
+            optional=True,
+        )
+    ],
     options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

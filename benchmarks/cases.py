@@ -32,7 +32,9 @@ def make(shape, width, window):
     """A `Case`: a perceptron with one hidden layer of `width` on random images of `shape`."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (NUM_IMAGES, *shape), dtype=np.uint8)
-    dataset = learned_opt.data.Dataset(images, rng.integers(0, NUM_CLASSES, NUM_IMAGES), NUM_CLASSES)
+    dataset = learned_opt.data.Dataset(
+        images, rng.integers(0, NUM_CLASSES, NUM_IMAGES), NUM_CLASSES
+    )
     opt = learned_opt.lstm("mnist")
     problem = learned_opt.optimizees.mlp(dataset, width=width, batch_size=BATCH_SIZE)
     return Case(opt, opt.init(jax.random.key(0)), problem, jax.random.key(1), window)

@@ -14,12 +14,24 @@ from learned_opt import _files
 from learned_opt.evaluation import report as report_lib
 from learned_opt.optimizees import base as optimizee_base
 
-_OUTPUT = flags.DEFINE_string("output", None, "Directory for results.json, table.md and plot.png; by default "
-                              "results/benchmarks/NAME, with --quick results/benchmarks/NAME-quick.")
-_ROUNDS = flags.DEFINE_integer("rounds", None, "Timing rounds, of which median and quartiles are taken; by default 11, "
-                               "with --quick 3.", lower_bound=1)
-_QUICK = flags.DEFINE_boolean("quick", False, "Small sizes and few rounds, in some seconds: shows that everything "
-                              "runs; its numbers mean nothing.")
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Directory for results.json, table.md and plot.png; by default "
+    "results/benchmarks/NAME, with --quick results/benchmarks/NAME-quick.",
+)
+_ROUNDS = flags.DEFINE_integer(
+    "rounds",
+    None,
+    "Timing rounds, of which median and quartiles are taken; by default 11, with --quick 3.",
+    lower_bound=1,
+)
+_QUICK = flags.DEFINE_boolean(
+    "quick",
+    False,
+    "Small sizes and few rounds, in some seconds: shows that everything "
+    "runs; its numbers mean nothing.",
+)
 
 MIB = 2**20
 
@@ -46,7 +58,9 @@ class Spread(NamedTuple):
 def settings(name):
     """The `Settings` of the benchmark `name` from the command line."""
     quick = _QUICK.value
-    output = _OUTPUT.value or os.path.join("results", "benchmarks", name + ("-quick" if quick else ""))
+    output = _OUTPUT.value or os.path.join(
+        "results", "benchmarks", name + ("-quick" if quick else "")
+    )
     return Settings(os.path.expanduser(output), _ROUNDS.value or (3 if quick else 11), quick)
 
 
@@ -56,21 +70,28 @@ def define_sizes(default, quick, text):
     Returns:
       A function that gives the flag's value, or its default, as a list of ascending integers.
     """
-    given = define_numbers("sizes", f"{text}; by default {','.join(map(str, default))}, with --quick "
-                           f"{','.join(map(str, quick))}.")
+    given = define_numbers(
+        "sizes",
+        f"{text}; by default {','.join(map(str, default))}, with --quick "
+        f"{','.join(map(str, quick))}.",
+    )
     return lambda: given() or sorted(quick if _QUICK.value else default)
 
 
 def define_numbers(name, text):
     """Defines a flag for a list of positive integers; returns a function that gives them, ascending, or None."""
     numbers = flags.DEFINE_list(name, None, text)
-    flags.register_validator(name, _are_numbers, "must be positive integers, separated by commas, like 10,100.")
+    flags.register_validator(
+        name, _are_numbers, "must be positive integers, separated by commas, like 10,100."
+    )
     return lambda: sorted({int(n) for n in numbers.value}) if numbers.value else None
 
 
 def define_count(name, default, quick, text, lower_bound=1):
     """Defines a flag for an integer with a default of its own for --quick; returns a function that gives it."""
-    count = flags.DEFINE_integer(name, None, f"{text}; by default {default}, with --quick {quick}.", lower_bound)
+    count = flags.DEFINE_integer(
+        name, None, f"{text}; by default {default}, with --quick {quick}.", lower_bound
+    )
     return lambda: count.value if count.value is not None else quick if _QUICK.value else default
 
 
@@ -80,6 +101,7 @@ def _are_numbers(values):
 
 def run(main):
     """Runs a benchmark's `main()` under absl, refusing arguments that are no flags."""
+
     def checked(argv):
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
@@ -125,7 +147,9 @@ def show_milliseconds():
 
 def table(header, rows):
     """A Markdown table; cells are shown as text, None as '-'."""
-    return report_lib.markdown(header, [["-" if c is None else str(c) for c in row] for row in rows])
+    return report_lib.markdown(
+        header, [["-" if c is None else str(c) for c in row] for row in rows]
+    )
 
 
 def number(value):
@@ -154,7 +178,9 @@ def new_axes(panels):
 def draw(ax, sizes, spreads, label):
     """A line of medians over sizes with bars from quartile to quartile."""
     low, median, high = np.transpose(spreads)
-    ax.errorbar(sizes, median, yerr=[median - low, high - median], marker="o", capsize=3, label=label)
+    ax.errorbar(
+        sizes, median, yerr=[median - low, high - median], marker="o", capsize=3, label=label
+    )
 
 
 def report(output, text, record, fig):
@@ -173,7 +199,9 @@ def describe(env):
     loops = "" if env["native"] else ", without the C++ loops"
     cores = f" with {env['cpu_cores']} cores{loops}" if env["backend"] == "cpu" else ""
     commit = f", commit {env['commit'][:12]}" if env["commit"] else ""
-    versions = ", ".join(f"{name} {env['versions'][name]}" for name in ("jax", "flax", "optax", "python"))
+    versions = ", ".join(
+        f"{name} {env['versions'][name]}" for name in ("jax", "flax", "optax", "python")
+    )
     return f"{env['num_devices']} x {env['device']} ({env['backend']}){cores}, {versions}{commit}"
 
 

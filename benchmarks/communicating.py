@@ -31,18 +31,29 @@ from learned_opt.evaluation import cost, environment, timing
 from learned_opt.optimizees import base as optimizee_base
 
 REFERENCE = "lstm"
-_WINDOW = flags.DEFINE_integer("window", None, "Steps of a window; by default 20, with --quick 3.", lower_bound=1)
-_max_dense = common.define_count("max_dense", 1_000, 1_000, "Coordinates up to which the whole matrix is measured")
-_sizes = common.define_sizes([1, 5, 20], [30], "Widths of the optimizee's hidden layer; with --quick, coordinates of a "
-                              "quadratic function")
+_WINDOW = flags.DEFINE_integer(
+    "window", None, "Steps of a window; by default 20, with --quick 3.", lower_bound=1
+)
+_max_dense = common.define_count(
+    "max_dense", 1_000, 1_000, "Coordinates up to which the whole matrix is measured"
+)
+_sizes = common.define_sizes(
+    [1, 5, 20],
+    [30],
+    "Widths of the optimizee's hidden layer; with --quick, coordinates of a quadratic function",
+)
 flags.adopt_module_key_flags(common)
 
 
 def optimizers(num_coordinates, max_dense):
     """Dict from name to `LearnedOptimizer`."""
-    every = {REFERENCE: learned_opt.lstm("mnist"), "lstm, XLA": learned_opt.lstm_gac("mnist", num_averaged=0),
-             "gac": learned_opt.lstm_gac("mnist"), "ntm-lbfgs": learned_opt.ntm_lbfgs("mnist"),
-             "ntm-bfgs": learned_opt.ntm_bfgs("mnist")}
+    every = {
+        REFERENCE: learned_opt.lstm("mnist"),
+        "lstm, XLA": learned_opt.lstm_gac("mnist", num_averaged=0),
+        "gac": learned_opt.lstm_gac("mnist"),
+        "ntm-lbfgs": learned_opt.ntm_lbfgs("mnist"),
+        "ntm-bfgs": learned_opt.ntm_bfgs("mnist"),
+    }
     if num_coordinates > max_dense:
         del every["ntm-bfgs"]
     return every
@@ -61,16 +72,22 @@ def update_program(case):
 def meta_gradient_program(case):
     """A meta-gradient over a window, compiled, with its arguments: `(run, temporary bytes)`."""
     args = case.phi, case.problem, case.key
-    program = common.compiled(lambda phi, problem, key: learned_opt.meta_gradient(
-        case.opt, phi, problem, key, case.window), *args)
+    program = common.compiled(
+        lambda phi, problem, key: learned_opt.meta_gradient(
+            case.opt, phi, problem, key, case.window
+        ),
+        *args,
+    )
     return lambda: program(*args), common.temporary_bytes(program)
 
 
 def measure(problem, window, rounds, max_dense):
     """Times all optimizers on one optimizee; returns one dict for each of them."""
     size, key = common.num_coordinates(problem), jax.random.key(1)
-    made = {name: cases.Case(opt, opt.init(jax.random.key(0)), problem, key, window)
-            for name, opt in optimizers(size, max_dense).items()}
+    made = {
+        name: cases.Case(opt, opt.init(jax.random.key(0)), problem, key, window)
+        for name, opt in optimizers(size, max_dense).items()
+    }
     updates = {name: update_program(case) for name, case in made.items()}
     meta_gradients, memory = {}, {}
     for name, case in made.items():
@@ -78,22 +95,50 @@ def measure(problem, window, rounds, max_dense):
     update_times = timing.interleaved(updates, rounds, f"{size:,} coordinates, updates")
     times = timing.interleaved(meta_gradients, rounds, f"{size:,} coordinates, meta-gradients")
     vector = jnp.zeros(size)
-    return [{"coordinates": size, "optimizer": name, "update_seconds": update_times[name], "seconds": times[name],
-             "update_over_lstm": common.ratio(update_times, name, REFERENCE),
-             "time_over_lstm": common.ratio(times, name, REFERENCE),
-             "state_bytes_per_parameter": cost.state_bytes_per_parameter(case.opt.transform(case.phi), vector),
-             "temporary_bytes": memory[name], "memory_over_lstm": memory[name] / memory[REFERENCE]}
-            for name, case in made.items()]
+    return [
+        {
+            "coordinates": size,
+            "optimizer": name,
+            "update_seconds": update_times[name],
+            "seconds": times[name],
+            "update_over_lstm": common.ratio(update_times, name, REFERENCE),
+            "time_over_lstm": common.ratio(times, name, REFERENCE),
+            "state_bytes_per_parameter": cost.state_bytes_per_parameter(
+                case.opt.transform(case.phi), vector
+            ),
+            "temporary_bytes": memory[name],
+            "memory_over_lstm": memory[name] / memory[REFERENCE],
+        }
+        for name, case in made.items()
+    ]
 
 
 def as_table(results):
     """The results as a Markdown table."""
-    header = ["coordinates", "optimizer", "update / lstm", "meta-gradient / lstm", "state B/param", "temporary MiB",
-              "memory / lstm"]
-    return common.table(header, [
-        [f"{r['coordinates']:,}", r["optimizer"], r["update_over_lstm"], r["time_over_lstm"],
-         common.number(r["state_bytes_per_parameter"]), common.number(r["temporary_bytes"] / common.MIB),
-         common.times_as(r["memory_over_lstm"])] for r in results])
+    header = [
+        "coordinates",
+        "optimizer",
+        "update / lstm",
+        "meta-gradient / lstm",
+        "state B/param",
+        "temporary MiB",
+        "memory / lstm",
+    ]
+    return common.table(
+        header,
+        [
+            [
+                f"{r['coordinates']:,}",
+                r["optimizer"],
+                r["update_over_lstm"],
+                r["time_over_lstm"],
+                common.number(r["state_bytes_per_parameter"]),
+                common.number(r["temporary_bytes"] / common.MIB),
+                common.times_as(r["memory_over_lstm"]),
+            ]
+            for r in results
+        ],
+    )
 
 
 def as_figure(results):
@@ -117,11 +162,20 @@ def main():
     results = []
     for size in _sizes():
         # A single array of parameters compiles in a fraction of the time.
-        problem = (learned_opt.optimizees.quadratic(size) if settings.quick
-                   else cases.make(cases.IMAGE_SHAPES["mnist"], size, window).problem)
+        problem = (
+            learned_opt.optimizees.quadratic(size)
+            if settings.quick
+            else cases.make(cases.IMAGE_SHAPES["mnist"], size, window).problem
+        )
         results += measure(problem, window, settings.rounds, _max_dense())
-    record = {"benchmark": "communicating", "rounds": settings.rounds, "quick": settings.quick, "window": window,
-              "environment": environment.record(), "results": results}
+    record = {
+        "benchmark": "communicating",
+        "rounds": settings.rounds,
+        "quick": settings.quick,
+        "window": window,
+        "environment": environment.record(),
+        "results": results,
+    }
     common.report(settings.output, as_table(results), record, as_figure(results))
 
 

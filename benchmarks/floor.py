@@ -40,13 +40,17 @@ class Machine:
 
     def rates(self, times):
         """Medians of `{"operations": a second, "bytes": a second}`."""
-        return {kind: self._work[name] / float(np.median(times[name]))
-                for kind, name in (("operations", _MATMUL), ("bytes", _COPY))}
+        return {
+            kind: self._work[name] / float(np.median(times[name]))
+            for kind, name in (("operations", _MATMUL), ("bytes", _COPY))
+        }
 
     def over_floor(self, times, name, work):
         """How many times as long as its floor the program `name` took, round by round."""
-        floor = np.maximum(np.multiply(times[_MATMUL], work.operations / self._work[_MATMUL]),
-                           np.multiply(times[_COPY], work.bytes / self._work[_COPY]))
+        floor = np.maximum(
+            np.multiply(times[_MATMUL], work.operations / self._work[_MATMUL]),
+            np.multiply(times[_COPY], work.bytes / self._work[_COPY]),
+        )
         return np.divide(times[name], floor)
 
 

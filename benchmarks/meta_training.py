@@ -56,19 +56,36 @@ from learned_opt.evaluation import environment, timing
 from learned_opt.meta import episode
 from learned_opt.meta import gradient as gradient_lib
 
-_PROBLEM = flags.DEFINE_enum("problem", "digits", data.DATASETS, "The data set that the optimizee learns.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS directory that has the data set; not needed for digits.")
-_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.01, "Meta-learning rate of Adam, constant.", lower_bound=1e-12)
+_PROBLEM = flags.DEFINE_enum(
+    "problem", "digits", data.DATASETS, "The data set that the optimizee learns."
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "TFDS directory that has the data set; not needed for digits."
+)
+_LEARNING_RATE = flags.DEFINE_float(
+    "learning_rate", 0.01, "Meta-learning rate of Adam, constant.", lower_bound=1e-12
+)
 _width = common.define_count("width", 20, 4, "Width of the optimizee's hidden layer")
-_num_problems = common.define_count("num_problems", 1, 1, "Problems that live at once in meta-training")
-_coordinates = common.define_numbers("coordinates", "From how many coordinates, of all parameters and problems "
-                                     "together, the meta-gradient is estimated; by default a sixteenth and a quarter, "
-                                     "with --quick a quarter.")
+_num_problems = common.define_count(
+    "num_problems", 1, 1, "Problems that live at once in meta-training"
+)
+_coordinates = common.define_numbers(
+    "coordinates",
+    "From how many coordinates, of all parameters and problems "
+    "together, the meta-gradient is estimated; by default a sixteenth and a quarter, "
+    "with --quick a quarter.",
+)
 _seeds = common.define_count("seeds", 3, 2, "From how many seeds is meta-trained")
-_max_horizons = common.define_count("max_horizons", 150, 4, "Horizons of each meta-training", lower_bound=0)
-_per_validation = common.define_count("horizons_per_validation", 10, 2, "Horizons between two validations")
+_max_horizons = common.define_count(
+    "max_horizons", 150, 4, "Horizons of each meta-training", lower_bound=0
+)
+_per_validation = common.define_count(
+    "horizons_per_validation", 10, 2, "Horizons between two validations"
+)
 _num_validation = common.define_count("num_validation", 20, 3, "Validation problems")
-_tune_runs = common.define_count("tune_runs", 20, 3, "Problems on which Adam's learning rate is tuned")
+_tune_runs = common.define_count(
+    "tune_runs", 20, 3, "Problems on which Adam's learning rate is tuned"
+)
 flags.adopt_module_key_flags(common)
 
 
@@ -79,13 +96,24 @@ def make_course(quick):
       UsageError: unless a whole number of validations fits.
     """
     if _max_horizons() % _per_validation():
-        raise app.UsageError(f"--max_horizons={_max_horizons()} must be a multiple of "
-                             f"--horizons_per_validation={_per_validation()}.")
+        raise app.UsageError(
+            f"--max_horizons={_max_horizons()} must be a multiple of "
+            f"--horizons_per_validation={_per_validation()}."
+        )
     num_steps, window = (10, 5) if quick else (100, 20)
     dataset = data.load(_PROBLEM.value, _DATA_DIR.value).train
-    return racing.Course(learned_opt.lstm("mnist"), learned_opt.optimizees.mlp(dataset, width=_width()), num_steps,
-                         window, _num_problems(), _LEARNING_RATE.value, _max_horizons(), _per_validation(),
-                         _num_validation(), _tune_runs())
+    return racing.Course(
+        learned_opt.lstm("mnist"),
+        learned_opt.optimizees.mlp(dataset, width=_width()),
+        num_steps,
+        window,
+        _num_problems(),
+        _LEARNING_RATE.value,
+        _max_horizons(),
+        _per_validation(),
+        _num_validation(),
+        _tune_runs(),
+    )
 
 
 def num_coordinates(course):
@@ -100,37 +128,66 @@ def estimates(coordinates):
 
 def programs(course, methods):
     """Dict from name to `(compiled program of a horizon, its arguments)`."""
-    windows = {"naive": gradient_lib.Windows(naive.begin, naive.window),
-               "autodiff": gradient_lib.windows_of("autodiff"),
-               **{name: gradient_lib.windows_of(coordinates=n) for name, n in methods.items()}}
+    windows = {
+        "naive": gradient_lib.Windows(naive.begin, naive.window),
+        "autodiff": gradient_lib.windows_of("autodiff"),
+        **{name: gradient_lib.windows_of(coordinates=n) for name, n in methods.items()},
+    }
     bar = tqdm.tqdm(windows.items(), "compiling", unit="method", leave=False)
     return {name: _program(course, w) for name, w in bar}
 
 
 def _program(course, windows):
-    plan = episode.Plan(course.opt, windows, course.num_steps // course.window, (), course.window,
-                        course.num_problems, clip_norm=1.0, schedule=episode.FOREVER, selection="last",
-                        validation_steps=course.num_steps, imitation=None)
-    args = (course.problem, jax.random.key(1), jnp.ones((plan.num_windows, plan.window)),
-            episode.init(plan, jax.random.key(0), None, course.learning_rate))
+    plan = episode.Plan(
+        course.opt,
+        windows,
+        course.num_steps // course.window,
+        (),
+        course.window,
+        course.num_problems,
+        clip_norm=1.0,
+        schedule=episode.FOREVER,
+        selection="last",
+        validation_steps=course.num_steps,
+        imitation=None,
+    )
+    args = (
+        course.problem,
+        jax.random.key(1),
+        jnp.ones((plan.num_windows, plan.window)),
+        episode.init(plan, jax.random.key(0), None, course.learning_rate),
+    )
     return common.compiled(functools.partial(episode.run, plan), *args), args
 
 
 def measure_speed(course, methods, rounds):
     """Times a horizon of every method; returns one dict for each."""
     every = programs(course, methods)
-    times = timing.interleaved({name: functools.partial(program, *args) for name, (program, args) in every.items()},
-                               rounds, "steps a second")
+    times = timing.interleaved(
+        {name: functools.partial(program, *args) for name, (program, args) in every.items()},
+        rounds,
+        "steps a second",
+    )
     steps = course.num_steps * course.num_problems
-    return [{"method": name, "seconds": times[name], "steps_per_second": common.spread(np.divide(steps, times[name])),
-             "naive_over_time": common.ratio(times, "naive", name), "temporary_bytes": common.temporary_bytes(program)}
-            for name, (program, _) in every.items()]
+    return [
+        {
+            "method": name,
+            "seconds": times[name],
+            "steps_per_second": common.spread(np.divide(steps, times[name])),
+            "naive_over_time": common.ratio(times, "naive", name),
+            "temporary_bytes": common.temporary_bytes(program),
+        }
+        for name, (program, _) in every.items()
+    ]
 
 
 def speed_table(results):
     """Steps a second as a Markdown table."""
     header = ["method", "naive / time", "temporary MiB"]
-    rows = [[r["method"], r["naive_over_time"], common.number(r["temporary_bytes"] / common.MIB)] for r in results]
+    rows = [
+        [r["method"], r["naive_over_time"], common.number(r["temporary_bytes"] / common.MIB)]
+        for r in results
+    ]
     if common.show_milliseconds():
         header.append("steps / s")
         rows = [[*row, r["steps_per_second"]] for row, r in zip(rows, results, strict=True)]
@@ -140,8 +197,16 @@ def speed_table(results):
 def race_table(summaries):
     """The time to Adam as a Markdown table."""
     header = ["method", "beaten", "horizons", f"time / {racing.WHOLE}", "best / Adam"]
-    rows = [[s["method"], f"{s['reached']} of {s['seeds']}", s["horizons_to_adam"] or "not reached",
-             s["time_over_whole"], s["loss_over_adam"]] for s in summaries]
+    rows = [
+        [
+            s["method"],
+            f"{s['reached']} of {s['seeds']}",
+            s["horizons_to_adam"] or "not reached",
+            s["time_over_whole"],
+            s["loss_over_adam"],
+        ]
+        for s in summaries
+    ]
     if common.show_milliseconds():
         header.append("seconds")
         rows = [[*row, s["seconds_to_adam"]] for row, s in zip(rows, summaries, strict=True)]
@@ -150,10 +215,16 @@ def race_table(summaries):
 
 def as_text(course, speed, summaries, adam):
     """Both tables, each under a line that says what it is."""
-    parts = [f"Steps a second, {_PROBLEM.value}, {num_coordinates(course):,} coordinates:", speed_table(speed)]
+    parts = [
+        f"Steps a second, {_PROBLEM.value}, {num_coordinates(course):,} coordinates:",
+        speed_table(speed),
+    ]
     if summaries:
-        parts += [f"Time to Adam, tuned to a learning rate of {adam.learning_rate:.3g}, in at most "
-                  f"{course.max_horizons} horizons:", race_table(summaries)]
+        parts += [
+            f"Time to Adam, tuned to a learning rate of {adam.learning_rate:.3g}, in at most "
+            f"{course.max_horizons} horizons:",
+            race_table(summaries),
+        ]
     return "\n\n".join(parts)
 
 
@@ -168,7 +239,9 @@ def as_figure(speed, runs):
 
 def _draw_speed(ax, results):
     low, median, high = np.transpose([r["naive_over_time"] for r in results])
-    ax.set(xscale="linear", yscale="linear", xlabel="steps a second / naive", title="Steps a second")
+    ax.set(
+        xscale="linear", yscale="linear", xlabel="steps a second / naive", title="Steps a second"
+    )
     ax.barh([r["method"] for r in results], median, xerr=[median - low, high - median], capsize=3)
     ax.invert_yaxis()
 
@@ -178,19 +251,35 @@ def _draw_race(ax, runs):
     for i, name in enumerate(dict.fromkeys(r["method"] for r in runs)):
         mine = [r for r in runs if r["method"] == name]
         times = np.array([r["seconds"] for r in mine]) / unit
-        losses = np.array([np.minimum.accumulate(r["validation_losses"]) / r["adam_loss"] for r in mine])
+        losses = np.array(
+            [np.minimum.accumulate(r["validation_losses"]) / r["adam_loss"] for r in mine]
+        )
         ax.plot(times.T, losses.T, color=f"C{i}", linewidth=0.7, alpha=0.5)
-        ax.plot(np.median(times, axis=0), np.median(losses, axis=0), color=f"C{i}", linewidth=2, label=name)
+        ax.plot(
+            np.median(times, axis=0),
+            np.median(losses, axis=0),
+            color=f"C{i}",
+            linewidth=2,
+            label=name,
+        )
     ax.axhline(1, color="black", linestyle="--", label="tuned Adam")
-    ax.set(xscale="linear", ylabel="best validation loss so far / Adam's", title="Time to Adam",
-           xlabel="seconds of training" if unit == 1.0 else f"time of training, in horizons of {racing.WHOLE}")
+    ax.set(
+        xscale="linear",
+        ylabel="best validation loss so far / Adam's",
+        title="Time to Adam",
+        xlabel="seconds of training"
+        if unit == 1.0
+        else f"time of training, in horizons of {racing.WHOLE}",
+    )
     for axis_format in (ax.yaxis.set_major_formatter, ax.yaxis.set_minor_formatter):
         axis_format("{x:g}")  # never a power of ten: the losses lie close together
     ax.legend()
 
 
 def _mean_horizon(runs):
-    return float(np.mean([r["seconds"][-1] / r["horizons"][-1] for r in runs if r["method"] == racing.WHOLE]))
+    return float(
+        np.mean([r["seconds"][-1] / r["horizons"][-1] for r in runs if r["method"] == racing.WHOLE])
+    )
 
 
 def main():
@@ -198,19 +287,37 @@ def main():
     settings = common.settings("meta_training")
     course = make_course(settings.quick)
     whole = num_coordinates(course)
-    methods = estimates(_coordinates() or [max(1, whole // n) for n in ((4,) if settings.quick else (16, 4))])
+    methods = estimates(
+        _coordinates() or [max(1, whole // n) for n in ((4,) if settings.quick else (16, 4))]
+    )
     speed = measure_speed(course, methods, settings.rounds)
     adam, runs = racing.race(course, methods, _seeds()) if course.max_horizons else (None, [])
     summaries = racing.summarize(runs)
-    record = {"benchmark": "meta_training", "rounds": settings.rounds, "quick": settings.quick,
-              "problem": _PROBLEM.value, "coordinates": whole, "course": _plain(course), "adam": adam and _plain(adam),
-              "environment": environment.record(), "speed": speed, "time_to_adam": summaries, "runs": runs}
-    common.report(settings.output, as_text(course, speed, summaries, adam), record, as_figure(speed, runs))
+    record = {
+        "benchmark": "meta_training",
+        "rounds": settings.rounds,
+        "quick": settings.quick,
+        "problem": _PROBLEM.value,
+        "coordinates": whole,
+        "course": _plain(course),
+        "adam": adam and _plain(adam),
+        "environment": environment.record(),
+        "speed": speed,
+        "time_to_adam": summaries,
+        "runs": runs,
+    }
+    common.report(
+        settings.output, as_text(course, speed, summaries, adam), record, as_figure(speed, runs)
+    )
 
 
 def _plain(settings):
     """The numbers and names of a NamedTuple."""
-    return {name: value for name, value in settings._asdict().items() if isinstance(value, (int, float, str))}
+    return {
+        name: value
+        for name, value in settings._asdict().items()
+        if isinstance(value, (int, float, str))
+    }
 
 
 if __name__ == "__main__":

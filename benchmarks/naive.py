@@ -59,8 +59,10 @@ def init(naive, key):
 
 def zero_carry(naive, num_coordinates):
     """The state in which every coordinate begins: for each layer a pair (c, h), each `[n, units]`."""
-    return tuple((jnp.zeros((num_coordinates, size)), jnp.zeros((num_coordinates, size)))
-                 for size in naive.hidden_sizes)
+    return tuple(
+        (jnp.zeros((num_coordinates, size)), jnp.zeros((num_coordinates, size)))
+        for size in naive.hidden_sizes
+    )
 
 
 def transform(naive, weights):
@@ -97,7 +99,9 @@ def rnnprop(opt, phi):
         t, m, v = t + 1, beta_1 * m + (1 - beta_1) * g, beta_2 * v + (1 - beta_2) * g * g
         root = jnp.sqrt(v / (1 - beta_2**t)) + args["epsilon"]
         x = jnp.stack([m / (1 - beta_1**t) / root, g / root], axis=-1)
-        x = nn.elu(dense.apply({"params": {"kernel": phi["input"]["w"].T, "bias": phi["input"]["b"]}}, x))
+        x = nn.elu(
+            dense.apply({"params": {"kernel": phi["input"]["w"].T, "bias": phi["input"]["b"]}}, x)
+        )
         carry, out = network.apply({"params": weights}, carry, x)
         return unflatten(args["output_scale"] * jnp.tanh(out)), (t, m, v, carry)
 
@@ -118,7 +122,9 @@ def live(naive, weights, problem, life, num_steps):
     tx = transform(naive, weights)
 
     def loss_fn(theta, t):
-        return problem.loss(theta, life.problem.instance, optimizee_base.minibatch_key(life.problem.key, t))
+        return problem.loss(
+            theta, life.problem.instance, optimizee_base.minibatch_key(life.problem.key, t)
+        )
 
     def step(state, t):
         theta, carry = state
@@ -127,7 +133,9 @@ def live(naive, weights, problem, life, num_steps):
         return (optax.apply_updates(theta, updates), carry), loss
 
     end = life.t + num_steps
-    (theta, carry), losses = jax.lax.scan(step, (life.theta, life.carry), life.t + jnp.arange(num_steps))
+    (theta, carry), losses = jax.lax.scan(
+        step, (life.theta, life.carry), life.t + jnp.arange(num_steps)
+    )
     return jnp.append(losses[1:], loss_fn(theta, end)), Lives(life.problem, end, theta, carry)
 
 
@@ -139,7 +147,9 @@ def meta_loss(naive, weights, problem, key, num_steps):
 
 def meta_gradient(naive, weights, problem, key, num_steps):
     """`(meta-loss, gradient like weights)`, by reverse mode through the whole unroll."""
-    return jax.value_and_grad(lambda weights: meta_loss(naive, weights, problem, key, num_steps))(weights)
+    return jax.value_and_grad(lambda weights: meta_loss(naive, weights, problem, key, num_steps))(
+        weights
+    )
 
 
 def begin(opt, phi, problem, keys):
@@ -150,8 +160,11 @@ def begin(opt, phi, problem, keys):
 
 def window(opt, phi, problem, lives, weights):
     """One window of several optimizees and its meta-gradient, as `learned_opt.meta.gradient.Windows` asks for it."""
+
     def mean_loss(flax_weights):
-        losses, after = jax.vmap(lambda life: live(like(opt), flax_weights, problem, life, weights.shape[0]))(lives)
+        losses, after = jax.vmap(
+            lambda life: live(like(opt), flax_weights, problem, life, weights.shape[0])
+        )(lives)
         return jnp.mean(losses @ weights), (losses.T, after)
 
     gradient, (losses, lives) = jax.grad(mean_loss, has_aux=True)(from_learned(phi))
@@ -160,13 +173,18 @@ def window(opt, phi, problem, lives, weights):
 
 def _born(naive, problem, key):
     begun = optimizee_base.begin(problem, key)
-    return Lives(begun, jnp.zeros((), jnp.int32), begun.theta_0, transform(naive, None).init(begun.theta_0))
+    return Lives(
+        begun, jnp.zeros((), jnp.int32), begun.theta_0, transform(naive, None).init(begun.theta_0)
+    )
 
 
 def from_learned(phi):
     """The weights of a `learned_opt.lstm` in Flax's layout; linear, so that its transpose brings gradients back."""
     layers = {f"lstm_{i}": _cell(layer) for i, layer in enumerate(phi["layers"])}
-    return {**layers, "output": {"kernel": phi["output"]["w"][:, None], "bias": phi["output"]["b"][None]}}
+    return {
+        **layers,
+        "output": {"kernel": phi["output"]["w"][:, None], "bias": phi["output"]["b"][None]},
+    }
 
 
 def gradient_to_learned(phi, gradient):

@@ -31,8 +31,10 @@ flags.adopt_module_key_flags(common)
 
 def imports():
     """Dict from name to a function that imports in a fresh interpreter."""
-    return {name: functools.partial(subprocess.run, [sys.executable, "-c", code], check=True)
-            for name, code in IMPORTS.items()}
+    return {
+        name: functools.partial(subprocess.run, [sys.executable, "-c", code], check=True)
+        for name, code in IMPORTS.items()
+    }
 
 
 def compilations(window):
@@ -41,7 +43,9 @@ def compilations(window):
     args = case.phi, case.problem, case.key
 
     def by_flax(phi, problem, key):
-        return naive.meta_gradient(naive.like(case.opt), naive.from_learned(phi), problem, key, window)
+        return naive.meta_gradient(
+            naive.like(case.opt), naive.from_learned(phi), problem, key, window
+        )
 
     def adjoint(phi, problem, key):
         return learned_opt.meta_gradient(case.opt, phi, problem, key, window)
@@ -50,22 +54,32 @@ def compilations(window):
         jax.clear_caches()
         common.compiled(function, *args)
 
-    return {f"naive, {window} steps": functools.partial(compile_anew, by_flax),
-            f"meta_gradient, {window} steps": functools.partial(compile_anew, adjoint)}
+    return {
+        f"naive, {window} steps": functools.partial(compile_anew, by_flax),
+        f"meta_gradient, {window} steps": functools.partial(compile_anew, adjoint),
+    }
 
 
 def measure(programs, rounds, title):
     """Times programs beside the first of them; returns one dict for each."""
     times = timing.interleaved(programs, rounds, title, warm=False)
     reference = next(iter(programs))
-    return [{"what": name, "seconds": times[name], "time_over_reference": common.ratio(times, name, reference)}
-            for name in programs]
+    return [
+        {
+            "what": name,
+            "seconds": times[name],
+            "time_over_reference": common.ratio(times, name, reference),
+        }
+        for name in programs
+    ]
 
 
 def as_table(results):
     """The results as a Markdown table."""
-    return common.table(["what", "seconds", "/ reference"],
-                        [[r["what"], common.spread(r["seconds"]), r["time_over_reference"]] for r in results])
+    return common.table(
+        ["what", "seconds", "/ reference"],
+        [[r["what"], common.spread(r["seconds"]), r["time_over_reference"]] for r in results],
+    )
 
 
 def as_figure(results, windows):
@@ -74,7 +88,9 @@ def as_figure(results, windows):
     for name in ("naive", "meta_gradient"):
         mine = [common.spread(r["seconds"]) for r in results if r["what"].startswith(f"{name}, ")]
         common.draw(ax, windows, mine, name)
-    ax.set(xlabel="steps of the window", ylabel="seconds", title="Compiling the first meta-gradient")
+    ax.set(
+        xlabel="steps of the window", ylabel="seconds", title="Compiling the first meta-gradient"
+    )
     ax.legend()
     return fig
 
@@ -85,8 +101,13 @@ def main():
     results = measure(imports(), settings.rounds, "imports")
     for window in _sizes():
         results += measure(compilations(window), settings.rounds, f"compilation, {window} steps")
-    record = {"benchmark": "start", "rounds": settings.rounds, "quick": settings.quick,
-              "environment": environment.record(), "results": results}
+    record = {
+        "benchmark": "start",
+        "rounds": settings.rounds,
+        "quick": settings.quick,
+        "environment": environment.record(),
+        "results": results,
+    }
     common.report(settings.output, as_table(results), record, as_figure(results, _sizes()))
 
 

@@ -35,8 +35,11 @@ import learned_opt
 from benchmarks import common, floor, naive
 from learned_opt.evaluation import cost, environment, timing
 
-_sizes = common.define_sizes([1_000, 15_910, 100_000, 1_000_000], [100, 1_000],
-                              "Numbers of coordinates (the paper's MNIST network has 15910)")
+_sizes = common.define_sizes(
+    [1_000, 15_910, 100_000, 1_000_000],
+    [100, 1_000],
+    "Numbers of coordinates (the paper's MNIST network has 15910)",
+)
 flags.adopt_module_key_flags(common)
 
 
@@ -46,8 +49,13 @@ class Loop:
     def __init__(self, tx, gradient, params):
         self._args = gradient, params
         self._state = jax.jit(tx.init)(params)
-        self.program = common.compiled(lambda gradient, params, state: tx.update(gradient, state, params),
-                                       gradient, params, self._state, donate=2)
+        self.program = common.compiled(
+            lambda gradient, params, state: tx.update(gradient, state, params),
+            gradient,
+            params,
+            self._state,
+            donate=2,
+        )
 
     def __call__(self):
         """Starts an update; returns the updates, to wait for."""
@@ -59,9 +67,14 @@ def transformations():
     """Dict from name to optax transformation; a naive one and its counterparts have the same weights."""
     lstm, rnnprop = learned_opt.lstm("mnist"), learned_opt.rnnprop()
     phi, rnnprop_phi = lstm.init(jax.random.key(0)), rnnprop.init(jax.random.key(0))
-    return {"adam": optax.adam(1e-3), "naive lstm": naive.transform(naive.like(lstm), naive.from_learned(phi)),
-            "lstm": lstm.transform(phi), "lstm-bf16": learned_opt.lstm("mnist", state_dtype="bfloat16").transform(phi),
-            "naive rnnprop": naive.rnnprop(rnnprop, rnnprop_phi), "rnnprop": rnnprop.transform(rnnprop_phi)}
+    return {
+        "adam": optax.adam(1e-3),
+        "naive lstm": naive.transform(naive.like(lstm), naive.from_learned(phi)),
+        "lstm": lstm.transform(phi),
+        "lstm-bf16": learned_opt.lstm("mnist", state_dtype="bfloat16").transform(phi),
+        "naive rnnprop": naive.rnnprop(rnnprop, rnnprop_phi),
+        "rnnprop": rnnprop.transform(rnnprop_phi),
+    }
 
 
 def measure(num_coordinates, rounds, machine):
@@ -69,17 +82,29 @@ def measure(num_coordinates, rounds, machine):
     params, gradient = 0.01 * jax.random.normal(jax.random.key(1), (2, num_coordinates))
     txs = transformations()
     loops = {name: Loop(tx, gradient, params) for name, tx in txs.items()}
-    times = timing.interleaved({**loops, **machine.programs()}, rounds, f"{num_coordinates:,} coordinates")
-    return [_result(name, tx, params, times, loops[name].program, machine) for name, tx in txs.items()]
+    times = timing.interleaved(
+        {**loops, **machine.programs()}, rounds, f"{num_coordinates:,} coordinates"
+    )
+    return [
+        _result(name, tx, params, times, loops[name].program, machine) for name, tx in txs.items()
+    ]
 
 
 def _result(name, tx, params, times, program, machine):
     state_bytes = cost.state_bytes_per_parameter(tx, params)
-    return {"coordinates": params.size, "optimizer": name, "seconds": times[name],
-            "time_over_adam": common.ratio(times, name, "adam"), "naive_over_time": _naive_over(times, name),
-            "time_over_floor": common.spread(machine.over_floor(times, name, _work(name, params.size, state_bytes))),
-            "machine_rates": machine.rates(times), "state_bytes_per_parameter": state_bytes,
-            "temporary_bytes_per_parameter": common.temporary_bytes(program) / params.size}
+    return {
+        "coordinates": params.size,
+        "optimizer": name,
+        "seconds": times[name],
+        "time_over_adam": common.ratio(times, name, "adam"),
+        "naive_over_time": _naive_over(times, name),
+        "time_over_floor": common.spread(
+            machine.over_floor(times, name, _work(name, params.size, state_bytes))
+        ),
+        "machine_rates": machine.rates(times),
+        "state_bytes_per_parameter": state_bytes,
+        "temporary_bytes_per_parameter": common.temporary_bytes(program) / params.size,
+    }
 
 
 def _naive_over(times, name):
@@ -90,24 +115,47 @@ def _work(name, num_coordinates, state_bytes):
     """State is read and written, the gradient read, the update written."""
     opt = learned_opt.rnnprop() if "rnnprop" in name else learned_opt.lstm("mnist")
     phi = () if name == "adam" else jax.eval_shape(opt.init, jax.random.key(0))
-    return floor.Work(num_coordinates * floor.network_operations(phi), num_coordinates * (2 * state_bytes + 8))
+    return floor.Work(
+        num_coordinates * floor.network_operations(phi), num_coordinates * (2 * state_bytes + 8)
+    )
 
 
 def as_table(results):
     """The results as a Markdown table."""
-    header = ["coordinates", "optimizer", "time / adam", "naive / time", "time / floor", "state B/param",
-              "temp B/param"]
-    rows = [[f"{r['coordinates']:,}", r["optimizer"], r["time_over_adam"], _faster(r),
-             common.number(r["time_over_floor"].median), common.number(r["state_bytes_per_parameter"]),
-             common.number(r["temporary_bytes_per_parameter"])] for r in results]
+    header = [
+        "coordinates",
+        "optimizer",
+        "time / adam",
+        "naive / time",
+        "time / floor",
+        "state B/param",
+        "temp B/param",
+    ]
+    rows = [
+        [
+            f"{r['coordinates']:,}",
+            r["optimizer"],
+            r["time_over_adam"],
+            _faster(r),
+            common.number(r["time_over_floor"].median),
+            common.number(r["state_bytes_per_parameter"]),
+            common.number(r["temporary_bytes_per_parameter"]),
+        ]
+        for r in results
+    ]
     if common.show_milliseconds():
         header.append("ms")
-        rows = [[*row, common.spread(1e3 * jnp.asarray(r["seconds"]))] for row, r in zip(rows, results, strict=True)]
+        rows = [
+            [*row, common.spread(1e3 * jnp.asarray(r["seconds"]))]
+            for row, r in zip(rows, results, strict=True)
+        ]
     return common.table(header, rows)
 
 
 def _faster(result):
-    return None if result["optimizer"] == "adam" else common.times_as(result["naive_over_time"].median)
+    return (
+        None if result["optimizer"] == "adam" else common.times_as(result["naive_over_time"].median)
+    )
 
 
 def as_figure(results):
@@ -116,7 +164,9 @@ def as_figure(results):
     for name in dict.fromkeys(r["optimizer"] for r in results):
         mine = [r for r in results if r["optimizer"] == name]
         common.draw(ax, [r["coordinates"] for r in mine], [r["time_over_adam"] for r in mine], name)
-    ax.set(xlabel="coordinates", ylabel="time of an update / optax.adam", title="What an update costs")
+    ax.set(
+        xlabel="coordinates", ylabel="time of an update / optax.adam", title="What an update costs"
+    )
     ax.legend()
     return fig
 
@@ -126,8 +176,13 @@ def main():
     settings = common.settings("update")
     machine = floor.Machine(settings.quick)
     results = [r for n in _sizes() for r in measure(n, settings.rounds, machine)]
-    record = {"benchmark": "update", "rounds": settings.rounds, "quick": settings.quick,
-              "environment": environment.record(), "results": results}
+    record = {
+        "benchmark": "update",
+        "rounds": settings.rounds,
+        "quick": settings.quick,
+        "environment": environment.record(),
+        "results": results,
+    }
     common.report(settings.output, as_table(results), record, as_figure(results))
 
 

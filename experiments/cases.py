@@ -100,7 +100,9 @@ def mlp(splits, all_data=False, shrink=1, **shape):
     `all_data` also measures the loss on the whole training split; `shrink` divides the sides of the images.
     """
     if shrink > 1:
-        splits = splits._replace(train=data.shrink(splits.train, shrink), test=data.shrink(splits.test, shrink))
+        splits = splits._replace(
+            train=data.shrink(splits.train, shrink), test=data.shrink(splits.test, shrink)
+        )
     network = optimizees.mlp_network(splits.train.num_classes, **shape)
     measures = {"test accuracy": optimizees.accuracy(network, splits.test)}
     if all_data:
@@ -111,7 +113,9 @@ def mlp(splits, all_data=False, shrink=1, **shape):
 def cnn(splits, **settings):
     """A convolutional network: c a convolution, p a max-pooling, f a fully connected layer."""
     network = optimizees.cnn_network(splits.train.num_classes, **settings)
-    return Subject(optimizees.cnn(splits.train, **settings), {"test accuracy": accuracy(network, splits.test)})
+    return Subject(
+        optimizees.cnn(splits.train, **settings), {"test accuracy": accuracy(network, splits.test)}
+    )
 
 
 def function(splits, family, **settings):
@@ -141,7 +145,9 @@ def _is_right(logits, label):
 
 
 def _over(network, function, dataset):
-    return jax.tree_util.Partial(_Mean(network, function), jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+    return jax.tree_util.Partial(
+        _Mean(network, function), jnp.asarray(dataset.images), jnp.asarray(dataset.labels)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +160,9 @@ class _Mean:
     def __call__(self, images, labels, theta):
         def one(example):
             image, label = example
-            return self.function(self.network.apply({"params": theta}, as_float(image)[None])[0], label)
+            return self.function(
+                self.network.apply({"params": theta}, as_float(image)[None])[0], label
+            )
 
         return jnp.mean(jax.lax.map(one, (images, labels), batch_size=EXAMPLES_AT_ONCE))
 
@@ -162,19 +170,32 @@ class _Mean:
 def _mlp_case(name, title, num_steps=100, all_data=False, **options):
     shape = {k: options.pop(k) for k in ("width", "depth", "activation", "shrink") if k in options}
     options = {"final": ALL_DATA if all_data else "loss", **options}
-    return Case(name, title, functools.partial(mlp, all_data=all_data, **shape), num_steps, **options)
+    return Case(
+        name, title, functools.partial(mlp, all_data=all_data, **shape), num_steps, **options
+    )
 
 
 def _sine_case(name, setting, settings, paper):
-    return Case(name, f"sine LSTM, {setting}", functools.partial(sine_lstm, **settings), paper=paper, position=setting,
-                final=SEEN, dataset=NO_DATA)
+    return Case(
+        name,
+        f"sine LSTM, {setting}",
+        functools.partial(sine_lstm, **settings),
+        paper=paper,
+        position=setting,
+        final=SEEN,
+        dataset=NO_DATA,
+    )
 
 
 def _cnn_case(structure, dataset=None, **settings):
     where = f", {dataset}" if dataset else ""
-    return Case(f"cnn-{structure}" + (f"-{dataset}" if dataset else ""), f"CNN {structure}{where}",
-                functools.partial(cnn, structure=structure, **settings), position=f"{structure}{where}",
-                dataset=dataset)
+    return Case(
+        f"cnn-{structure}" + (f"-{dataset}" if dataset else ""),
+        f"CNN {structure}{where}",
+        functools.partial(cnn, structure=structure, **settings),
+        position=f"{structure}{where}",
+        dataset=dataset,
+    )
 
 
 _ACTIVATIONS = {  # Lv, Jiang, Li 2017, table 2; "lstm" is their DMoptimizer
@@ -187,29 +208,56 @@ _NAMES = {"sigmoid": "sigmoid", "relu": "ReLU", "elu": "ELU", "tanh": "tanh"}
 
 _TABLE_3 = (
     ("sine", "default", {}, {"Adam": 0.62, "Adagrad": 0.54, "lstm": 26.43, "rnnprop": 0.55}),
-    ("sine-2", "two layers", {"num_layers": 2}, {"Adam": 0.44, "Adagrad": 0.65, "lstm": 5.06, "rnnprop": 0.28}),
-    ("sine-0.01", "noise 0.01", {"noise": 0.01}, {"Adam": 0.39, "Adagrad": 0.50, "lstm": 22.04, "rnnprop": 0.36}),
+    (
+        "sine-2",
+        "two layers",
+        {"num_layers": 2},
+        {"Adam": 0.44, "Adagrad": 0.65, "lstm": 5.06, "rnnprop": 0.28},
+    ),
+    (
+        "sine-0.01",
+        "noise 0.01",
+        {"noise": 0.01},
+        {"Adam": 0.39, "Adagrad": 0.50, "lstm": 22.04, "rnnprop": 0.36},
+    ),
 )
 
 # The learned optimizers of Lv, Jiang, Li 2017, table 4, after 5k, 10k and 15k iterations of meta-training.
 _SHARES = ("1/3", "2/3", "1")
 _TABLE_4 = {
-    "sigmoid": {"Adam": 0.31, "ablation-rnnprop": (0.33, 0.31, 0.30), "ablation-no-convex": (0.33, 0.32, 0.33)},
-    "relu": {"Adam": 0.28, "ablation-rnnprop": (0.30, 0.29, 0.27), "ablation-no-convex": (0.31, 0.31, 0.32)},
+    "sigmoid": {
+        "Adam": 0.31,
+        "ablation-rnnprop": (0.33, 0.31, 0.30),
+        "ablation-no-convex": (0.33, 0.32, 0.33),
+    },
+    "relu": {
+        "Adam": 0.28,
+        "ablation-rnnprop": (0.30, 0.29, 0.27),
+        "ablation-no-convex": (0.31, 0.31, 0.32),
+    },
 }
 
 
 def _table_4(activation):
     printed = dict(_TABLE_4[activation])
     paper = {"Adam": printed.pop("Adam")}
-    return paper | {f"{name}@{share}": value for name, values in printed.items()
-                    for share, value in zip(_SHARES, values, strict=True)}
+    return paper | {
+        f"{name}@{share}": value
+        for name, values in printed.items()
+        for share, value in zip(_SHARES, values, strict=True)
+    }
 
 
 def _activation_case(activation, paper, **options):
     name = "mlp" if activation == "sigmoid" else f"mlp-{activation}"
-    return _mlp_case(name, f"base MLP, {_NAMES[activation]}", activation=activation, paper=paper,
-                     position=_NAMES[activation], **options)
+    return _mlp_case(
+        name,
+        f"base MLP, {_NAMES[activation]}",
+        activation=activation,
+        paper=paper,
+        position=_NAMES[activation],
+        **options,
+    )
 
 
 def _long_case(steps):
@@ -218,7 +266,9 @@ def _long_case(steps):
 
 def _shape_case(width, depth, **options):
     name = "mlp" if (width, depth) == (20, 1) else f"mlp-{depth}x{width}"
-    return _mlp_case(name, f"MLP, {depth} x {width} hidden units", width=width, depth=depth, **options)
+    return _mlp_case(
+        name, f"MLP, {depth} x {width} hidden units", width=width, depth=depth, **options
+    )
 
 
 _SEEDS = (":0", ":1", ":2")
@@ -226,73 +276,154 @@ _SEEDS = (":0", ":1", ":2")
 
 def _coupled(title, family, recipe):
     """A problem of ten coordinates, on which optimizers meet whose coordinates talk to each other or do not."""
-    case = Case(recipe, title, functools.partial(function, family=family), dataset=NO_DATA, position=100)
+    case = Case(
+        recipe, title, functools.partial(function, family=family), dataset=NO_DATA, position=100
+    )
     names = [f"{kind}-{recipe}{seed}" for kind in ("lstm", "gac", "ntm-bfgs") for seed in _SEEDS]
-    return Figure(title, "not in the papers", (case,), axis="steps", num_runs=512, tune_runs=128,
-                  optimizers=",".join(names),
-                  references=tuple(baselines.REFERENCES))
+    return Figure(
+        title,
+        "not in the papers",
+        (case,),
+        axis="steps",
+        num_runs=512,
+        tune_runs=128,
+        optimizers=",".join(names),
+        references=tuple(baselines.REFERENCES),
+    )
 
 
 FIGURES = {
     "l2l-v1-fig4": dataclasses.replace(
         _coupled("Random quadratics", "quadratic", "quadratic"),
-        source="Andrychowicz et al. 2016, first version, figure 4, left"),
-    "rotated": _coupled("Rotated quadratics, condition number 1,000", "rotated_quadratic", "rotated"),
+        source="Andrychowicz et al. 2016, first version, figure 4, left",
+    ),
+    "rotated": _coupled(
+        "Rotated quadratics, condition number 1,000", "rotated_quadratic", "rotated"
+    ),
     "rosenbrock": _coupled("Rosenbrock's function, 10 dimensions", "rosenbrock", "rosenbrock"),
     "l2l-v1-mnist": Figure(
-        "Coordinates that talk, on the base MLP", "Andrychowicz et al. 2016, first version, section 3.2",
-        (_mlp_case("mlp-half", "base MLP on images of half the sides", shrink=2, position="half (as trained)"),
-         _mlp_case("mlp", "base MLP", position="whole")),
-        axis="sides of the images", optimizers="lstm-small,gac-small,ntm-lbfgs-small"),
+        "Coordinates that talk, on the base MLP",
+        "Andrychowicz et al. 2016, first version, section 3.2",
+        (
+            _mlp_case(
+                "mlp-half",
+                "base MLP on images of half the sides",
+                shrink=2,
+                position="half (as trained)",
+            ),
+            _mlp_case("mlp", "base MLP", position="whole"),
+        ),
+        axis="sides of the images",
+        optimizers="lstm-small,gac-small,ntm-lbfgs-small",
+    ),
     "l2l-fig4": Figure(
-        "The base MLP", "Andrychowicz et al. 2016, figure 4, centre and right",
-        (_mlp_case("mlp", "base MLP", position=100),
-         _mlp_case("mlp", "base MLP", 200, first_step=100, position=200)),
-        axis="steps"),
+        "The base MLP",
+        "Andrychowicz et al. 2016, figure 4, centre and right",
+        (
+            _mlp_case("mlp", "base MLP", position=100),
+            _mlp_case("mlp", "base MLP", 200, first_step=100, position=200),
+        ),
+        axis="steps",
+    ),
     "l2l-fig5": Figure(
-        "Other architectures", "Andrychowicz et al. 2016, figure 5",
-        (_shape_case(40, 1, position="40 hidden units"), _shape_case(20, 2, position="2 hidden layers"),
-         _activation_case("relu", {})),
-        axis="architecture"),
+        "Other architectures",
+        "Andrychowicz et al. 2016, figure 5",
+        (
+            _shape_case(40, 1, position="40 hidden units"),
+            _shape_case(20, 2, position="2 hidden layers"),
+            _activation_case("relu", {}),
+        ),
+        axis="architecture",
+    ),
     # The paper shows the grid in its picture alone; depth by depth, as there.
     "l2l-fig6": Figure(
-        "Width and depth", "Andrychowicz et al. 2016, figure 6",
-        tuple(_shape_case(width, depth, panel=f"hidden layers: {depth}", position=width)
-              for depth in (1, 2, 5) for width in (5, 10, 20, 35, 50)),
-        axis="hidden units of a layer", num_runs=50),
+        "Width and depth",
+        "Andrychowicz et al. 2016, figure 6",
+        tuple(
+            _shape_case(width, depth, panel=f"hidden layers: {depth}", position=width)
+            for depth in (1, 2, 5)
+            for width in (5, 10, 20, 35, 50)
+        ),
+        axis="hidden units of a layer",
+        num_runs=50,
+    ),
     "rnnprop-fig2": Figure(
-        "More steps", "Lv, Jiang, Li 2017, figure 2; in its 10,000 steps figure 3 as well",
-        tuple(map(_long_case, (2_000, 10_000))), axis="steps", num_runs=20, tune_runs=2),
+        "More steps",
+        "Lv, Jiang, Li 2017, figure 2; in its 10,000 steps figure 3 as well",
+        tuple(map(_long_case, (2_000, 10_000))),
+        axis="steps",
+        num_runs=20,
+        tune_runs=2,
+    ),
     "rnnprop-fig3": Figure(
-        "10,000 steps", "Lv, Jiang, Li 2017, figure 3",
-        (_long_case(10_000),), axis="steps", num_runs=20, tune_runs=2, within="rnnprop-fig2"),
+        "10,000 steps",
+        "Lv, Jiang, Li 2017, figure 3",
+        (_long_case(10_000),),
+        axis="steps",
+        num_runs=20,
+        tune_runs=2,
+        within="rnnprop-fig2",
+    ),
     "long": Figure(
-        "Thousands of steps", "not in the papers", tuple(map(_long_case, (1_000, 2_000, 10_000))),
-        axis="steps", num_runs=20, tune_runs=2, optimizers="rnnprop-mnist,rnnprop-long"),
+        "Thousands of steps",
+        "not in the papers",
+        tuple(map(_long_case, (1_000, 2_000, 10_000))),
+        axis="steps",
+        num_runs=20,
+        tune_runs=2,
+        optimizers="rnnprop-mnist,rnnprop-long",
+    ),
     "rnnprop-table2": Figure(
-        "Activation functions", "Lv, Jiang, Li 2017, table 2 and figure 4",
-        tuple(_activation_case(activation, paper, final=SEEN) for activation, paper in _ACTIVATIONS.items()),
-        axis="activation"),
+        "Activation functions",
+        "Lv, Jiang, Li 2017, table 2 and figure 4",
+        tuple(
+            _activation_case(activation, paper, final=SEEN)
+            for activation, paper in _ACTIVATIONS.items()
+        ),
+        axis="activation",
+    ),
     "rnnprop-fig6": Figure(
-        "Deeper networks", "Lv, Jiang, Li 2017, figure 6; at five layers figure 5",
+        "Deeper networks",
+        "Lv, Jiang, Li 2017, figure 6; at five layers figure 5",
         tuple(_shape_case(20, depth, position=depth) for depth in range(1, 11)),
-        axis="hidden layers"),
+        axis="hidden layers",
+    ),
     "rnnprop-table3": Figure(
-        "An LSTM that predicts a sine", "Lv, Jiang, Li 2017, table 3 and figure 8",
+        "An LSTM that predicts a sine",
+        "Lv, Jiang, Li 2017, table 3 and figure 8",
         tuple(_sine_case(*case) for case in _TABLE_3),
-        axis="task"),
+        axis="task",
+    ),
     # How many steps the paper takes is in its picture alone.
     "rnnprop-fig7": Figure(
-        "Convolutional networks", "Lv, Jiang, Li 2017, figure 7",
-        (_cnn_case("c-c-p-f"), _cnn_case("c-c-p-c-c-p-f-f"), _cnn_case("c-c-p-f", "cifar10", pixel_offset=0.5)),
-        axis="network", num_runs=20, tune_runs=2),
+        "Convolutional networks",
+        "Lv, Jiang, Li 2017, figure 7",
+        (
+            _cnn_case("c-c-p-f"),
+            _cnn_case("c-c-p-c-c-p-f-f"),
+            _cnn_case("c-c-p-f", "cifar10", pixel_offset=0.5),
+        ),
+        axis="network",
+        num_runs=20,
+        tune_runs=2,
+    ),
     "rnnprop-table4": Figure(
-        "Training with and without convex functions", "Lv, Jiang, Li 2017, table 4",
-        tuple(_activation_case(activation, _table_4(activation), final=SEEN) for activation in _TABLE_4),
-        axis="activation", optimizers=",".join(name for name in _table_4("relu") if "@" in name)),
+        "Training with and without convex functions",
+        "Lv, Jiang, Li 2017, table 4",
+        tuple(
+            _activation_case(activation, _table_4(activation), final=SEEN)
+            for activation in _TABLE_4
+        ),
+        axis="activation",
+        optimizers=",".join(name for name in _table_4("relu") if "@" in name),
+    ),
     "rnnprop-fig9": Figure(
-        "What the tricks of training do", "Lv, Jiang, Li 2017, figure 9",
+        "What the tricks of training do",
+        "Lv, Jiang, Li 2017, figure 9",
         (_activation_case("relu", {}, num_steps=1_000),),
-        axis="activation", optimizers="ablation-rnnprop,ablation-no-scaling,ablation-lstm,ablation-lstm-tricks",
-        num_runs=50, tune_runs=10),
+        axis="activation",
+        optimizers="ablation-rnnprop,ablation-no-scaling,ablation-lstm,ablation-lstm-tricks",
+        num_runs=50,
+        tune_runs=10,
+    ),
 }

@@ -6,7 +6,12 @@ from absl import flags
 
 flags.disclaim_key_flags()  # the flags belong to the program that calls `define`: its --help lists them
 
-_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string, bool: flags.DEFINE_bool}
+_DEFINE = {
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+    bool: flags.DEFINE_bool,
+}
 
 
 def field(default, description):
@@ -22,4 +27,6 @@ def define(config_class):
 
 def read(config_class):
     """The configuration that the command line asks for."""
-    return config_class(**{f.name: getattr(flags.FLAGS, f.name) for f in dataclasses.fields(config_class)})
+    return config_class(
+        **{f.name: getattr(flags.FLAGS, f.name) for f in dataclasses.fields(config_class)}
+    )

@@ -56,7 +56,9 @@ def find_all(texts, places):
     for text in texts:
         learned = find(text, places)
         if learned.name in found:
-            raise ValueError(f"two optimizers are called {learned.name!r}: give one another name with NAME=PATH.")
+            raise ValueError(
+                f"two optimizers are called {learned.name!r}: give one another name with NAME=PATH."
+            )
         found[learned.name] = learned
     return found
 
@@ -100,6 +102,7 @@ def _pretrained_names():
 
 def _recipe_names():
     from experiments import recipes
+
     return recipes.RECIPES
 
 
@@ -120,10 +123,13 @@ def _train(recipe, seed, path, places):
     """Trains a recipe, or says how to."""
     if not places.train:
         data_dir = f" --data_dir={places.data_dir}" if places.data_dir else ""
-        raise FileNotFoundError(f"the optimizer {recipe!r} is not trained yet: python -m experiments.train "
-                                f"--recipe={recipe} --seed={seed}{data_dir} --workdir={path} trains it, or --train "
-                                "here.")
+        raise FileNotFoundError(
+            f"the optimizer {recipe!r} is not trained yet: python -m experiments.train "
+            f"--recipe={recipe} --seed={seed}{data_dir} --workdir={path} trains it, or --train "
+            "here."
+        )
     from experiments import train
+
     train.run_recipe(recipe, places.data_dir, path, seed=seed)
 
 
@@ -134,8 +140,16 @@ def _snapshot(text, folder, fraction):
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"the fraction of {text!r} must be like 1/3 or 0.5.") from None
     files = os.listdir(folder) if os.path.isdir(folder) else []
-    numbers = sorted(int(stem) for stem in (f.removesuffix(saving.SUFFIX) for f in files) if stem.isdigit())
+    numbers = sorted(
+        int(stem) for stem in (f.removesuffix(saving.SUFFIX) for f in files) if stem.isdigit()
+    )
     if not numbers:
-        raise FileNotFoundError(f"the optimizer {text!r} needs snapshots, and there are none in {folder}.")
+        raise FileNotFoundError(
+            f"the optimizer {text!r} needs snapshots, and there are none in {folder}."
+        )
     number = min(numbers, key=lambda n: abs(n - share * numbers[-1]))
-    return Learned(text, *learned_opt.load(os.path.join(folder, f"{number}{saving.SUFFIX}")), f"{number} horizons")
+    return Learned(
+        text,
+        *learned_opt.load(os.path.join(folder, f"{number}{saving.SUFFIX}")),
+        f"{number} horizons",
+    )

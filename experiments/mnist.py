@@ -20,8 +20,12 @@ import learned_opt
 from experiments import config_flags, main, study
 from learned_opt import data, optimizees
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go; default results/mnist-DATASET.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS directory that has the data set; not needed for digits.")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "Where results and checkpoints go; default results/mnist-DATASET."
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "TFDS directory that has the data set; not needed for digits."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,9 +38,13 @@ class Config(study.Config):
     activation: str = config_flags.field("sigmoid", "sigmoid, relu, elu or tanh.")
     batch_size: int = config_flags.field(128, "Examples of a minibatch.")
     num_problems: int = config_flags.field(1, "Problems that live at once in meta-training.")
-    learning_rate: str = config_flags.field("0.01", "Meta-learning rate of Adam, or 'search' for a random search.")
+    learning_rate: str = config_flags.field(
+        "0.01", "Meta-learning rate of Adam, or 'search' for a random search."
+    )
     num_validation: int = config_flags.field(20, "Validation problems.")
-    tune_runs: int = config_flags.field(20, "Problems on which each baseline's learning rate is tuned.")
+    tune_runs: int = config_flags.field(
+        20, "Problems on which each baseline's learning rate is tuned."
+    )
     num_runs: int = config_flags.field(100, "Fresh problems on which everything is compared.")
 
 
@@ -47,12 +55,19 @@ def run():
     shape = {"width": config.width, "depth": config.depth, "activation": config.activation}
     network = optimizees.mlp_network(splits.train.num_classes, **shape)
     horizons = (config.num_steps, 2 * config.num_steps)
-    study.run(study.Study(
-        opt=learned_opt.lstm("mnist"), problem=optimizees.mlp(splits.train, batch_size=config.batch_size, **shape),
-        horizons=horizons, steps=tuple((h // 10, h // 2, h) for h in horizons),
-        title=f"{config.dataset}: MLP {config.depth} x {config.width}, {config.activation}",
-        measure=optimizees.accuracy(network, splits.test), measure_name="test accuracy"),
-        config, _WORKDIR.value or f"results/mnist-{config.dataset}")
+    study.run(
+        study.Study(
+            opt=learned_opt.lstm("mnist"),
+            problem=optimizees.mlp(splits.train, batch_size=config.batch_size, **shape),
+            horizons=horizons,
+            steps=tuple((h // 10, h // 2, h) for h in horizons),
+            title=f"{config.dataset}: MLP {config.depth} x {config.width}, {config.activation}",
+            measure=optimizees.accuracy(network, splits.test),
+            measure_name="test accuracy",
+        ),
+        config,
+        _WORKDIR.value or f"results/mnist-{config.dataset}",
+    )
 
 
 if __name__ == "__main__":

@@ -25,17 +25,26 @@ class Config(study.Config):
     """Settings of this study."""
 
     dim: int = config_flags.field(10, "Parameters of a quadratic function.")
-    num_epochs: int = config_flags.field(50, "Epochs of meta-training; each ends with a validation.")
+    num_epochs: int = config_flags.field(
+        50, "Epochs of meta-training; each ends with a validation."
+    )
 
 
 def run():
     """Runs the study that the command line asks for."""
     config = config_flags.read(Config)
     steps = (*(s for s in (10, 20, 50, 100) if s < config.num_steps), config.num_steps)
-    study.run(study.Study(
-        opt=learned_opt.lstm("quadratic"), problem=learned_opt.optimizees.quadratic(config.dim),
-        horizons=(config.num_steps,), steps=(steps,),
-        title=f"Random {config.dim}-dimensional quadratics"), config, _WORKDIR.value)
+    study.run(
+        study.Study(
+            opt=learned_opt.lstm("quadratic"),
+            problem=learned_opt.optimizees.quadratic(config.dim),
+            horizons=(config.num_steps,),
+            steps=(steps,),
+            title=f"Random {config.dim}-dimensional quadratics",
+        ),
+        config,
+        _WORKDIR.value,
+    )
 
 
 if __name__ == "__main__":

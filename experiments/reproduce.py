@@ -23,21 +23,37 @@ from learned_opt import _checks
 
 
 def _describe(name, figure):
-    steps = ", ".join(f"{steps:,}" for steps in dict.fromkeys(case.num_steps for case in figure.cases))
+    steps = ", ".join(
+        f"{steps:,}" for steps in dict.fromkeys(case.num_steps for case in figure.cases)
+    )
     number = f"{len(figure.cases)} case{'s' * (len(figure.cases) > 1)}"
-    return (f"    {name:<15} {figure.source}: {number}, {steps} steps, {figure.num_runs} runs, "
-            f"tuned on {figure.tune_runs}")
+    return (
+        f"    {name:<15} {figure.source}: {number}, {steps} steps, {figure.num_runs} runs, "
+        f"tuned on {figure.tune_runs}"
+    )
 
 
 __doc__ %= "\n".join(_describe(name, figure) for name, figure in cases.FIGURES.items())
 
-_FIGURE = flags.DEFINE_string("figure", None, f"One of {', '.join(cases.FIGURES)}; all for all of them, each in a "
-                               "folder of its own.", required=True)
+_FIGURE = flags.DEFINE_string(
+    "figure",
+    None,
+    f"One of {', '.join(cases.FIGURES)}; all for all of them, each in a folder of its own.",
+    required=True,
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; default results/FIGURE.")
-_CASES = flags.DEFINE_string("cases", "", "Only these cases, by the names of their folders; empty for all.")
-_DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS directory that has the data sets; not needed for digits.")
-_TRAIN_DIR = flags.DEFINE_string("train_dir", "results/train", "Where experiments.train has left its results.")
-_TUNED_DIR = flags.DEFINE_string("tuned_dir", "results/tuned", "Where tuned baselines are kept, for all figures.")
+_CASES = flags.DEFINE_string(
+    "cases", "", "Only these cases, by the names of their folders; empty for all."
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "TFDS directory that has the data sets; not needed for digits."
+)
+_TRAIN_DIR = flags.DEFINE_string(
+    "train_dir", "results/train", "Where experiments.train has left its results."
+)
+_TUNED_DIR = flags.DEFINE_string(
+    "tuned_dir", "results/tuned", "Where tuned baselines are kept, for all figures."
+)
 _TRAIN = flags.DEFINE_bool("train", False, "Train learned optimizers that are missing.")
 
 
@@ -45,7 +61,9 @@ def run():
     """Makes what the command line asks for."""
     _checks.choice("figure", _FIGURE.value, [*cases.FIGURES, "all"])
     every = _FIGURE.value == "all"
-    names = [name for name, f in cases.FIGURES.items() if not f.within] if every else [_FIGURE.value]
+    names = (
+        [name for name, f in cases.FIGURES.items() if not f.within] if every else [_FIGURE.value]
+    )
     places = learned.Places(_TRAIN_DIR.value, _DATA_DIR.value, _TRAIN.value)
     config = config_flags.read(figures.Config)
     plans = [figures.plan(name, config, places, figures.split(_CASES.value)) for name in names]

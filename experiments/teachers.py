@@ -20,6 +20,7 @@ def hand_over(first, then, time):
     Returns:
       An optax transformation.
     """
+
     def init(params):
         return first.init(params), then.init(params), jnp.zeros((), jnp.int32)
 
@@ -29,7 +30,9 @@ def hand_over(first, then, time):
         late, then_state = then.update(gradients, then_state, params)
         t = count.astype(jnp.float32)
         share = t**2 / (t**2 + time**2)
-        mixed = jax.tree.map(lambda u, v: ((1 - share) * u + share * v).astype(u.dtype), early, late)
+        mixed = jax.tree.map(
+            lambda u, v: ((1 - share) * u + share * v).astype(u.dtype), early, late
+        )
         return mixed, (first_state, then_state, count + 1)
 
     return optax.GradientTransformation(init, update)

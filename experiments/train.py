@@ -45,25 +45,47 @@ def run_recipe(name, data_dir, workdir, dataset="mnist", seed=0, **overrides):
     recipe = dataclasses.replace(recipe, **overrides)
     workdir = os.path.expanduser(workdir)
     dataset = dataset if recipe.needs_data else None
-    opt, problem = recipe.optimizer(), recipe.problem(data.load(dataset, data_dir).train if dataset else None)
+    opt, problem = (
+        recipe.optimizer(),
+        recipe.problem(data.load(dataset, data_dir).train if dataset else None),
+    )
     key, settings = jax.random.key(seed), recipe.settings()
     info = {"recipe": name, "seed": seed, "dataset": dataset, **dataclasses.asdict(recipe)}
     checked = check(opt, problem, key, **settings)
-    marks = [recipe.num_epochs * third // recipes.SNAPSHOTS for third in range(1, recipes.SNAPSHOTS + 1)]
+    marks = [
+        recipe.num_epochs * third // recipes.SNAPSHOTS for third in range(1, recipes.SNAPSHOTS + 1)
+    ]
 
     def snapshot(entry, phi):
         if entry["epoch"] in marks:
-            path = os.path.join(workdir, "snapshots", str(entry["epoch"] * recipe.episodes_per_epoch))
+            path = os.path.join(
+                workdir, "snapshots", str(entry["epoch"] * recipe.episodes_per_epoch)
+            )
             os.makedirs(os.path.dirname(path), exist_ok=True)
             learned_opt.save(path, opt, phi, {**info, "environment": environment.record()})
 
     print(f"{name}: {recipe.about}; {checked.total_episodes:,} horizons at most.")
-    result = learned_opt.meta_train(opt, problem, key, workdir=os.path.join(workdir, "meta_training"),
-                                    on_epoch=snapshot, **settings)
+    result = learned_opt.meta_train(
+        opt,
+        problem,
+        key,
+        workdir=os.path.join(workdir, "meta_training"),
+        on_epoch=snapshot,
+        **settings,
+    )
     path = os.path.join(workdir, "optimizer.safetensors")
-    learned_opt.save(path, opt, result.phi, {
-        **info, "environment": environment.record(), "validation_loss": result.validation_loss,
-        "skipped": result.skipped, "history": result.history})
+    learned_opt.save(
+        path,
+        opt,
+        result.phi,
+        {
+            **info,
+            "environment": environment.record(),
+            "validation_loss": result.validation_loss,
+            "skipped": result.skipped,
+            "history": result.history,
+        },
+    )
     plots.history(os.path.join(workdir, "training.png"), result.history, f"{name}, seed {seed}")
     return path
 
@@ -71,18 +93,38 @@ def run_recipe(name, data_dir, workdir, dataset="mnist", seed=0, **overrides):
 def run():
     """Trains what the command line asks for."""
     given = {name: getattr(flags.FLAGS, name) for name in ("num_epochs", "episodes_per_epoch")}
-    overrides = {name: _checks.positive_int(name, value) for name, value in given.items() if value is not None}
-    path = run_recipe(_RECIPE.value, _DATA_DIR.value, _WORKDIR.value or f"results/train/{_RECIPE.value}",
-                      _DATASET.value, _SEED.value, **overrides)
+    overrides = {
+        name: _checks.positive_int(name, value)
+        for name, value in given.items()
+        if value is not None
+    }
+    path = run_recipe(
+        _RECIPE.value,
+        _DATA_DIR.value,
+        _WORKDIR.value or f"results/train/{_RECIPE.value}",
+        _DATASET.value,
+        _SEED.value,
+        **overrides,
+    )
     print(f"The optimizer is in {path}: opt, phi = learned_opt.load(path); tx = opt.transform(phi)")
 
 
 if __name__ == "__main__":
-    _RECIPE = flags.DEFINE_string("recipe", None, f"One of {', '.join(recipes.RECIPES)}.", required=True)
-    _WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go; default results/train/RECIPE.")
+    _RECIPE = flags.DEFINE_string(
+        "recipe", None, f"One of {', '.join(recipes.RECIPES)}.", required=True
+    )
+    _WORKDIR = flags.DEFINE_string(
+        "workdir", None, "Where results and checkpoints go; default results/train/RECIPE."
+    )
     _DATASET = flags.DEFINE_string("dataset", "mnist", f"One of {', '.join(data.DATASETS)}.")
-    _DATA_DIR = flags.DEFINE_string("data_dir", None, "TFDS directory that has the data set; not needed for digits.")
-    _SEED = flags.DEFINE_integer("seed", 0, "Seed of meta-training: initial weights and training problems.")
+    _DATA_DIR = flags.DEFINE_string(
+        "data_dir", None, "TFDS directory that has the data set; not needed for digits."
+    )
+    _SEED = flags.DEFINE_integer(
+        "seed", 0, "Seed of meta-training: initial weights and training problems."
+    )
     flags.DEFINE_integer("num_epochs", None, "Instead of the recipe's: epochs.")
-    flags.DEFINE_integer("episodes_per_epoch", None, "Instead of the recipe's: horizons of an epoch.")
+    flags.DEFINE_integer(
+        "episodes_per_epoch", None, "Instead of the recipe's: horizons of an epoch."
+    )
     main.run(run)

@@ -22,7 +22,9 @@ def positive_float(name, value):
     """Returns `value` as a float; raises ValueError unless finite and above zero. Traced values pass unchecked."""
     if isinstance(value, jax.core.Tracer):
         return value
-    scalar = isinstance(value, (numbers.Real, np.ndarray, np.generic, jax.Array)) and not isinstance(value, bool)
+    scalar = isinstance(
+        value, (numbers.Real, np.ndarray, np.generic, jax.Array)
+    ) and not isinstance(value, bool)
     if not scalar or np.ndim(value) or not np.isfinite(value) or value <= 0:
         raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")
     return float(value)
@@ -65,7 +67,9 @@ def boolean(name, value):
 def instance_of(name, value, kind, remedy):
     """Raises ValueError with the remedy unless `value` is a `kind`."""
     if not isinstance(value, kind):
-        raise ValueError(f"{name} must be {_article(kind.__name__)}, got {type(value).__name__}: {remedy}")
+        raise ValueError(
+            f"{name} must be {_article(kind.__name__)}, got {type(value).__name__}: {remedy}"
+        )
 
 
 def random_key(key):
@@ -74,7 +78,9 @@ def random_key(key):
     typed = kind is not None and jnp.issubdtype(kind, jax.dtypes.prng_key)
     legacy = kind == jnp.uint32
     if not isinstance(key, jax.Array) or not (typed or legacy) or key.ndim != (0 if typed else 1):
-        raise ValueError(f"key must be a random key, got {key!r}: make one with jax.random.key(seed).")
+        raise ValueError(
+            f"key must be a random key, got {key!r}: make one with jax.random.key(seed)."
+        )
 
 
 def divides(name, value, whole_name, whole):
@@ -82,8 +88,10 @@ def divides(name, value, whole_name, whole):
     if whole % value:
         divisors = [d for d in range(1, whole + 1) if whole % d == 0]
         near = sorted(divisors, key=lambda d: abs(d - value))[:2]
-        raise ValueError(f"{name} must divide {whole_name}={whole}, got {value}; "
-                         f"the nearest that do: {', '.join(map(str, sorted(near)))}.")
+        raise ValueError(
+            f"{name} must divide {whole_name}={whole}, got {value}; "
+            f"the nearest that do: {', '.join(map(str, sorted(near)))}."
+        )
 
 
 def extra(module, package, purpose):
@@ -103,10 +111,14 @@ def real_floating_tree(name, tree):
     """Raises ValueError naming the first leaf of `tree` that is not an array of a real floating dtype."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         dtype = getattr(leaf, "dtype", None)
-        dtype = jnp.result_type(leaf) if dtype is None and isinstance(leaf, numbers.Number) else dtype
+        dtype = (
+            jnp.result_type(leaf) if dtype is None and isinstance(leaf, numbers.Number) else dtype
+        )
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-            raise ValueError(f"{name} must be real floating-point arrays, got {dtype or type(leaf).__name__} at "
-                             f"{leaf_name(path)}; keep such leaves out, for example with optax.masked.")
+            raise ValueError(
+                f"{name} must be real floating-point arrays, got {dtype or type(leaf).__name__} at "
+                f"{leaf_name(path)}; keep such leaves out, for example with optax.masked."
+            )
 
 
 def same_tree(name, tree, reference_name, reference):
@@ -122,12 +134,16 @@ def same_tree(name, tree, reference_name, reference):
         raise ValueError(f"{name} have the leaf {_joined(place)}, which {reference_name} lack.")
     for place, shape in got.items():
         if shape != want[place]:
-            raise ValueError(f"{name} at {_joined(place)} have shape {shape}, but {reference_name} have {want[place]}.")
+            raise ValueError(
+                f"{name} at {_joined(place)} have shape {shape}, but {reference_name} have {want[place]}."
+            )
 
 
 def _shapes(tree):
-    return {tuple(jax.tree_util.keystr((key,), simple=True) for key in path): jnp.shape(leaf)
-            for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        tuple(jax.tree_util.keystr((key,), simple=True) for key in path): jnp.shape(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
 
 
 def _joined(place):

@@ -13,7 +13,9 @@ def whole(path):
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
     # The suffix stays: matplotlib and NumPy choose the format by it.
-    handle, temporary = tempfile.mkstemp(dir=folder, prefix=".partial-", suffix=os.path.splitext(path)[1])
+    handle, temporary = tempfile.mkstemp(
+        dir=folder, prefix=".partial-", suffix=os.path.splitext(path)[1]
+    )
     os.close(handle)
     try:
         yield temporary

@@ -54,7 +54,9 @@ class _Array:
     def set_state(self, machine, version, shape, dtype, is_fortran, data):
         del version
         data, dtype = machine.data(data), dtype.numpy()
-        is_shape = len(shape) <= _MAX_DIMENSIONS and all(type(size) is int and size >= 0 for size in shape)
+        is_shape = len(shape) <= _MAX_DIMENSIONS and all(
+            type(size) is int and size >= 0 for size in shape
+        )
         if not is_shape or math.prod(shape) * dtype.itemsize != len(data):
             raise ValueError("it has an array whose data do not fill its shape")
         self.value = np.frombuffer(data, dtype).reshape(shape, order="F" if is_fortran else "C")
@@ -88,7 +90,9 @@ def _named_arrays(top):
     while places:
         keys, value = places.pop()
         place = _short("/".join(keys)) if keys else "its top"
-        if id(value) in seen:  # a small file could name a large array, or a large dictionary, many times
+        if (
+            id(value) in seen
+        ):  # a small file could name a large array, or a large dictionary, many times
             raise ValueError(f"it has the same object at {place} and elsewhere")
         seen.add(id(value))
         if isinstance(value, dict) and len(keys) < MAX_DEPTH:
@@ -96,7 +100,9 @@ def _named_arrays(top):
         elif isinstance(value, _Array) and value.value is not None and keys:
             arrays[keys] = value.value
         else:
-            raise ValueError(f"at {place} is {type(value).__name__.strip('_')}, not an array in a dictionary")
+            raise ValueError(
+                f"at {place} is {type(value).__name__.strip('_')}, not an array in a dictionary"
+            )
     return arrays
 
 
@@ -123,7 +129,7 @@ class _Machine:
         if size > len(self.content) - self.at:
             raise ValueError("it ends in the middle")
         self.at += size
-        return self.content[self.at - size:self.at]
+        return self.content[self.at - size : self.at]
 
     def line(self):
         """The bytes up to the end of the line."""
@@ -155,8 +161,8 @@ class _Machine:
         """The last values of the stack, in their order."""
         if count > len(self.stack):
             raise ValueError(_MISFIT)
-        values = self.stack[len(self.stack) - count:]
-        del self.stack[len(self.stack) - count:]
+        values = self.stack[len(self.stack) - count :]
+        del self.stack[len(self.stack) - count :]
         return values
 
     def pop_marked(self):
@@ -183,7 +189,11 @@ class _Machine:
 
 
 def _put_items(target, items):
-    if type(target) is not dict or len(items) % 2 or not all(isinstance(key, str) for key in items[::2]):
+    if (
+        type(target) is not dict
+        or len(items) % 2
+        or not all(isinstance(key, str) for key in items[::2])
+    ):
         raise ValueError("it has a dictionary with keys other than strings")
     target.update(zip(items[::2], items[1::2], strict=True))
     return target
@@ -194,9 +204,13 @@ def _known(name):
     if not isinstance(name, _Name) or not all(isinstance(part, str) for part in name):
         raise ValueError(_MISFIT)
     module = {"__builtin__": "builtins", "dill.dill": "dill._dill"}.get(name.module, name.module)
-    module = module.replace("numpy._core.", "numpy.core.").replace("._multiarray_umath", ".multiarray")
+    module = module.replace("numpy._core.", "numpy.core.").replace(
+        "._multiarray_umath", ".multiarray"
+    )
     if f"{module}.{name.name}" not in _CALLS:
-        raise ValueError(f"it asks for {_short('.'.join(name))}, which arrays do not need and which could do anything")
+        raise ValueError(
+            f"it asks for {_short('.'.join(name))}, which arrays do not need and which could do anything"
+        )
     return f"{module}.{name.name}"
 
 
@@ -255,10 +269,14 @@ _CALLS = {
     "numpy.ndarray": lambda machine: _Array(),  # it is named, and never called
     "numpy.dtype": lambda machine, name, *flags: _DType(name),
     "numpy.core.multiarray._reconstruct": lambda machine, kind, shape, code: _Array(),
-    "numpy.core.multiarray.scalar": lambda machine, dtype, data: _from_buffer(machine, data, dtype, (), "C"),
+    "numpy.core.multiarray.scalar": lambda machine, dtype, data: _from_buffer(
+        machine, data, dtype, (), "C"
+    ),
     "numpy.core.numeric._frombuffer": _from_buffer,
     # The ways by which dill reaches types, functions and arrays.
-    "dill._dill._load_type": lambda machine, name: _name("builtins", "dict" if name in _DICT_TYPES else name),
+    "dill._dill._load_type": lambda machine, name: _name(
+        "builtins", "dict" if name in _DICT_TYPES else name
+    ),
     "dill._dill._import_module": lambda machine, module: module,
     "dill._dill._get_attr": lambda machine, module, name: _name(module, name),
     "dill._dill._create_array": _create_array,
@@ -284,31 +302,59 @@ def _unescaped(escape):
 
 # The operations that put a value on the stack.
 _VALUES = {
-    b"N": lambda m: None, b"\x88": lambda m: True, b"\x89": lambda m: False,
-    b"I": _integer, b"L": _integer, b"K": lambda m: m.number(1), b"M": lambda m: m.number(2),
-    b"J": lambda m: m.number(4, signed=True), b"\x8a": lambda m: m.number(m.number(1), signed=True),
-    b"F": lambda m: float(m.line()), b"G": lambda m: struct.unpack(">d", m.take(8))[0],
-    b"S": _quoted, b"U": lambda m: m.counted(1).decode("latin-1"), b"T": lambda m: m.counted(4).decode("latin-1"),
-    b"V": lambda m: m.line().decode("raw_unicode_escape"), b"\x8c": lambda m: m.counted(1).decode(),
-    b"X": lambda m: m.counted(4).decode(), b"\x8d": lambda m: m.counted(8).decode(),
-    b"C": lambda m: m.counted(1), b"B": lambda m: m.counted(4), b"\x8e": lambda m: m.counted(8),
+    b"N": lambda m: None,
+    b"\x88": lambda m: True,
+    b"\x89": lambda m: False,
+    b"I": _integer,
+    b"L": _integer,
+    b"K": lambda m: m.number(1),
+    b"M": lambda m: m.number(2),
+    b"J": lambda m: m.number(4, signed=True),
+    b"\x8a": lambda m: m.number(m.number(1), signed=True),
+    b"F": lambda m: float(m.line()),
+    b"G": lambda m: struct.unpack(">d", m.take(8))[0],
+    b"S": _quoted,
+    b"U": lambda m: m.counted(1).decode("latin-1"),
+    b"T": lambda m: m.counted(4).decode("latin-1"),
+    b"V": lambda m: m.line().decode("raw_unicode_escape"),
+    b"\x8c": lambda m: m.counted(1).decode(),
+    b"X": lambda m: m.counted(4).decode(),
+    b"\x8d": lambda m: m.counted(8).decode(),
+    b"C": lambda m: m.counted(1),
+    b"B": lambda m: m.counted(4),
+    b"\x8e": lambda m: m.counted(8),
     b"\x96": lambda m: m.counted(8),
-    b")": lambda m: (), b"t": lambda m: tuple(m.pop_marked()), b"\x85": lambda m: tuple(m.pop(1)),
-    b"\x86": lambda m: tuple(m.pop(2)), b"\x87": lambda m: tuple(m.pop(3)),
-    b"]": lambda m: [], b"l": lambda m: m.pop_marked(), b"}": lambda m: {},
+    b")": lambda m: (),
+    b"t": lambda m: tuple(m.pop_marked()),
+    b"\x85": lambda m: tuple(m.pop(1)),
+    b"\x86": lambda m: tuple(m.pop(2)),
+    b"\x87": lambda m: tuple(m.pop(3)),
+    b"]": lambda m: [],
+    b"l": lambda m: m.pop_marked(),
+    b"}": lambda m: {},
     b"d": lambda m: _put_items({}, m.pop_marked()),
-    b"c": lambda m: _name(m.line().decode(), m.line().decode()), b"\x93": lambda m: _name(*m.pop(2)),
-    b"R": lambda m: _call(m, *m.pop(2)), b"b": lambda m: _build(m, *m.pop(2)),
-    b"g": lambda m: m.memo[int(m.line())], b"h": lambda m: m.memo[m.number(1)], b"j": lambda m: m.memo[m.number(4)],
+    b"c": lambda m: _name(m.line().decode(), m.line().decode()),
+    b"\x93": lambda m: _name(*m.pop(2)),
+    b"R": lambda m: _call(m, *m.pop(2)),
+    b"b": lambda m: _build(m, *m.pop(2)),
+    b"g": lambda m: m.memo[int(m.line())],
+    b"h": lambda m: m.memo[m.number(1)],
+    b"j": lambda m: m.memo[m.number(4)],
 }
 
 # The other operations.
 _CHANGES = {
-    b"\x80": _Machine.check_protocol, b"\x95": lambda m: m.take(8), b"(": lambda m: m.marks.append(len(m.stack)),
-    b"p": lambda m: m.put(int(m.line())), b"q": lambda m: m.put(m.number(1)), b"r": lambda m: m.put(m.number(4)),
+    b"\x80": _Machine.check_protocol,
+    b"\x95": lambda m: m.take(8),
+    b"(": lambda m: m.marks.append(len(m.stack)),
+    b"p": lambda m: m.put(int(m.line())),
+    b"q": lambda m: m.put(m.number(1)),
+    b"r": lambda m: m.put(m.number(4)),
     b"\x94": lambda m: m.put(len(m.memo)),
-    b"s": lambda m: m.set_items(m.pop(2)), b"u": lambda m: m.set_items(m.pop_marked()),
-    b"a": lambda m: m.append(m.pop(1)), b"e": lambda m: m.append(m.pop_marked()),
+    b"s": lambda m: m.set_items(m.pop(2)),
+    b"u": lambda m: m.set_items(m.pop_marked()),
+    b"a": lambda m: m.append(m.pop(1)),
+    b"e": lambda m: m.append(m.pop_marked()),
 }
 
 

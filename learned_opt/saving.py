@@ -45,12 +45,23 @@ def save(path, opt, phi, info=None):
     for name, array in arrays.items():
         if not np.all(np.isfinite(array.astype(np.float32))):
             raise ValueError(f"phi is not finite at {name}.")
-    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "spec": spec, "sha256": _digest(spec, arrays)}
-    card = {**header, "weights": os.path.basename(path), "num_weights": sum(a.size for a in arrays.values()),
-            "info": _plain("info", _files.portable(info or {}))}
+    header = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "spec": spec,
+        "sha256": _digest(spec, arrays),
+    }
+    card = {
+        **header,
+        "weights": os.path.basename(path),
+        "num_weights": sum(a.size for a in arrays.values()),
+        "info": _plain("info", _files.portable(info or {})),
+    }
     with _files.whole(path) as temporary:
         safetensors.numpy.save_file(arrays, temporary, metadata={"learned_opt": json.dumps(header)})
-        with contextlib.suppress(FileNotFoundError):  # weights without a card are whole, with another's they are not
+        with contextlib.suppress(
+            FileNotFoundError
+        ):  # weights without a card are whole, with another's they are not
             os.unlink(card_path(path))
     _files.write_json(card_path(path), card)
 
@@ -83,22 +94,30 @@ def load(path, label_fn=None, **settings):
     if old_formats.is_old(path):
         return old_formats.read(path, **settings)
     if settings:
-        raise ValueError(f"{path} was not written by the TensorFlow code, and takes no {', '.join(sorted(settings))}: "
-                         "leave that out.")
+        raise ValueError(
+            f"{path} was not written by the TensorFlow code, and takes no {', '.join(sorted(settings))}: "
+            "leave that out."
+        )
     header, arrays = _read_weights(path)
     _check_version(path, header)
     if header.get("sha256") != _digest(header.get("spec"), arrays):
-        raise ValueError(f"{path} was changed after it was written: its contents do not match their digest.")
+        raise ValueError(
+            f"{path} was changed after it was written: its contents do not match their digest."
+        )
     card = read_card(path)
     if card is not None and any(card.get(k) != header[k] for k in ("spec", "sha256")):
-        raise ValueError(f"{card_path(path)} does not belong to {path}: one of the two was changed or replaced.")
+        raise ValueError(
+            f"{card_path(path)} does not belong to {path}: one of the two was changed or replaced."
+        )
     opt = optimizers.from_spec(header["spec"], label_fn)
     expected = jax.eval_shape(opt.init, jax.random.key(0))
     treedef = jax.tree.structure(expected)
     names = [name for name, _ in _named_leaves(expected)]
     if set(names) != set(arrays):
-        raise ValueError(f"{path} does not hold the weights of its optimizer: "
-                         f"{sorted(set(names) ^ set(arrays))} are missing or too many.")
+        raise ValueError(
+            f"{path} does not hold the weights of its optimizer: "
+            f"{sorted(set(names) ^ set(arrays))} are missing or too many."
+        )
     phi = treedef.unflatten([jnp.asarray(arrays[name]) for name in names])
     _checks.same_tree(f"the weights in {path}", phi, "its optimizer", expected)
     return opt, phi
@@ -143,9 +162,13 @@ def _read_weights(path):
             header = json.loads((f.metadata() or {}).get("learned_opt", "null"))
         arrays = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(f"{path} is truncated or is no safetensors file, nor of an old format: {error}.") from error
+        raise ValueError(
+            f"{path} is truncated or is no safetensors file, nor of an old format: {error}."
+        ) from error
     if not isinstance(header, dict):
-        raise ValueError(f"{path} was not written by learned_opt.save: it has no description of an optimizer.")
+        raise ValueError(
+            f"{path} was not written by learned_opt.save: it has no description of an optimizer."
+        )
     return header, arrays
 
 
@@ -156,18 +179,24 @@ def _check_version(path, header):
     if not isinstance(version, int) or version < 1:
         raise ValueError(f"{path} has no valid format version: {version!r}.")
     if version > FORMAT_VERSION:
-        raise ValueError(f"{path} has format version {version}, newer than {FORMAT_VERSION}, the newest this "
-                         "learned_opt reads: upgrade learned_opt.")
+        raise ValueError(
+            f"{path} has format version {version}, newer than {FORMAT_VERSION}, the newest this "
+            "learned_opt reads: upgrade learned_opt."
+        )
 
 
 def _named_leaves(tree):
-    return [(_checks.leaf_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+    return [
+        (_checks.leaf_name(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    ]
 
 
 def _check_rebuildable(spec):
     if spec["name"] not in (*optimizers.ARCHITECTURES, "partition"):
-        raise ValueError(f"an optimizer made by {spec['name']!r} holds functions and cannot be saved; "
-                         f"those that can: {', '.join(sorted(optimizers.ARCHITECTURES))}, partition.")
+        raise ValueError(
+            f"an optimizer made by {spec['name']!r} holds functions and cannot be saved; "
+            f"those that can: {', '.join(sorted(optimizers.ARCHITECTURES))}, partition."
+        )
     if spec["name"] == "partition":
         for part in spec["args"]["optimizers"].values():
             _check_rebuildable(part)

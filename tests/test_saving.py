@@ -23,8 +23,13 @@ def by_function(theta):
 
 
 def small_partition(label_fn):
-    return learned_opt.partition({"a": learned_opt.lstm("mnist", hidden_sizes=(3,)),
-                                  "b": learned_opt.lstm(hidden_sizes=(2, 2), state_dtype="bfloat16")}, label_fn)
+    return learned_opt.partition(
+        {
+            "a": learned_opt.lstm("mnist", hidden_sizes=(3,)),
+            "b": learned_opt.lstm(hidden_sizes=(2, 2), state_dtype="bfloat16"),
+        },
+        label_fn,
+    )
 
 
 def updates(opt, phi):
@@ -45,16 +50,24 @@ def saved(tmp_path):
 # Round trips
 
 
-@pytest.mark.parametrize("make", [
-    lambda: learned_opt.lstm("mnist"),
-    lambda: learned_opt.lstm_gac(hidden_sizes=(4, 3), num_averaged=2),
-    lambda: learned_opt.ntm_bfgs(hidden_sizes=(3,), num_averaged=1, num_reads=2, num_writes=1, memory_scale=0.5),
-    lambda: learned_opt.ntm_lbfgs("mnist", hidden_sizes=(3,), num_averaged=0, history=4),
-    lambda: learned_opt.lstm(hidden_sizes=(3, 2), preprocess_p=7.5, output_scale=0.3, state_dtype="bfloat16"),
-    lambda: small_partition({"conv/*": "a", "*": "b"}),
-    lambda: small_partition(by_function),
-    lambda: learned_opt.partition({"x": small_partition({"*": "a"})}, {"*": "x"}),
-], ids=["preset", "gac", "ntm-bfgs", "ntm-lbfgs", "arguments", "patterns", "function", "nested"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: learned_opt.lstm("mnist"),
+        lambda: learned_opt.lstm_gac(hidden_sizes=(4, 3), num_averaged=2),
+        lambda: learned_opt.ntm_bfgs(
+            hidden_sizes=(3,), num_averaged=1, num_reads=2, num_writes=1, memory_scale=0.5
+        ),
+        lambda: learned_opt.ntm_lbfgs("mnist", hidden_sizes=(3,), num_averaged=0, history=4),
+        lambda: learned_opt.lstm(
+            hidden_sizes=(3, 2), preprocess_p=7.5, output_scale=0.3, state_dtype="bfloat16"
+        ),
+        lambda: small_partition({"conv/*": "a", "*": "b"}),
+        lambda: small_partition(by_function),
+        lambda: learned_opt.partition({"x": small_partition({"*": "a"})}, {"*": "x"}),
+    ],
+    ids=["preset", "gac", "ntm-bfgs", "ntm-lbfgs", "arguments", "patterns", "function", "nested"],
+)
 def test_round_trip_is_exact(tmp_path, make):
     opt = make()
     phi = opt.init(jax.random.key(0))
@@ -71,8 +84,12 @@ def test_round_trip_is_exact(tmp_path, make):
 def test_the_path_may_be_a_string_without_a_suffix(tmp_path, saved):
     _, opt, phi = saved
     learned_opt.save(str(tmp_path / "other"), opt, phi)
-    assert sorted(os.listdir(tmp_path)) == ["optimizer.json", "optimizer.safetensors",
-                                            "other.json", "other.safetensors"]
+    assert sorted(os.listdir(tmp_path)) == [
+        "optimizer.json",
+        "optimizer.safetensors",
+        "other.json",
+        "other.safetensors",
+    ]
     chex.assert_trees_all_equal(learned_opt.load(str(tmp_path / "other"))[1], phi)
 
 
@@ -101,7 +118,9 @@ def test_float64(tmp_path, x64):
 
 def test_the_card(tmp_path):
     opt = learned_opt.lstm("mnist", hidden_sizes=(3,))
-    learned_opt.save(tmp_path / "o", opt, opt.init(jax.random.key(0)), info={"steps": 100, "losses": [2.0, 1.0]})
+    learned_opt.save(
+        tmp_path / "o", opt, opt.init(jax.random.key(0)), info={"steps": 100, "losses": [2.0, 1.0]}
+    )
     card = json.loads((tmp_path / "o.json").read_text())
     assert card["format"] == "learned_opt optimizer"
     assert card["format_version"] == 1
@@ -136,17 +155,50 @@ def not_finite(phi):
     return phi
 
 
-@pytest.mark.parametrize(("make", "change", "info", "message"), [
-    (lambda: learned_opt.from_optax(optax.sgd(1.0)), dict, None, "'from_optax' holds functions and cannot be saved"),
-    (lambda: learned_opt.partition({"a": learned_opt.from_optax(optax.sgd(1.0))}, {"*": "a"}), dict, None,
-     "'from_optax' holds functions and cannot be saved"),
-    (lambda: learned_opt.lstm(hidden_sizes=(3,)), lambda phi: {**phi, "more": jnp.ones(1)}, None,
-     "phi have the leaf more"),
-    (lambda: learned_opt.lstm(hidden_sizes=(3,)), lambda phi: learned_opt.lstm().init(jax.random.key(0)), None,
-     "phi have the leaf layers/1/b"),
-    (lambda: learned_opt.lstm(hidden_sizes=(3,)), not_finite, None, "phi is not finite at layers/0/w"),
-    (lambda: learned_opt.lstm(hidden_sizes=(3,)), dict, {"when": object()}, "info must be plain data"),
-], ids=["from_optax", "from_optax-inside", "more-weights", "other-weights", "nan", "info"])
+@pytest.mark.parametrize(
+    ("make", "change", "info", "message"),
+    [
+        (
+            lambda: learned_opt.from_optax(optax.sgd(1.0)),
+            dict,
+            None,
+            "'from_optax' holds functions and cannot be saved",
+        ),
+        (
+            lambda: learned_opt.partition(
+                {"a": learned_opt.from_optax(optax.sgd(1.0))}, {"*": "a"}
+            ),
+            dict,
+            None,
+            "'from_optax' holds functions and cannot be saved",
+        ),
+        (
+            lambda: learned_opt.lstm(hidden_sizes=(3,)),
+            lambda phi: {**phi, "more": jnp.ones(1)},
+            None,
+            "phi have the leaf more",
+        ),
+        (
+            lambda: learned_opt.lstm(hidden_sizes=(3,)),
+            lambda phi: learned_opt.lstm().init(jax.random.key(0)),
+            None,
+            "phi have the leaf layers/1/b",
+        ),
+        (
+            lambda: learned_opt.lstm(hidden_sizes=(3,)),
+            not_finite,
+            None,
+            "phi is not finite at layers/0/w",
+        ),
+        (
+            lambda: learned_opt.lstm(hidden_sizes=(3,)),
+            dict,
+            {"when": object()},
+            "info must be plain data",
+        ),
+    ],
+    ids=["from_optax", "from_optax-inside", "more-weights", "other-weights", "nan", "info"],
+)
 def test_what_cannot_be_saved(tmp_path, make, change, info, message):
     opt = make()
     with pytest.raises(ValueError, match=message):
@@ -171,7 +223,7 @@ def test_missing_file(tmp_path):
 def test_truncated(saved, length):
     path, _, _ = saved
     content = path.read_bytes()
-    path.write_bytes(content[:int(length * len(content)) if isinstance(length, float) else length])
+    path.write_bytes(content[: int(length * len(content)) if isinstance(length, float) else length])
     with pytest.raises(ValueError, match=f"{path} is truncated or is no safetensors file"):
         learned_opt.load(path)
 
@@ -205,7 +257,7 @@ def test_no_byte_can_change_unnoticed(saved):
     content = path.read_bytes()
 
     def is_refused(offset):
-        path.write_bytes(content[:offset] + bytes([content[offset] ^ 4]) + content[offset + 1:])
+        path.write_bytes(content[:offset] + bytes([content[offset] ^ 4]) + content[offset + 1 :])
         try:
             learned_opt.load(path)
         except ValueError as error:
@@ -215,11 +267,14 @@ def test_no_byte_can_change_unnoticed(saved):
     assert [offset for offset in range(0, len(content), 3) if not is_refused(offset)] == []
 
 
-@pytest.mark.parametrize("change", [
-    lambda card: card.update(sha256="0" * 64),
-    lambda card: card["spec"]["args"].update(output_scale=10.0),
-    lambda card: card.pop("spec"),
-])
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda card: card.update(sha256="0" * 64),
+        lambda card: card["spec"]["args"].update(output_scale=10.0),
+        lambda card: card.pop("spec"),
+    ],
+)
 def test_changed_card(saved, change):
     path, _, _ = saved
     card_path = path.with_suffix(".json")
@@ -230,16 +285,25 @@ def test_changed_card(saved, change):
         learned_opt.load(path)
 
 
-@pytest.mark.parametrize(("content", "message"), [
-    (b"{", "is truncated or is no JSON file"),
-    (b"\xff\xfe", "is truncated or is no JSON file"),
-    (b"[]", "was not written by learned_opt.save"),
-    (b'{"format": "something else"}', "was not written by learned_opt.save"),
-    (b'{"format": "learned_opt optimizer"}', "no valid format version: None"),
-    (b'{"format": "learned_opt optimizer", "format_version": "1"}', "no valid format version: '1'"),
-    (b'{"format": "learned_opt optimizer", "format_version": 0}', "no valid format version: 0"),
-    (b'{"format": "learned_opt optimizer", "format_version": 99}', "format version 99, newer than 1.*upgrade"),
-])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "is truncated or is no JSON file"),
+        (b"\xff\xfe", "is truncated or is no JSON file"),
+        (b"[]", "was not written by learned_opt.save"),
+        (b'{"format": "something else"}', "was not written by learned_opt.save"),
+        (b'{"format": "learned_opt optimizer"}', "no valid format version: None"),
+        (
+            b'{"format": "learned_opt optimizer", "format_version": "1"}',
+            "no valid format version: '1'",
+        ),
+        (b'{"format": "learned_opt optimizer", "format_version": 0}', "no valid format version: 0"),
+        (
+            b'{"format": "learned_opt optimizer", "format_version": 99}',
+            "format version 99, newer than 1.*upgrade",
+        ),
+    ],
+)
 def test_cards_that_are_no_cards(saved, content, message):
     path, _, _ = saved
     path.with_suffix(".json").write_bytes(content)
@@ -257,14 +321,23 @@ def rewrite(path, change):
     path.with_suffix(".json").unlink()
 
 
-@pytest.mark.parametrize(("change", "message"), [
-    (lambda header, arrays: header.update(format_version=2), "format version 2, newer than 1.*upgrade"),
-    (lambda header, arrays: header.update(format="other"), "was not written by learned_opt.save"),
-    (lambda header, arrays: header.pop("sha256"), "changed"),
-    (lambda header, arrays: header.pop("spec"), "changed"),
-    (lambda header, arrays: arrays.pop("output/b"), "changed"),
-    (lambda header, arrays: arrays.update(more=np.ones(1, np.float32)), "changed"),
-])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda header, arrays: header.update(format_version=2),
+            "format version 2, newer than 1.*upgrade",
+        ),
+        (
+            lambda header, arrays: header.update(format="other"),
+            "was not written by learned_opt.save",
+        ),
+        (lambda header, arrays: header.pop("sha256"), "changed"),
+        (lambda header, arrays: header.pop("spec"), "changed"),
+        (lambda header, arrays: arrays.pop("output/b"), "changed"),
+        (lambda header, arrays: arrays.update(more=np.ones(1, np.float32)), "changed"),
+    ],
+)
 def test_other_descriptions(saved, change, message):
     path, _, _ = saved
     rewrite(path, change)
@@ -278,7 +351,9 @@ def test_random_bytes(tmp_path):
         learned_opt.load(tmp_path / "o")
 
 
-@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"learned_opt": "null"}, {"learned_opt": "[1]"}])
+@pytest.mark.parametrize(
+    "metadata", [None, {"format": "pt"}, {"learned_opt": "null"}, {"learned_opt": "[1]"}]
+)
 def test_safetensors_of_somebody_else(tmp_path, metadata):
     safetensors.numpy.save_file({"w": np.ones(3)}, tmp_path / "o.safetensors", metadata=metadata)
     with pytest.raises(ValueError, match=r"was not written by learned_opt.save"):
@@ -304,7 +379,9 @@ def fail_in_the_middle(monkeypatch, error):
     monkeypatch.setattr(safetensors.numpy, "save_file", write_half)
 
 
-@pytest.mark.parametrize("error", [OSError("disk full"), KeyboardInterrupt()], ids=["error", "interrupt"])
+@pytest.mark.parametrize(
+    "error", [OSError("disk full"), KeyboardInterrupt()], ids=["error", "interrupt"]
+)
 def test_a_failed_save_leaves_the_old_one(saved, monkeypatch, error):
     path, opt, phi = saved
     before = {p.name: p.read_bytes() for p in path.parent.iterdir()}

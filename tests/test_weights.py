@@ -14,21 +14,38 @@ KEY = jax.random.key(3)
 
 
 def test_the_papers_optimizers_ship():
-    assert {"lstm-mnist", "rnnprop-mnist", "rnnprop-long", "gac-quadratic", "ntm-bfgs-quadratic"} <= set(
-        learned_opt.PRETRAINED)
+    assert {
+        "lstm-mnist",
+        "rnnprop-mnist",
+        "rnnprop-long",
+        "gac-quadratic",
+        "ntm-bfgs-quadratic",
+    } <= set(learned_opt.PRETRAINED)
 
 
 @pytest.mark.parametrize("name", learned_opt.PRETRAINED)
 def test_a_card_says_where_weights_come_from_and_what_they_are_for(name):
     card = learned_opt.pretrained_card(name)
     info = card["info"]
-    for field in ("recipe", "seed", "environment", "history", "measured", "good_for", "not_for", "about"):
+    for field in (
+        "recipe",
+        "seed",
+        "environment",
+        "history",
+        "measured",
+        "good_for",
+        "not_for",
+        "about",
+    ):
         assert info[field] not in (None, ""), field
     assert info["recipe"] == name
     assert info["environment"]["commit"]
     assert info["measured"], "an optimizer ships with its measurements"
     assert len(info["history"]) > 10
-    sizes = [os.path.getsize(os.path.join(FOLDER, name + ending)) for ending in (".safetensors", ".json", ".md")]
+    sizes = [
+        os.path.getsize(os.path.join(FOLDER, name + ending))
+        for ending in (".safetensors", ".json", ".md")
+    ]
     assert max(sizes) < 100_000
 
 
@@ -46,7 +63,10 @@ def test_a_pretrained_transformation_is_that_of_its_weights():
     params = {"w": jnp.ones((3, 2)), "b": jnp.zeros(3)}
     gradient = jax.tree.map(lambda x: jax.random.normal(KEY, x.shape), params)
     update = {}
-    for label, tx in {"by name": learned_opt.pretrained("rnnprop-mnist"), "by hand": opt.transform(phi)}.items():
+    for label, tx in {
+        "by name": learned_opt.pretrained("rnnprop-mnist"),
+        "by hand": opt.transform(phi),
+    }.items():
         update[label] = tx.update(gradient, tx.init(params), params)[0]
     chex.assert_trees_all_equal(*update.values())
     assert all(np.all(u != 0) for u in jax.tree.leaves(update["by name"]))
@@ -54,7 +74,10 @@ def test_a_pretrained_transformation_is_that_of_its_weights():
 
 def test_state_dtype():
     params = jnp.ones(4)
-    whole, half = (learned_opt.pretrained("lstm-mnist", state_dtype=dtype).init(params) for dtype in (None, "bfloat16"))
+    whole, half = (
+        learned_opt.pretrained("lstm-mnist", state_dtype=dtype).init(params)
+        for dtype in (None, "bfloat16")
+    )
     assert {x.dtype for x in jax.tree.leaves(half)} == {jnp.dtype(jnp.bfloat16)}
     assert {x.dtype for x in jax.tree.leaves(whole)} == {jnp.dtype(jnp.float32)}
 

@@ -34,14 +34,20 @@ def as_dataset(value):
       ValueError: unless images and labels are as many, not none, and labels whole numbers from 0 upwards.
     """
     if not isinstance(value, (tuple, list)) or len(value) not in (2, 3):
-        raise ValueError(f"dataset must be a Dataset or a pair (images, labels) of arrays, got {type(value).__name__}.")
+        raise ValueError(
+            f"dataset must be a Dataset or a pair (images, labels) of arrays, got {type(value).__name__}."
+        )
     images, labels, *classes = value
     images, labels = (x if isinstance(x, jax.Array) else np.asarray(x) for x in (images, labels))
     if images.ndim < 2 or labels.ndim != 1 or len(images) != len(labels) or not len(labels):
-        raise ValueError(f"dataset must have images [n, ...] and labels [n], got shapes {images.shape} and "
-                         f"{labels.shape}.")
+        raise ValueError(
+            f"dataset must have images [n, ...] and labels [n], got shapes {images.shape} and "
+            f"{labels.shape}."
+        )
     if not np.issubdtype(labels.dtype, np.integer) or int(labels.min()) < 0:
-        raise ValueError(f"labels must be whole numbers from 0 upwards, got {labels.dtype} from {labels.min()}.")
+        raise ValueError(
+            f"labels must be whole numbers from 0 upwards, got {labels.dtype} from {labels.min()}."
+        )
     num_classes = int(classes[0]) if classes else int(labels.max()) + 1
     if int(labels.max()) >= num_classes:
         raise ValueError(f"labels must be below num_classes={num_classes}, got {labels.max()}.")

@@ -18,5 +18,7 @@ def load():
     order = np.random.default_rng(SPLIT_SEED).permutation(len(bunch.target))
     images = (bunch.images / 16).astype(np.float32)[..., None][order]
     labels = bunch.target.astype(np.int32)[order]
-    return base.Splits(base.Dataset(images[NUM_TEST:], labels[NUM_TEST:], 10),
-                       base.Dataset(images[:NUM_TEST], labels[:NUM_TEST], 10))
+    return base.Splits(
+        base.Dataset(images[NUM_TEST:], labels[NUM_TEST:], 10),
+        base.Dataset(images[:NUM_TEST], labels[:NUM_TEST], 10),
+    )

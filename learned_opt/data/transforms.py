@@ -26,8 +26,10 @@ def shrink(dataset, factor):
     dataset = base.as_dataset(dataset)
     factor = _checks.positive_int("factor", factor)
     if dataset.images.ndim not in (3, 4):
-        raise ValueError(f"images must be [n, height, width] or [n, height, width, channels] to be shrunk, got shape "
-                         f"{dataset.images.shape}.")
+        raise ValueError(
+            f"images must be [n, height, width] or [n, height, width, channels] to be shrunk, got shape "
+            f"{dataset.images.shape}."
+        )
     for name, size in zip(("height", "width"), dataset.images.shape[1:3], strict=True):
         _checks.divides("factor", factor, name, size)
     return dataset._replace(images=_mean_pooled(dataset.images, factor))
@@ -36,5 +38,7 @@ def shrink(dataset, factor):
 def _mean_pooled(images, factor):
     n, height, width, *channels = images.shape
     squares = images.reshape(n, height // factor, factor, width // factor, factor, *channels)
-    means = squares.mean((2, 4), dtype=np.float32)  # sums of bytes are exact in float32 up to factor 256
+    means = squares.mean(
+        (2, 4), dtype=np.float32
+    )  # sums of bytes are exact in float32 up to factor 256
     return (means.round() if images.dtype == np.uint8 else means).astype(images.dtype)

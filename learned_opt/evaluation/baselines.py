@@ -37,7 +37,9 @@ BASELINES = {
 # name -> horizon -> optax transformation: second-order methods, which have nothing to tune, and which evaluate the
 # function more than once a step (at most 20 times in optax's line search). They take the losses of a run as exact.
 REFERENCES = {
-    "BFGS": lambda steps: optax.lbfgs(memory_size=steps, scale_init_precond=False),  # it never forgets: BFGS itself
+    "BFGS": lambda steps: optax.lbfgs(
+        memory_size=steps, scale_init_precond=False
+    ),  # it never forgets: BFGS itself
     "L-BFGS": lambda steps: optax.lbfgs(),
 }
 
@@ -94,7 +96,9 @@ def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES,
     problem = optimizee_base.as_partials(problem)
     begun = evaluating.begin_all(problem, key, num_runs)
     measure = evaluating.as_measure(measure)
-    final = np.asarray(_grid(build, measure, problem, begun, jnp.asarray(rates), num_steps), np.float64)
+    final = np.asarray(
+        _grid(build, measure, problem, begun, jnp.asarray(rates), num_steps), np.float64
+    )
     best, loss = _best(final)
     return Tuned(name, rates[best], loss, build(rates[best], num_steps), final.mean(axis=1))
 
@@ -102,10 +106,16 @@ def tune(name, problem, key, num_steps, num_runs, learning_rates=LEARNING_RATES,
 @functools.partial(jax.jit, static_argnums=(0, 5))
 def _grid(build, measure, problem, begun, rates, num_steps):
     def final(rate):
-        curves, measures = evaluating.runs(build(rate, num_steps), measure, problem, begun, num_steps,
-                                           copies=rates.shape[0])
+        curves, measures = evaluating.runs(
+            build(rate, num_steps), measure, problem, begun, num_steps, copies=rates.shape[0]
+        )
         last = curves[:, -1]
-        return last if measure is None else jnp.where(jnp.isfinite(last) & jnp.isfinite(measures), measures, jnp.inf)
+        return (
+            last
+            if measure is None
+            else jnp.where(jnp.isfinite(last) & jnp.isfinite(measures), measures, jnp.inf)
+        )
+
     return jax.vmap(final)(rates)
 
 
@@ -113,7 +123,9 @@ def _best(final):
     """The position of the best rate in `[rates, runs]`, and its mean loss."""
     mean = final.mean(axis=1)
     if not np.isfinite(mean).any():
-        survivors = np.where(np.isfinite(final), final, 0).sum(1) / np.maximum(np.isfinite(final).sum(1), 1)
+        survivors = np.where(np.isfinite(final), final, 0).sum(1) / np.maximum(
+            np.isfinite(final).sum(1), 1
+        )
         best = int(np.argmin(np.where(np.isfinite(final).any(1), survivors, np.inf)))
     else:
         best = int(np.argmin(mean))

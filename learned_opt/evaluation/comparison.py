@@ -32,8 +32,16 @@ class Comparison(NamedTuple):
     costs: dict
 
 
-def tune_all(problem, key, num_steps, num_runs, names=tuple(baselines.BASELINES), path=None, progress_bar=True,
-             measure=None):
+def tune_all(
+    problem,
+    key,
+    num_steps,
+    num_runs,
+    names=tuple(baselines.BASELINES),
+    path=None,
+    progress_bar=True,
+    measure=None,
+):
     """Tunes baselines on problems of their own (30 rates each, see `baselines.tune`).
 
     Args:
@@ -47,25 +55,49 @@ def tune_all(problem, key, num_steps, num_runs, names=tuple(baselines.BASELINES)
       Dict from name to `baselines.Tuned`.
     """
     kept = _files.read_json(path) if path and os.path.exists(path) else {}
-    bar = tqdm.tqdm(names, f"tuning baselines for {num_steps} steps", unit="baseline", leave=False,
-                    disable=not progress_bar)
+    bar = tqdm.tqdm(
+        names,
+        f"tuning baselines for {num_steps} steps",
+        unit="baseline",
+        leave=False,
+        disable=not progress_bar,
+    )
     tuned = {}
     for name in bar:
         bar.set_postfix_str(name)
         if name not in kept:
             found = baselines.tune(name, problem, key, num_steps, num_runs, measure=measure)
-            kept[name] = {"learning_rate": found.learning_rate, "final_loss": found.final_loss,
-                          "grid": found.grid.tolist()}
+            kept[name] = {
+                "learning_rate": found.learning_rate,
+                "final_loss": found.final_loss,
+                "grid": found.grid.tolist(),
+            }
             if path:
                 _files.write_json(path, kept)
         tx = baselines.baseline(name, kept[name]["learning_rate"], num_steps)
-        tuned[name] = baselines.Tuned(name, kept[name]["learning_rate"], float(kept[name]["final_loss"]), tx,
-                                      np.asarray(kept[name]["grid"], float))
+        tuned[name] = baselines.Tuned(
+            name,
+            kept[name]["learning_rate"],
+            float(kept[name]["final_loss"]),
+            tx,
+            np.asarray(kept[name]["grid"], float),
+        )
     return tuned
 
 
-def compare(transformations, problem, key, num_steps=100, num_runs=100, *, tuned=None, tune_runs=None, measure=None,
-            progress_bar=True, path=None):
+def compare(
+    transformations,
+    problem,
+    key,
+    num_steps=100,
+    num_runs=100,
+    *,
+    tuned=None,
+    tune_runs=None,
+    measure=None,
+    progress_bar=True,
+    path=None,
+):
     """Compares optimizers with tuned baselines on fresh problems: the same ones for all.
 
     Args:
@@ -90,17 +122,28 @@ def compare(transformations, problem, key, num_steps=100, num_runs=100, *, tuned
     _checks.instance_of("transformations", transformations, dict, "name each optax transformation.")
     for name, tx in transformations.items():
         base.check_transformation(f"transformations[{name!r}]", tx)
-    for name, runs in (("num_runs", num_runs), ("tune_runs", num_runs if tune_runs is None else tune_runs)):
+    for name, runs in (
+        ("num_runs", num_runs),
+        ("tune_runs", num_runs if tune_runs is None else tune_runs),
+    ):
         _checks.positive_int(name, runs)
-    clash = sorted(transformations.keys() & (baselines.BASELINES if tuned is None else tuned).keys())
+    clash = sorted(
+        transformations.keys() & (baselines.BASELINES if tuned is None else tuned).keys()
+    )
     if clash:
-        raise ValueError(f"transformations must not have a baseline's name, got {clash[0]!r}: choose another name.")
+        raise ValueError(
+            f"transformations must not have a baseline's name, got {clash[0]!r}: choose another name."
+        )
     tune_key, run_key, cost_key = jax.random.split(key, 3)
     if tuned is None:
-        tuned = tune_all(problem, tune_key, num_steps, tune_runs or num_runs, progress_bar=progress_bar)
+        tuned = tune_all(
+            problem, tune_key, num_steps, tune_runs or num_runs, progress_bar=progress_bar
+        )
     everything = {**transformations, **{name: t.tx for name, t in tuned.items()}}
     curves, measures = {}, {}
-    bar = tqdm.tqdm(everything.items(), "evaluating", unit="optimizer", leave=False, disable=not progress_bar)
+    bar = tqdm.tqdm(
+        everything.items(), "evaluating", unit="optimizer", leave=False, disable=not progress_bar
+    )
     for name, tx in bar:
         bar.set_postfix_str(name)
         kept = path and os.path.join(path, urllib.parse.quote(name, safe=" ") + ".npz")

@@ -45,18 +45,34 @@ def measure(transformations, problem, key, num_rounds=7):
         state = jax.jit(tx.init)(theta)
         step, update = _programs(optax.with_extra_args_support(tx))
         gradient = jax.tree.map(lambda x: 0.01 * x, theta)
-        programs[name, "step"] = functools.partial(step, problem, instance, minibatches, theta, state)
-        programs[name, "update"] = functools.partial(update, problem, instance, minibatches, theta, state, gradient)
-    median = {place: float(np.median(t)) for place, t in timing.interleaved(programs, num_rounds).items()}
-    return {name: Cost(median[name, "step"], median[name, "update"], state_bytes_per_parameter(tx, theta))
-            for name, tx in transformations.items()}
+        programs[name, "step"] = functools.partial(
+            step, problem, instance, minibatches, theta, state
+        )
+        programs[name, "update"] = functools.partial(
+            update, problem, instance, minibatches, theta, state, gradient
+        )
+    median = {
+        place: float(np.median(t)) for place, t in timing.interleaved(programs, num_rounds).items()
+    }
+    return {
+        name: Cost(
+            median[name, "step"], median[name, "update"], state_bytes_per_parameter(tx, theta)
+        )
+        for name, tx in transformations.items()
+    }
 
 
 def _programs(tx):
     def updated(problem, instance, key, theta, state, loss, gradient):
         # A line search evaluates the function again: that belongs to its update.
-        return tx.update(gradient, state, theta, value=loss, grad=gradient,
-                         value_fn=lambda theta: problem.loss(theta, instance, key))
+        return tx.update(
+            gradient,
+            state,
+            theta,
+            value=loss,
+            grad=gradient,
+            value_fn=lambda theta: problem.loss(theta, instance, key),
+        )
 
     @jax.jit
     def step(problem, instance, key, theta, state):

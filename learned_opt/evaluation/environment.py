@@ -15,9 +15,19 @@ PACKAGES = ("learned-opt", "jax", "jaxlib", "flax", "optax", "numpy")
 def record():
     """Versions, device and commit, as JSON can hold them."""
     device = jax.devices()[0]
-    return {"versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
-            "backend": jax.default_backend(), "device": device.device_kind, "num_devices": jax.device_count(),
-            "cpu_cores": _cores(), "machine": platform.machine(), "native": native.available(), "commit": _commit()}
+    return {
+        "versions": {
+            "python": platform.python_version(),
+            **{name: _version(name) for name in PACKAGES},
+        },
+        "backend": jax.default_backend(),
+        "device": device.device_kind,
+        "num_devices": jax.device_count(),
+        "cpu_cores": _cores(),
+        "machine": platform.machine(),
+        "native": native.available(),
+        "commit": _commit(),
+    }
 
 
 def _version(package):
@@ -35,10 +45,14 @@ def _cores():
 def _commit():
     """The commit of this checkout, or None outside one."""
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    if not os.path.exists(os.path.join(root, ".git")):  # else another project's repository around it would answer
+    if not os.path.exists(
+        os.path.join(root, ".git")
+    ):  # else another project's repository around it would answer
         return None
     try:
-        done = subprocess.run(["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", "-C", root, "rev-parse", "HEAD"], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()

@@ -55,15 +55,30 @@ def rates(path, learning_rates, grids, levels, title, ylabel="final loss"):
     figure = _figure(7, 5)
     axes = figure.add_subplot()
     for i, (name, grid) in enumerate(grids.items()):
-        axes.plot(learning_rates, _finite(np.asarray(grid, float)), f"C{i % 10}.-", linewidth=1.2, label=name)
+        axes.plot(
+            learning_rates,
+            _finite(np.asarray(grid, float)),
+            f"C{i % 10}.-",
+            linewidth=1.2,
+            label=name,
+        )
     for i, (name, level) in enumerate(levels.items()):
-        axes.axhline(level if np.isfinite(level) else np.nan, color="k", linestyle=("--", ":", "-.")[i % 3],
-                     linewidth=1.5, label=f"{name} ({level:.3g})")
+        axes.axhline(
+            level if np.isfinite(level) else np.nan,
+            color="k",
+            linestyle=("--", ":", "-.")[i % 3],
+            linewidth=1.5,
+            label=f"{name} ({level:.3g})",
+        )
     axes.set(title=title, xlabel="learning rate", ylabel=ylabel, xscale="log", yscale="log")
     finite = _finite(np.array(list(grids.values()), float))
-    if np.isfinite(finite).any():  # the smallest rates leave the loss where it begins: nothing far above is of interest
-        axes.set_ylim(np.nanmin([np.nanmin(finite), *(x for x in levels.values() if x > 0)]) / 1.3,
-                      2 * np.nanmedian(finite))
+    if np.isfinite(
+        finite
+    ).any():  # the smallest rates leave the loss where it begins: nothing far above is of interest
+        axes.set_ylim(
+            np.nanmin([np.nanmin(finite), *(x for x in levels.values() if x > 0)]) / 1.3,
+            2 * np.nanmedian(finite),
+        )
     _finish(figure, [axes], path)
 
 
@@ -82,7 +97,14 @@ def overview(path, panels, learned, title, xlabel):
     all_axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (panel, series) in zip(all_axes, panels.items(), strict=True):
         for i, (name, values) in enumerate(series.items()):
-            _series(axes, name, values, f"C{i % 10}", name in learned, (i - (len(series) - 1) / 2) / (2 * len(series)))
+            _series(
+                axes,
+                name,
+                values,
+                f"C{i % 10}",
+                name in learned,
+                (i - (len(series) - 1) / 2) / (2 * len(series)),
+            )
         axes.set(title=panel, xlabel=xlabel, yscale="log")
     all_axes[0].set_ylabel("final loss")
     figure.suptitle(title)
@@ -107,11 +129,23 @@ def _series(axes, name, values, color, is_learned, shift):
     """One optimizer over the cases: a line over numbers, points side by side over names."""
     numbers = all(isinstance(x, (int, float)) for x in values)
     x = list(values) if numbers else np.arange(len(values)) + shift
-    mean, low, high = (_finite(np.array([float(v[k]) for v in values.values()])) for k in ("mean", "low", "high"))
+    mean, low, high = (
+        _finite(np.array([float(v[k]) for v in values.values()])) for k in ("mean", "low", "high")
+    )
     error = np.array([mean - low, high - mean])
     style = "" if not numbers else "-" if is_learned else "--"
-    axes.errorbar(x, mean, np.where(np.isfinite(error), error, 0), color=color, linestyle=style, marker="o",
-                  linewidth=2.5 if is_learned else 1.2, markersize=4, capsize=2, label=name)
+    axes.errorbar(
+        x,
+        mean,
+        np.where(np.isfinite(error), error, 0),
+        color=color,
+        linestyle=style,
+        marker="o",
+        linewidth=2.5 if is_learned else 1.2,
+        markersize=4,
+        capsize=2,
+        label=name,
+    )
     axes.set_xticks(x if numbers else np.arange(len(values)), [str(v) for v in values])
 
 
@@ -140,8 +174,15 @@ def _family(name):
 def _curve(axes, name, losses, color, is_learned, first_step):
     steps = np.arange(first_step, losses.shape[1])
     mean = _finite(losses[:, first_step:].mean(axis=0))
-    axes.plot(steps, mean, color=color, linestyle="-" if is_learned else "--", linewidth=2.5 if is_learned else 1.2,
-              label=name, zorder=3 if is_learned else 2)
+    axes.plot(
+        steps,
+        mean,
+        color=color,
+        linestyle="-" if is_learned else "--",
+        linewidth=2.5 if is_learned else 1.2,
+        label=name,
+        zorder=3 if is_learned else 2,
+    )
     points = np.unique(np.linspace(first_step, losses.shape[1] - 1, NUM_BANDS).astype(int))
     bands = [statistics.summarize(losses[:, step]) for step in points]
     low, high = (_finite(np.array([getattr(b, side) for b in bands])) for side in ("low", "high"))
@@ -162,7 +203,9 @@ def _limit(axes, losses, first_step):
 
     BFGS, which falls to rounding errors, leaves at the bottom.
     """
-    framing = [x for name, x in losses.items() if name not in baselines.REFERENCES] or losses.values()
+    framing = [
+        x for name, x in losses.items() if name not in baselines.REFERENCES
+    ] or losses.values()
     means = [_finite(x[:, first_step:].mean(axis=0)) for x in framing]
     start = np.nanmedian([m[0] for m in means])
     lowest = np.nanmin([np.nanmin(m) for m in means if np.isfinite(m).any()])
@@ -186,13 +229,21 @@ def history(path, entries, title):
     for name in ("meta_loss", "average_loss", "imitation_loss", "validation_loss"):
         if name in entries[0]:
             values = np.asarray([entry[name] for entry in entries], float)
-            axes.plot(np.arange(1, len(values) + 1), np.where(np.isfinite(values), values, np.nan),
-                      label=name.replace("_", " "))
+            axes.plot(
+                np.arange(1, len(values) + 1),
+                np.where(np.isfinite(values), values, np.nan),
+                label=name.replace("_", " "),
+            )
     for i in range(1, len(entries)):
         if entries[i]["num_steps"] != entries[i - 1]["num_steps"]:
             axes.axvline(i + 0.5, color="0.8", linewidth=1)
-            axes.annotate(f"{entries[i]['num_steps']} steps", (i + 0.6, 1), xycoords=("data", "axes fraction"),
-                          fontsize=8, va="top")
+            axes.annotate(
+                f"{entries[i]['num_steps']} steps",
+                (i + 0.6, 1),
+                xycoords=("data", "axes fraction"),
+                fontsize=8,
+                va="top",
+            )
     axes.set(title=title, xlabel="epoch", yscale="log")
     axes.margins(x=0)
     _finish(figure, [axes], path)

@@ -8,9 +8,11 @@ import numpy as np
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, plots, statistics
 
-LEGEND = ("Losses: mean of {runs} runs on fresh problems, with the 95 % bootstrap interval of the mean. Step and "
-          "update: time of a whole training step and of the optimizer alone, Adam = 1. Bytes: optimizer state a "
-          "parameter.\n")
+LEGEND = (
+    "Losses: mean of {runs} runs on fresh problems, with the 95 % bootstrap interval of the mean. Step and "
+    "update: time of a whole training step and of the optimizer alone, Adam = 1. Bytes: optimizer state a "
+    "parameter.\n"
+)
 
 
 def summary(comparison, steps):
@@ -33,18 +35,24 @@ def summary(comparison, steps):
 
 def _row(comparison, name, steps, reference):
     curve, cost = comparison.curves[name], comparison.costs[name]
-    row = {"learning_rate": comparison.learning_rates.get(name),
-           "loss": {str(step): statistics.summarize(curve[:, step])._asdict() for step in steps},
-           "diverged": float(np.mean(~np.isfinite(curve[:, -1]))),
-           "step_seconds": cost.step, "update_seconds": cost.update,
-           "state_bytes_per_parameter": cost.state_bytes_per_parameter}
+    row = {
+        "learning_rate": comparison.learning_rates.get(name),
+        "loss": {str(step): statistics.summarize(curve[:, step])._asdict() for step in steps},
+        "diverged": float(np.mean(~np.isfinite(curve[:, -1]))),
+        "step_seconds": cost.step,
+        "update_seconds": cost.update,
+        "state_bytes_per_parameter": cost.state_bytes_per_parameter,
+    }
     if reference is not None:
         row["step_over_adam"] = cost.step / reference.step
         row["update_over_adam"] = cost.update / reference.update
     if name in comparison.measures:
         measured = comparison.measures[name]
-        row["measure"] = ({k: statistics.summarize(v)._asdict() for k, v in measured.items()}
-                          if isinstance(measured, dict) else statistics.summarize(measured)._asdict())
+        row["measure"] = (
+            {k: statistics.summarize(v)._asdict() for k, v in measured.items()}
+            if isinstance(measured, dict)
+            else statistics.summarize(measured)._asdict()
+        )
     return row
 
 
@@ -63,8 +71,17 @@ def table(rows, measure_name=None, extra=None, final=None):
     steps = list(next(iter(rows.values()))["loss"])
     extra = extra or {}
     names = (measure_name,) if isinstance(measure_name, str) else measure_name or ()
-    header = ["optimizer", "rate", *(f"loss at {step}" for step in steps), *extra, "diverged", *names, "step", "update",
-              "bytes"]
+    header = [
+        "optimizer",
+        "rate",
+        *(f"loss at {step}" for step in steps),
+        *extra,
+        "diverged",
+        *names,
+        "step",
+        "update",
+        "bytes",
+    ]
     order = sorted(rows, key=lambda name: float(last(rows[name], final)["mean"]))
     lines = [_cells(name, rows[name], steps, measure_name, extra) for name in order]
     return markdown(header, lines) + "\n"
@@ -84,7 +101,10 @@ def _cells(name, row, steps, measure_name, extra):
     if isinstance(measure_name, str):
         cells.append(interval(row["measure"], "{:.4f}"))
     elif measure_name:
-        cells += [interval(row["measure"][k], "{:.4f}" if "accuracy" in k else "{:.3g}") for k in measure_name]
+        cells += [
+            interval(row["measure"][k], "{:.4f}" if "accuracy" in k else "{:.3g}")
+            for k in measure_name
+        ]
     over_adam = [row.get(f"{what}_over_adam") for what in ("step", "update")]
     cells += ["-" if ratio is None else f"{ratio:.2f}" for ratio in over_adam]
     return [*cells, f"{row['state_bytes_per_parameter']:.0f}"]
@@ -96,9 +116,16 @@ def middles(rows, final=None):
     Where a few runs move a mean out of its middle half's reach, or diverge, the middle half tells of the others.
     """
     finals = {name: last(row, final) for name, row in rows.items()}
-    if not any(_moved(*(float(value[k]) for k in ("interquartile_mean", "low", "high"))) for value in finals.values()):
+    if not any(
+        _moved(*(float(value[k]) for k in ("interquartile_mean", "low", "high")))
+        for value in finals.values()
+    ):
         return {}
-    return {"middle half": {name: f"{float(value['interquartile_mean']):.3g}" for name, value in finals.items()}}
+    return {
+        "middle half": {
+            name: f"{float(value['interquartile_mean']):.3g}" for name, value in finals.items()
+        }
+    }
 
 
 def _moved(middle, low, high):
@@ -114,13 +141,17 @@ def interval(value, number="{:.3g}"):
 def markdown(header, rows):
     """A Markdown table of texts whose columns are aligned in plain text as well."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in [header, *rows]]
+    lines = [
+        "| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |"
+        for row in [header, *rows]
+    ]
     lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
     return "\n".join(lines)
 
 
-def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=0, extra=None,
-          final=None):
+def write(
+    folder, rows, curves, title, measure_name=None, suffix="", first_step=0, extra=None, final=None
+):
     """Writes a comparison, each file whole: raw curves (npz), picture (png), summary (json), table (md).
 
     Args:
@@ -143,7 +174,9 @@ def write(folder, rows, curves, title, measure_name=None, suffix="", first_step=
         np.savez_compressed(temporary, **curves)
     plots.curves(os.path.join(folder, f"curves{suffix}.png"), curves, learned, title, first_step)
     _files.write_text(os.path.join(folder, f"table{suffix}.md"), text)
-    _files.write_json(os.path.join(folder, f"summary{suffix}.json"), rows)  # last: it says that all is there
+    _files.write_json(
+        os.path.join(folder, f"summary{suffix}.json"), rows
+    )  # last: it says that all is there
     return text
 
 

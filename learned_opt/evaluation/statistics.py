@@ -26,7 +26,9 @@ class Summary(NamedTuple):
 
 def verdict(ours, theirs):
     """Whether one mean is "below" or "above" another; "no difference" where their intervals meet."""
-    ours_low, ours_high, low, high = (float(s[side]) for s in (ours, theirs) for side in ("low", "high"))
+    ours_low, ours_high, low, high = (
+        float(s[side]) for s in (ours, theirs) for side in ("low", "high")
+    )
     if ours_high < low:
         return "below"
     return "above" if ours_low > high else "no difference"
@@ -42,7 +44,10 @@ def ratio(ours, theirs):
     Returns:
       `(mean, low, high)`, with the 95 % bootstrap interval over problems; infinite or 0 where a run diverged.
     """
-    logs = [np.atleast_2d(np.log(np.where(np.isfinite(x), x, np.inf))).mean(axis=0) for x in (ours, theirs)]
+    logs = [
+        np.atleast_2d(np.log(np.where(np.isfinite(x), x, np.inf))).mean(axis=0)
+        for x in (ours, theirs)
+    ]
     summary = summarize(logs[0] - logs[1])
     return tuple(float(np.exp(x)) for x in summary[:3])
 
@@ -56,5 +61,11 @@ def summarize(values, seed=0):
     index = np.random.default_rng(seed).integers(0, n, (NUM_RESAMPLES, n))
     means = np.sort(values[index].mean(axis=1))
     low, high = means[int(0.025 * NUM_RESAMPLES)], means[int(0.975 * NUM_RESAMPLES)]
-    middle = np.sort(values)[n // 4:n - n // 4]
-    return Summary(float(values.mean()), float(low), float(high), float(middle.mean()), float(1 - finite.mean()))
+    middle = np.sort(values)[n // 4 : n - n // 4]
+    return Summary(
+        float(values.mean()),
+        float(low),
+        float(high),
+        float(middle.mean()),
+        float(1 - finite.mean()),
+    )

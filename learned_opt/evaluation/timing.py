@@ -27,8 +27,14 @@ def interleaved(programs, rounds, title=None, warm=True):
     times = {name: [] for name in programs}
     names = list(programs)
     on_terminal = sys.stderr.isatty()  # a log file gets a line every ten seconds
-    for r in tqdm.tqdm(range(rounds), desc=title, unit="round", dynamic_ncols=on_terminal,
-                       mininterval=0.5 if on_terminal else 10, disable=title is None):
+    for r in tqdm.tqdm(
+        range(rounds),
+        desc=title,
+        unit="round",
+        dynamic_ncols=on_terminal,
+        mininterval=0.5 if on_terminal else 10,
+        disable=title is None,
+    ):
         first = r % len(names)
         for name in names[first:] + names[:first]:
             times[name].append(_seconds(programs[name], counts[name]))

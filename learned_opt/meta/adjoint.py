@@ -80,8 +80,10 @@ def window(opt, phi, problem, lives, weights, block_size, coordinates=None):
     lives, (losses, recorded) = jax.lax.scan(step, lives, length=weights.shape[0])
     last = taken(drawn, [g.pack(jax.tree.leaves(lives.gradient)) for g in groups])
     weights = weights / losses.shape[1]
-    cotangents = [functools.partial(_cotangents_of, g, g_last, weights)
-                  for g, g_last in zip(recorded, last, strict=True)]
+    cotangents = [
+        functools.partial(_cotangents_of, g, g_last, weights)
+        for g, g_last in zip(recorded, last, strict=True)
+    ]
     return losses, second_pass(groups, drawn, phi, start, recorded, cotangents, block_size), lives
 
 
@@ -92,18 +94,25 @@ def prepare(opt, phi, lives, coordinates):
     """
     groups = _groups(opt, lives.theta)
     drawn = drawing.draw(groups, lives, coordinates)
-    start = [_state_of(d, g, phi, lives, state) for d, g, state in zip(drawn, groups, lives.states, strict=True)]
+    start = [
+        _state_of(d, g, phi, lives, state)
+        for d, g, state in zip(drawn, groups, lives.states, strict=True)
+    ]
     return groups, drawn, start
 
 
 def _groups(opt, theta):
-    return groups_lib.groups_of(opt, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), theta))
+    return groups_lib.groups_of(
+        opt, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), theta)
+    )
 
 
 def value_and_grad(problem, problems, theta, t):
     """Losses and gradients of all problems at time t."""
+
     def loss_fn(theta, instance, key):
         return problem.loss(theta, instance, optimizee_base.minibatch_key(key, t))
+
     return jax.vmap(jax.value_and_grad(loss_fn))(theta, problems.instance, problems.key)
 
 
@@ -134,7 +143,9 @@ def _state_of(drawn, group, phi, lives, state):
     vector = jax.eval_shape(group.pack, jax.tree.leaves(lives.gradient))
     axes = _coordinate_axes(group.opt.transform(group.phi(phi)), vector)
     leaves, treedef = jax.tree.flatten(state)
-    return treedef.unflatten([x if a is None else drawn.take(x, a) for x, a in zip(leaves, axes, strict=True)])
+    return treedef.unflatten(
+        [x if a is None else drawn.take(x, a) for x, a in zip(leaves, axes, strict=True)]
+    )
 
 
 def _add_at(tree, labels, value):
@@ -167,7 +178,9 @@ def second_pass(groups, drawn, phi, start, recorded, cotangents, block_size):
 def _pull_back_group(group, phi, state, recorded, cotangents, block_size, scale):
     """`second_pass` for one group; `scale` `[N]` multiplies the coordinates' cotangents, None for ones."""
     if group.tree:
-        return _pull_back(group.opt, phi, recorded, cotangents(lambda x, axis: x), state, lift=jax.vmap)
+        return _pull_back(
+            group.opt, phi, recorded, cotangents(lambda x, axis: x), state, lift=jax.vmap
+        )
     num_coordinates = recorded.shape[1]
     fast = _has_fast_pull_back(group.opt, phi, recorded, state)
     block_size = min(block_size or _block_size(fast), num_coordinates)
@@ -178,8 +191,12 @@ def _pull_back_group(group, phi, state, recorded, cotangents, block_size, scale)
     def add_block(total, first):
         # The last block begins early enough to be whole; what the one before it has counted does not count again.
         start = jnp.minimum(first, num_coordinates - block_size)
-        cut = functools.partial(jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=block_size)
-        own = treedef.unflatten([x if a is None else cut(x, axis=a) for x, a in zip(leaves, axes, strict=True)])
+        cut = functools.partial(
+            jax.lax.dynamic_slice_in_dim, start_index=start, slice_size=block_size
+        )
+        own = treedef.unflatten(
+            [x if a is None else cut(x, axis=a) for x, a in zip(leaves, axes, strict=True)]
+        )
         factor = (start + jnp.arange(block_size) >= first) * (1 if scale is None else cut(scale))
         g = cut(recorded, axis=1)
         c = cotangents(cut) * jnp.expand_dims(factor, 0)
@@ -195,7 +212,10 @@ def _pull_back_group(group, phi, state, recorded, cotangents, block_size, scale)
 
 def _has_fast_pull_back(opt, phi, recorded, state):
     """Whether the optimizer's own derivative of a window takes these arrays."""
-    return opt.pull_back is not None and jax.eval_shape(opt.pull_back, phi, recorded, recorded, state) is not None
+    return (
+        opt.pull_back is not None
+        and jax.eval_shape(opt.pull_back, phi, recorded, recorded, state) is not None
+    )
 
 
 def _block_size(fast):
@@ -210,6 +230,7 @@ def _pull_back(opt, phi, recorded, cotangents, state, remember=jax.checkpoint, l
     `remember` stores a step's values for the reverse pass, or has them computed again; `lift` vmaps the update over
     problems, or does not.
     """
+
     def updates_of(phi):
         update = lift(opt.transform(phi).update)
 
@@ -226,7 +247,9 @@ def _pull_back(opt, phi, recorded, cotangents, state, remember=jax.checkpoint, l
 
 def _cotangents_of(recorded, last, weights, cut):
     """lambda_1 .. lambda_T of the coordinates that `cut` cuts out."""
-    return jax.tree.map(lambda g, g_last: _cotangents(cut(g, axis=1), cut(g_last, axis=0), weights), recorded, last)
+    return jax.tree.map(
+        lambda g, g_last: _cotangents(cut(g, axis=1), cut(g_last, axis=0), weights), recorded, last
+    )
 
 
 def _cotangents(g, g_last, weights):
@@ -243,9 +266,12 @@ def _cotangents(g, g_last, weights):
 
 def _coordinate_axes(tx, vector):
     """For each leaf of the state, the axis that follows the coordinates, or None where it is shared by all."""
+
     def shapes(extra):
         like = jax.ShapeDtypeStruct((vector.shape[0] + extra,), vector.dtype)
         return [x.shape for x in jax.tree.leaves(jax.eval_shape(tx.init, like))]
 
-    return [next((a for a, (n, m) in enumerate(zip(one, other, strict=True)) if n != m), None)
-            for one, other in zip(shapes(0), shapes(1), strict=True)]
+    return [
+        next((a for a, (n, m) in enumerate(zip(one, other, strict=True)) if n != m), None)
+        for one, other in zip(shapes(0), shapes(1), strict=True)
+    ]

@@ -31,8 +31,11 @@ def begin(opt, phi, problem, keys):
 
 def window(opt, phi, problem, lives, weights, stop_gradient):
     """Runs a window and differentiates its meta-loss; see `adjoint.window`."""
+
     def meta_loss(phi):
-        losses, after = jax.vmap(lambda life: _life(opt, phi, problem, life, weights.shape[0], stop_gradient))(lives)
+        losses, after = jax.vmap(
+            lambda life: _life(opt, phi, problem, life, weights.shape[0], stop_gradient)
+        )(lives)
         return jnp.mean(losses @ weights), (losses.T, after)
 
     gradient, (losses, lives) = jax.grad(meta_loss, has_aux=True)(phi)
@@ -43,7 +46,9 @@ def _life(opt, phi, problem, life, num_steps, stop_gradient):
     tx = opt.transform(phi)
 
     def loss_fn(theta, t):
-        return problem.loss(theta, life.problems.instance, optimizee_base.minibatch_key(life.problems.key, t))
+        return problem.loss(
+            theta, life.problems.instance, optimizee_base.minibatch_key(life.problems.key, t)
+        )
 
     def step(carry, t):
         theta, state = carry
@@ -54,5 +59,7 @@ def _life(opt, phi, problem, life, num_steps, stop_gradient):
         theta = optax.apply_updates(theta, updates)
         return (theta, state), loss_fn(theta, t + 1)
 
-    (theta, state), losses = jax.lax.scan(step, (life.theta, life.state), life.t + jnp.arange(num_steps))
+    (theta, state), losses = jax.lax.scan(
+        step, (life.theta, life.state), life.t + jnp.arange(num_steps)
+    )
     return losses, Lives(life.problems, life.t + num_steps, theta, state)

@@ -26,15 +26,19 @@ class Checkpoints:
         if self._manager is None or self._manager.latest_step() is None:
             return state, {}
         args = import_orbax().args
-        abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state)
+        abstract = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
+        )
         step = self._manager.latest_step()
         wanted = args.Composite(state=args.StandardRestore(abstract), log=args.JsonRestore())
         try:
             restored = self._manager.restore(step, args=wanted)
         except Exception as error:  # orbax and tensorstore raise many kinds
             where = os.path.join(self._manager.directory, str(step))
-            raise ValueError(f"the checkpoint {where} is damaged: delete that directory to go on from the one before "
-                             "it.") from error
+            raise ValueError(
+                f"the checkpoint {where} is damaged: delete that directory to go on from the one before "
+                "it."
+            ) from error
         return restored["state"], restored["log"]
 
     def save(self, state, log):
@@ -43,7 +47,9 @@ class Checkpoints:
         if self._manager is None or step == self._manager.latest_step():
             return
         args = import_orbax().args
-        self._manager.save(step, args=args.Composite(state=args.StandardSave(state), log=args.JsonSave(log)))
+        self._manager.save(
+            step, args=args.Composite(state=args.StandardSave(state), log=args.JsonSave(log))
+        )
 
     def close(self):
         """Releases orbax's threads."""
@@ -74,5 +80,7 @@ def check_same(there, here, workdir):
     """Raises ValueError naming the first setting in which two configurations differ."""
     for name in sorted({*there, *here}):
         if there.get(name) != here.get(name):
-            raise ValueError(f"workdir {workdir} belongs to a run with {name}={there.get(name)!r}, not "
-                             f"{here.get(name)!r}: choose another workdir, or repeat that run's settings to resume it.")
+            raise ValueError(
+                f"workdir {workdir} belongs to a run with {name}={there.get(name)!r}, not "
+                f"{here.get(name)!r}: choose another workdir, or repeat that run's settings to resume it."
+            )

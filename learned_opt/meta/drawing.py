@@ -35,7 +35,9 @@ class Drawn(NamedTuple):
         """The drawn ones of `x`, whose `axis` follows the group's coordinates."""
         if self.index is None:
             return x
-        return jnp.take(x, self.index, axis, mode="clip", unique_indices=True, indices_are_sorted=True)
+        return jnp.take(
+            x, self.index, axis, mode="clip", unique_indices=True, indices_are_sorted=True
+        )
 
 
 def draw(groups, lives, coordinates):
@@ -53,8 +55,10 @@ def draw(groups, lives, coordinates):
         return [Drawn()] * len(groups)
     sizes = groups_lib.sizes(groups, lives.theta)
     key = jax.random.fold_in(jax.random.fold_in(lives.problems.key[0], STREAM), lives.t)
-    return [_draw(jax.random.fold_in(key, i), size, share)
-            for i, (size, share) in enumerate(zip(sizes, shares(sizes, coordinates), strict=True))]
+    return [
+        _draw(jax.random.fold_in(key, i), size, share)
+        for i, (size, share) in enumerate(zip(sizes, shares(sizes, coordinates), strict=True))
+    ]
 
 
 def shares(sizes, coordinates):
@@ -65,11 +69,15 @@ def shares(sizes, coordinates):
     """
     total = sum(sizes)
     if not total:
-        raise ValueError(f"coordinates={coordinates} needs an optimizer that is coordinatewise, or has a part that is: "
-                         "leave it out.")
+        raise ValueError(
+            f"coordinates={coordinates} needs an optimizer that is coordinatewise, or has a part that is: "
+            "leave it out."
+        )
     if max(sizes) > MAX_SIZE:
-        raise ValueError(f"coordinates={coordinates} are drawn from at most {MAX_SIZE}, got {max(sizes)}: leave it "
-                         "out, or lower num_problems.")
+        raise ValueError(
+            f"coordinates={coordinates} are drawn from at most {MAX_SIZE}, got {max(sizes)}: leave it "
+            "out, or lower num_problems."
+        )
     ends = [coordinates * end // total for end in itertools.accumulate(sizes, initial=0)]
     return [max(1, end - start) for start, end in itertools.pairwise(ends)]
 
@@ -78,6 +86,10 @@ def _draw(key, size, num):
     """One coordinate of each of `num` strata of `size` coordinates."""
     if num >= size:
         return Drawn()
-    bounds = np.arange(num + 1, dtype=np.int64) * size // num  # on the device the product could overflow
-    index = jax.random.randint(key, (num,), bounds[:-1].astype(np.int32), bounds[1:].astype(np.int32), jnp.int32)
+    bounds = (
+        np.arange(num + 1, dtype=np.int64) * size // num
+    )  # on the device the product could overflow
+    index = jax.random.randint(
+        key, (num,), bounds[:-1].astype(np.int32), bounds[1:].astype(np.int32), jnp.int32
+    )
     return Drawn(index, jnp.asarray(np.diff(bounds), jnp.float32))

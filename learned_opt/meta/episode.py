@@ -111,9 +111,22 @@ def init(plan, key, phi, learning_rate):
     dtype = jnp.result_type(float)
     zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
     state = MetaState(
-        phi, optax.scale_by_adam().init(phi), jnp.asarray(learning_rate, dtype), episode=count, loss_sum=zero,
-        loss_count=count, weighted_sum=zero, weight_sum=zero, imitation_sum=zero, average_loss=zero,
-        average_count=count, skipped=count, skipped_in_a_row=count, best_phi=phi, best_loss=jnp.asarray(jnp.inf, dtype))
+        phi,
+        optax.scale_by_adam().init(phi),
+        jnp.asarray(learning_rate, dtype),
+        episode=count,
+        loss_sum=zero,
+        loss_count=count,
+        weighted_sum=zero,
+        weight_sum=zero,
+        imitation_sum=zero,
+        average_loss=zero,
+        average_count=count,
+        skipped=count,
+        skipped_in_a_row=count,
+        best_phi=phi,
+        best_loss=jnp.asarray(jnp.inf, dtype),
+    )
     # The state is donated: no two leaves may share a buffer. A dtype that is named is no weak one, with which the
     # program would be compiled twice.
     return jax.tree.map(lambda x: jnp.array(x, x.dtype), state)
@@ -143,12 +156,17 @@ def run(plan, problem, key, weights, state):
 
     def window(carry, inputs):
         (state, everyone), (number, w) = carry, inputs
-        everyone = [_begin_anew(plan, problem, key, i, lives, number, length, state.phi)
-                    for i, (lives, length) in enumerate(zip(everyone, lengths, strict=True))]
+        everyone = [
+            _begin_anew(plan, problem, key, i, lives, number, length, state.phi)
+            for i, (lives, length) in enumerate(zip(everyone, lengths, strict=True))
+        ]
         losses, imitated, gradients, everyone = zip(
-            *(_window(plan, problem, state, lives, w) for lives in everyone), strict=True)
+            *(_window(plan, problem, state, lives, w) for lives in everyone), strict=True
+        )
         gradient = jax.tree.map(lambda *g: sum(g) / len(g), *gradients)
-        state = _meta_update(plan, state, jnp.concatenate(losses, axis=1), w, sum(imitated) / len(imitated), gradient)
+        state = _meta_update(
+            plan, state, jnp.concatenate(losses, axis=1), w, sum(imitated) / len(imitated), gradient
+        )
         return (state, list(everyone)), None
 
     (state, _), _ = jax.lax.scan(window, (state, everyone), (jnp.arange(plan.num_windows), weights))
@@ -163,7 +181,11 @@ def _begin(plan, problem, key, horizon, life, phi):
     key = jax.random.fold_in(jax.random.fold_in(key, horizon), life) if horizon else key
     keys = jax.random.split(key, plan.num_problems)
     teacher = plan.imitation and plan.imitation.teacher
-    lives = () if imitation.is_alone(plan.imitation) else plan.windows.begin(plan.opt, phi, problem, keys)
+    lives = (
+        ()
+        if imitation.is_alone(plan.imitation)
+        else plan.windows.begin(plan.opt, phi, problem, keys)
+    )
     return lives, imitation.begin(plan.opt, phi, problem, keys, teacher) if teacher else ()
 
 
@@ -171,8 +193,12 @@ def _begin_anew(plan, problem, key, horizon, lives, number, length, phi):
     """Fresh problems where the window `number` of the longest horizon comes after the last of these lives."""
     if length == plan.num_windows:
         return lives
-    return jax.lax.cond((number > 0) & (number % length == 0),
-                        lambda _: _begin(plan, problem, key, horizon, number // length, phi), lambda same: same, lives)
+    return jax.lax.cond(
+        (number > 0) & (number % length == 0),
+        lambda _: _begin(plan, problem, key, horizon, number // length, phi),
+        lambda same: same,
+        lives,
+    )
 
 
 def _window(plan, problem, state, lives, weights):
@@ -188,7 +214,9 @@ def _window(plan, problem, state, lives, weights):
 
 def _imitate(plan, problem, state, taught):
     """The imitation's loss on the next window, its gradient, and the lives after it."""
-    return plan.windows.imitate(plan.opt, state.phi, problem, taught, plan.imitation.teacher, plan.window)
+    return plan.windows.imitate(
+        plan.opt, state.phi, problem, taught, plan.imitation.teacher, plan.window
+    )
 
 
 def _add_imitation(plan, problem, state, gradient, taught):
@@ -200,7 +228,9 @@ def _add_imitation(plan, problem, state, gradient, taught):
 
     def imitate(taught):
         loss, toward_teacher, taught = _imitate(plan, problem, state, taught)
-        gradients = jax.tree.map(lambda g, i: g + (weight * i).astype(g.dtype), gradient, toward_teacher)
+        gradients = jax.tree.map(
+            lambda g, i: g + (weight * i).astype(g.dtype), gradient, toward_teacher
+        )
         return loss.astype(jnp.result_type(float)), gradients, taught
 
     def leave_out(taught):  # it costs as much as the window itself
@@ -215,17 +245,23 @@ def _meta_update(plan, state, losses, weights, imitated, gradient):
     norm = optax.tree.norm(gradient)
     finite = jnp.isfinite(norm) & jnp.isfinite(loss)
     scale = jnp.minimum(1.0, plan.clip_norm / jnp.maximum(norm, 1e-20))
-    updates, adam = optax.scale_by_adam().update(jax.tree.map(lambda g: g * scale, gradient), state.adam)
+    updates, adam = optax.scale_by_adam().update(
+        jax.tree.map(lambda g: g * scale, gradient), state.adam
+    )
     rate = state.learning_rate * _rate_factor(plan.schedule, state.episode)
     phi = jax.tree.map(lambda p, u: (p - rate * u).astype(p.dtype), state.phi, updates)
     choose = functools.partial(jax.tree.map, functools.partial(jnp.where, finite))
     return state._replace(
-        phi=choose(phi, state.phi), adam=choose(adam, state.adam),
-        loss_sum=state.loss_sum + jnp.where(finite, loss, 0), loss_count=state.loss_count + finite,
+        phi=choose(phi, state.phi),
+        adam=choose(adam, state.adam),
+        loss_sum=state.loss_sum + jnp.where(finite, loss, 0),
+        loss_count=state.loss_count + finite,
         weighted_sum=state.weighted_sum + jnp.where(finite, jnp.mean(weights @ losses), 0),
         weight_sum=state.weight_sum + jnp.where(finite, jnp.sum(weights), 0),
         imitation_sum=state.imitation_sum + jnp.where(finite, imitated, 0),
-        skipped=state.skipped + ~finite, skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1))
+        skipped=state.skipped + ~finite,
+        skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
+    )
 
 
 def _rate_factor(schedule, episode):
@@ -244,13 +280,25 @@ def validate(plan, problem, key, num_runs, state):
     loss = jnp.mean(curves[:, -1]).astype(state.best_loss.dtype)
     state, average = _average(state)
     selected = average if plan.selection == "training" else loss
-    better = (selected < state.best_loss) | ~jnp.isfinite(state.best_loss)  # until one is finite, the newest is kept
+    better = (selected < state.best_loss) | ~jnp.isfinite(
+        state.best_loss
+    )  # until one is finite, the newest is kept
     better |= plan.selection == "last"
     best_phi = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.phi, state.best_phi)
     zero = jnp.zeros_like(state.loss_sum)
-    return loss, average, state._replace(
-        best_phi=best_phi, best_loss=jnp.where(better, selected, state.best_loss), loss_sum=zero, weighted_sum=zero,
-        weight_sum=zero, imitation_sum=zero, loss_count=jnp.zeros_like(state.loss_count))
+    return (
+        loss,
+        average,
+        state._replace(
+            best_phi=best_phi,
+            best_loss=jnp.where(better, selected, state.best_loss),
+            loss_sum=zero,
+            weighted_sum=zero,
+            weight_sum=zero,
+            imitation_sum=zero,
+            loss_count=jnp.zeros_like(state.loss_count),
+        ),
+    )
 
 
 def _average(state):
@@ -260,4 +308,6 @@ def _average(state):
     mean = state.weighted_sum / jnp.where(any_finite, state.weight_sum, 1)
     total = jnp.where(any_finite, 0.9 * state.average_loss + 0.1 * mean, state.average_loss)
     average = jnp.where(count > 0, total / (1 - 0.9 ** jnp.maximum(count, 1)), jnp.inf)
-    return state._replace(average_loss=total, average_count=count), average.astype(state.best_loss.dtype)
+    return state._replace(average_loss=total, average_count=count), average.astype(
+        state.best_loss.dtype
+    )

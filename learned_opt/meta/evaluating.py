@@ -59,7 +59,11 @@ def as_measure(measure):
     """What `evaluate_with` takes as a measure in a form that can go through `jax.jit` as an argument, None as None."""
     if isinstance(measure, dict):
         return jax.tree_util.Partial(_Every(), {name: as_measure(m) for name, m in measure.items()})
-    return measure if measure is None or isinstance(measure, jax.tree_util.Partial) else jax.tree_util.Partial(measure)
+    return (
+        measure
+        if measure is None or isinstance(measure, jax.tree_util.Partial)
+        else jax.tree_util.Partial(measure)
+    )
 
 
 def seen_loss(problem, num_steps):
@@ -109,7 +113,9 @@ def runs(tx, measure, problem, begun, num_steps, copies=1):
       copies: over how many values this is vmapped outside; for the choice of how many runs are made at once.
     """
     num_runs = begun.key.shape[0]
-    num_coordinates = max(1, copies * sum(x.size for x in jax.tree.leaves(begun.theta_0)) // num_runs)
+    num_coordinates = max(
+        1, copies * sum(x.size for x in jax.tree.leaves(begun.theta_0)) // num_runs
+    )
     at_once = COORDINATES_AT_ONCE.get(jax.default_backend(), ACCELERATOR_COORDINATES_AT_ONCE)
     batch_size = max(1, min(num_runs, at_once // num_coordinates))
 

@@ -18,9 +18,19 @@ def of(opt, problem, key):
     if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
         key = jax.random.key_data(key)
     instance, theta, step_key = jax.eval_shape(base.begin, problem, jax.random.key(0))
-    arguments = {"sample": (step_key,), "init": (step_key, instance), "loss": (theta, instance, step_key)}
-    return {"optimizer": opt.spec, "key": np.asarray(key).tolist(), "theta": _shapes(theta),
-            "problem": {name: _digest(getattr(problem, name), *args) for name, args in arguments.items()}}
+    arguments = {
+        "sample": (step_key,),
+        "init": (step_key, instance),
+        "loss": (theta, instance, step_key),
+    }
+    return {
+        "optimizer": opt.spec,
+        "key": np.asarray(key).tolist(),
+        "theta": _shapes(theta),
+        "problem": {
+            name: _digest(getattr(problem, name), *args) for name, args in arguments.items()
+        },
+    }
 
 
 def of_transformation(tx, problem, key):
@@ -46,5 +56,7 @@ def _digest(function, *args):
 
 
 def _shapes(tree):
-    return {jax.tree_util.keystr(path): [str(x.dtype), *x.shape]
-            for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path): [str(x.dtype), *x.shape]
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+    }

@@ -30,8 +30,19 @@ class Windows(NamedTuple):
     imitate: Callable | None = None
 
 
-def meta_gradient(opt, phi, problem, key, num_steps, num_problems=1, weights=None, method=None, block_size=None,
-                  stop_gradient=True, coordinates=None):
+def meta_gradient(
+    opt,
+    phi,
+    problem,
+    key,
+    num_steps,
+    num_problems=1,
+    weights=None,
+    method=None,
+    block_size=None,
+    stop_gradient=True,
+    coordinates=None,
+):
     """The meta-loss of a whole unroll on fresh problems, and its gradient with respect to phi.
 
     The meta-loss is the mean over problems of sum_t w_t f(theta_t) (Andrychowicz et al. 2016, equation 3).
@@ -71,7 +82,9 @@ def meta_gradient(opt, phi, problem, key, num_steps, num_problems=1, weights=Non
     num_problems = _checks.positive_int("num_problems", num_problems)
     weights, w_0 = _split_weights(weights, num_steps)
     windows = windows_of(method, block_size, stop_gradient, coordinates)
-    return _meta_gradient(opt, windows, num_problems, phi, optimizee_base.as_partials(problem), key, weights, w_0)
+    return _meta_gradient(
+        opt, windows, num_problems, phi, optimizee_base.as_partials(problem), key, weights, w_0
+    )
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
@@ -91,15 +104,22 @@ def windows_of(method=None, block_size=None, stop_gradient=True, coordinates=Non
     if method == "autodiff":
         for name, value in (("block_size", block_size), ("coordinates", coordinates)):
             if value is not None:
-                raise ValueError(f"{name}={value!r} has no meaning for method='autodiff': leave it out.")
+                raise ValueError(
+                    f"{name}={value!r} has no meaning for method='autodiff': leave it out."
+                )
         return Windows(autodiff.begin, functools.partial(_run_autodiff, bool(stop_gradient)))
     if not stop_gradient:
-        raise ValueError("method='adjoint' holds the optimizee's gradients constant: "
-                         "stop_gradient=False needs method='autodiff'.")
+        raise ValueError(
+            "method='adjoint' holds the optimizee's gradients constant: "
+            "stop_gradient=False needs method='autodiff'."
+        )
     block_size = None if block_size is None else _checks.positive_int("block_size", block_size)
     coordinates = None if coordinates is None else _checks.positive_int("coordinates", coordinates)
-    return Windows(adjoint.begin, functools.partial(_run_adjoint, block_size, coordinates),
-                   functools.partial(imitation.window, block_size=block_size, coordinates=coordinates))
+    return Windows(
+        adjoint.begin,
+        functools.partial(_run_adjoint, block_size, coordinates),
+        functools.partial(imitation.window, block_size=block_size, coordinates=coordinates),
+    )
 
 
 def _run_adjoint(block_size, coordinates, opt, phi, problem, lives, weights):
@@ -119,7 +139,9 @@ def check_weights(weights, lengths):
     if array.ndim != 1 or array.shape[0] not in lengths:
         raise ValueError(f"weights must be a vector of {allowed} numbers, got shape {array.shape}.")
     if not np.all(np.isfinite(array)) or np.any(array < 0):
-        raise ValueError(f"weights must be finite and not negative, got {array.min()} .. {array.max()}.")
+        raise ValueError(
+            f"weights must be finite and not negative, got {array.min()} .. {array.max()}."
+        )
     return jnp.asarray(array, jnp.result_type(float))
 
 
@@ -133,4 +155,5 @@ def _split_weights(weights, num_steps):
 def _first_losses(problem, lives):
     def loss(theta, instance, key):
         return problem.loss(theta, instance, optimizee_base.minibatch_key(key, 0))
+
     return jax.vmap(loss)(lives.theta, lives.problems.instance, lives.problems.key)

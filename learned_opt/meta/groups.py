@@ -47,7 +47,9 @@ class Group(NamedTuple):
             return zip(self.leaves, jax.tree.leaves(packed), strict=True)
         ends = np.cumsum([like[i].size for i in self.leaves])
         parts = jnp.split(packed, ends[:-1])
-        return [(i, part.reshape(like[i].shape)) for i, part in zip(self.leaves, parts, strict=True)]
+        return [
+            (i, part.reshape(like[i].shape)) for i, part in zip(self.leaves, parts, strict=True)
+        ]
 
     def init(self, phi, packed):
         """The optimizer's state at the beginning of a life."""
@@ -82,7 +84,9 @@ def _groups(opt, positions, leaves, labels):
         names = opt.parts.label_fn(jax.tree.map(lambda i: leaves[i], positions))
         names = jax.tree.broadcast(names, positions)
         for label in sorted(opt.parts.optimizers):
-            masked = jax.tree.map(lambda i, n, label=label: i if n == label else optax.MaskedNode(), positions, names)
+            masked = jax.tree.map(
+                lambda i, n, label=label: i if n == label else optax.MaskedNode(), positions, names
+            )
             yield from _groups(opt.parts.optimizers[label], masked, leaves, (*labels, label))
     elif opt.coordinatewise:
         for dtype in sorted({leaves[i].dtype for i in mine if leaves[i].size}, key=str):

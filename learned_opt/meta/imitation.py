@@ -56,8 +56,14 @@ class Lives(NamedTuple):
 def begin(opt, phi, problem, keys, teacher):
     """Fresh problems, one for each of `keys`."""
     lives = adjoint.begin(opt, phi, problem, keys)
-    return Lives(lives.problems, lives.t, lives.theta, lives.states, lives.gradient,
-                 jax.vmap(teacher.init)(lives.theta))
+    return Lives(
+        lives.problems,
+        lives.t,
+        lives.theta,
+        lives.states,
+        lives.gradient,
+        jax.vmap(teacher.init)(lives.theta),
+    )
 
 
 def window(opt, phi, problem, lives, teacher, num_steps, block_size=None, coordinates=None):
@@ -94,9 +100,17 @@ def window(opt, phi, problem, lives, teacher, num_steps, block_size=None, coordi
 
     lives, (recorded, differences, squares) = jax.lax.scan(step, lives, length=num_steps)
     factor = 1 / jnp.maximum(jnp.sum(squares), 1e-30)
-    loss = factor * sum(_sum_of_squares(x, d.scale) for x, d in zip(differences, drawn, strict=True))
-    cotangents = [_cut_of(jax.tree.map(lambda x: 2 * factor * x, difference)) for difference in differences]
-    return loss, adjoint.second_pass(groups, drawn, phi, start, recorded, cotangents, block_size), lives
+    loss = factor * sum(
+        _sum_of_squares(x, d.scale) for x, d in zip(differences, drawn, strict=True)
+    )
+    cotangents = [
+        _cut_of(jax.tree.map(lambda x: 2 * factor * x, difference)) for difference in differences
+    ]
+    return (
+        loss,
+        adjoint.second_pass(groups, drawn, phi, start, recorded, cotangents, block_size),
+        lives,
+    )
 
 
 def _sum_of_squares(tree, scale):

@@ -14,9 +14,17 @@ class Bar:
 
     def __init__(self, total_episodes, shown, reference, loss_name="meta-loss"):
         interval = 0.5 if sys.stderr.isatty() else 10
-        self._bar = tqdm.tqdm(total=total_episodes, desc="meta-training", unit="episode", disable=not shown,
-                              mininterval=interval, dynamic_ncols=sys.stderr.isatty())
-        self._reference = f"best baseline {reference[1]:.3g} ({reference[0]})" if reference else None
+        self._bar = tqdm.tqdm(
+            total=total_episodes,
+            desc="meta-training",
+            unit="episode",
+            disable=not shown,
+            mininterval=interval,
+            dynamic_ncols=sys.stderr.isatty(),
+        )
+        self._reference = (
+            f"best baseline {reference[1]:.3g} ({reference[0]})" if reference else None
+        )
         self._validation = None
         self._meta_loss = None
         self._loss_name = loss_name
@@ -29,13 +37,17 @@ class Bar:
 
     def start_stage(self, name, episodes_done, history):
         """Begins at the episode where the stage's checkpoint stands."""
-        self._bar.set_description("learning-rate search" if name == "search" else "meta-training", refresh=False)
+        self._bar.set_description(
+            "learning-rate search" if name == "search" else "meta-training", refresh=False
+        )
         self._validation = None
         for entry in history:
             self.show_epoch(entry, postfix=False)
         if self._bar.disable:
             return
-        self._bar.initial += episodes_done  # resumed work does not count in the estimate of the time left
+        self._bar.initial += (
+            episodes_done  # resumed work does not count in the estimate of the time left
+        )
         self._bar.n += episodes_done
 
     def end_stage(self, episodes_left):

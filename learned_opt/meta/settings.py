@@ -89,9 +89,12 @@ class Settings:
     @property
     def total_episodes(self):
         """Horizons of the search and of all stages, at most."""
-        search = self.learning_rate.num_epochs if isinstance(self.learning_rate, RandomSearch) else 0
-        return (search * self.episodes_per_epoch
-                + self.num_epochs * sum(map(self.episodes_of_stage, range(len(self.horizons)))))
+        search = (
+            self.learning_rate.num_epochs if isinstance(self.learning_rate, RandomSearch) else 0
+        )
+        return search * self.episodes_per_epoch + self.num_epochs * sum(
+            map(self.episodes_of_stage, range(len(self.horizons)))
+        )
 
     def episodes_of_stage(self, stage):
         """Horizons in an epoch of a stage: about as many steps as in one of the first."""
@@ -104,18 +107,47 @@ class Settings:
     def plain(self, problem, key):
         """As JSON can hold it."""
         rate, imitation = self.learning_rate, self.imitation
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "shorter"}
+        values = {
+            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "shorter"
+        }
         # What there was not in earlier versions stands there where it is used: their runs are resumed.
         values |= {"shorter": list(self.shorter)} if self.shorter else {}
-        return {**values, "learning_rate": list(rate) if isinstance(rate, RandomSearch) else rate,
-                "weights": np.asarray(self.weights).tolist(),
-                "imitation": imitation and [fingerprint.of_transformation(imitation.teacher, problem, key),
-                                            imitation.weight, imitation.fraction, *["alone"] * imitation.alone]}
+        return {
+            **values,
+            "learning_rate": list(rate) if isinstance(rate, RandomSearch) else rate,
+            "weights": np.asarray(self.weights).tolist(),
+            "imitation": imitation
+            and [
+                fingerprint.of_transformation(imitation.teacher, problem, key),
+                imitation.weight,
+                imitation.fraction,
+                *["alone"] * imitation.alone,
+            ],
+        }
 
 
-def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, episodes_per_epoch, learning_rate,
-          schedule="cosine", clip_norm=1.0, weights=None, num_validation, patience=None, max_skipped=100,
-          selection="validation", imitation=None, method=None, coordinates=None):
+def check(
+    opt,
+    problem,
+    key,
+    *,
+    num_steps,
+    window,
+    num_problems,
+    num_epochs,
+    episodes_per_epoch,
+    learning_rate,
+    schedule="cosine",
+    clip_norm=1.0,
+    weights=None,
+    num_validation,
+    patience=None,
+    max_skipped=100,
+    selection="validation",
+    imitation=None,
+    method=None,
+    coordinates=None,
+):
     """The checks of `meta_train`'s arguments, for programs that have other work to do before it; returns settings."""
     optimizer_base.check_optimizer("opt", opt)
     optimizee_base.as_partials(problem)
@@ -130,7 +162,10 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
         raise ValueError("weights have no part in imitation alone: leave them out.")
     weights = jnp.ones(window) if weights is None else gradient_lib.check_weights(weights, lengths)
     return Settings(
-        horizons=horizons, shorter=shorter, stage_patience=stage_patience, window=window,
+        horizons=horizons,
+        shorter=shorter,
+        stage_patience=stage_patience,
+        window=window,
         num_problems=_checks.positive_int("num_problems", num_problems),
         num_epochs=_checks.positive_int("num_epochs", num_epochs),
         episodes_per_epoch=_checks.positive_int("episodes_per_epoch", episodes_per_epoch),
@@ -143,15 +178,20 @@ def check(opt, problem, key, *, num_steps, window, num_problems, num_epochs, epi
         max_skipped=_checks.positive_int("max_skipped", max_skipped),
         selection=_checks.choice("selection", selection, SELECTIONS),
         imitation=imitation,
-        coordinates=None if coordinates is None else _check_coordinates(coordinates, opt, problem, key))
+        coordinates=None
+        if coordinates is None
+        else _check_coordinates(coordinates, opt, problem, key),
+    )
 
 
 def _check_horizons(num_steps, window):
     """The horizons of the stages, those that are mixed with the only one, and the patience of a curriculum or None."""
     if isinstance(num_steps, (Curriculum, Mixture)):
         if not isinstance(num_steps.horizons, (tuple, list)) or not num_steps.horizons:
-            raise ValueError("horizons must be one number of steps or several, as a tuple, got "
-                             f"{num_steps.horizons!r}.")
+            raise ValueError(
+                "horizons must be one number of steps or several, as a tuple, got "
+                f"{num_steps.horizons!r}."
+            )
         horizons = tuple(_checks.positive_int("horizons", h) for h in num_steps.horizons)
         if list(horizons) != sorted(set(horizons)):
             raise ValueError(f"horizons must ascend, got {num_steps.horizons}.")
@@ -162,18 +202,28 @@ def _check_horizons(num_steps, window):
     if isinstance(num_steps, Mixture):
         return horizons[-1:], horizons[:-1], None
     curriculum = isinstance(num_steps, Curriculum)
-    return horizons, (), _checks.positive_int("patience", num_steps.patience) if curriculum else None
+    return (
+        horizons,
+        (),
+        _checks.positive_int("patience", num_steps.patience) if curriculum else None,
+    )
 
 
 def _check_imitation(value, method):
-    _checks.instance_of("imitation", value, Imitation, "give learned_opt.Imitation(optax.adam(0.01)).")
+    _checks.instance_of(
+        "imitation", value, Imitation, "give learned_opt.Imitation(optax.adam(0.01))."
+    )
     optimizer_base.check_transformation("teacher", value.teacher)
     if method == "autodiff":
         raise ValueError("imitation needs method='adjoint': leave method out.")
     if not 0 < _checks.positive_float("fraction", value.fraction) <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {value.fraction}.")
-    return Imitation(value.teacher, _checks.positive_float("weight", value.weight), float(value.fraction),
-                     _checks.boolean("alone", value.alone))
+    return Imitation(
+        value.teacher,
+        _checks.positive_float("weight", value.weight),
+        float(value.fraction),
+        _checks.boolean("alone", value.alone),
+    )
 
 
 def _check_learning_rate(value):
@@ -192,5 +242,7 @@ def _check_learning_rate(value):
 def _check_coordinates(value, opt, problem, key):
     value = _checks.positive_int("coordinates", value)
     theta = jax.eval_shape(optimizee_base.begin, problem, key).theta_0
-    drawing.shares(groups.sizes(groups.groups_of(opt, theta), theta), value)  # before anything is written
+    drawing.shares(
+        groups.sizes(groups.groups_of(opt, theta), theta), value
+    )  # before anything is written
     return value

@@ -25,7 +25,9 @@ class Watch:
 
     def __enter__(self):
         if self._active:
-            self._before = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+            self._before = {
+                s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)
+            }
         return self
 
     def __exit__(self, *error):

@@ -49,10 +49,34 @@ class MetaTrainingError(RuntimeError):
         self.best_phi = best_phi
 
 
-def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, num_epochs=40, episodes_per_epoch=25,
-               learning_rate=3e-3, schedule="cosine", clip_norm=1.0, weights=None, num_validation=64, patience=None,
-               max_skipped=100, selection="validation", imitation=None, method=None, block_size=None, coordinates=None,
-               workdir=None, progress_bar=True, reference=None, on_epoch=None, phi=None):
+def meta_train(
+    opt,
+    problem,
+    key,
+    *,
+    num_steps=100,
+    window=20,
+    num_problems=16,
+    num_epochs=40,
+    episodes_per_epoch=25,
+    learning_rate=3e-3,
+    schedule="cosine",
+    clip_norm=1.0,
+    weights=None,
+    num_validation=64,
+    patience=None,
+    max_skipped=100,
+    selection="validation",
+    imitation=None,
+    method=None,
+    block_size=None,
+    coordinates=None,
+    workdir=None,
+    progress_bar=True,
+    reference=None,
+    on_epoch=None,
+    phi=None,
+):
     """Learns an optimizer for a family of problems.
 
     Each episode draws fresh problems and lets them live for `num_steps` steps; after every window of `window` steps
@@ -103,11 +127,27 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
       MetaTrainingError: if `max_skipped` meta-gradients in a row are not finite.
       Interrupted: (a SystemExit) after SIGTERM with a workdir, once the state is saved; KeyboardInterrupt for SIGINT.
     """
-    settings = check(opt, problem, key, num_steps=num_steps, window=window, num_problems=num_problems,
-                     num_epochs=num_epochs, episodes_per_epoch=episodes_per_epoch, learning_rate=learning_rate,
-                     schedule=schedule, clip_norm=clip_norm, weights=weights, num_validation=num_validation,
-                     patience=patience, max_skipped=max_skipped, selection=selection, imitation=imitation,
-                     method=method, coordinates=coordinates)
+    settings = check(
+        opt,
+        problem,
+        key,
+        num_steps=num_steps,
+        window=window,
+        num_problems=num_problems,
+        num_epochs=num_epochs,
+        episodes_per_epoch=episodes_per_epoch,
+        learning_rate=learning_rate,
+        schedule=schedule,
+        clip_norm=clip_norm,
+        weights=weights,
+        num_validation=num_validation,
+        patience=patience,
+        max_skipped=max_skipped,
+        selection=selection,
+        imitation=imitation,
+        method=method,
+        coordinates=coordinates,
+    )
     if phi is not None:
         _checks.same_tree("phi", phi, "the weights of opt", jax.eval_shape(opt.init, key))
     problem = optimizee_base.as_partials(problem)
@@ -117,18 +157,35 @@ def meta_train(opt, problem, key, *, num_steps=100, window=20, num_problems=16, 
         workdir = os.path.expanduser(os.fspath(workdir))
         checkpoints.import_orbax()  # before anything is written
         os.makedirs(workdir, exist_ok=True)
-        checkpoints.claim(workdir, {**settings.plain(problem, key), "method": method, "block_size": block_size,
-                                    "phi": phi and fingerprint.of_arrays(phi), **fingerprint.of(opt, problem, key)})
+        checkpoints.claim(
+            workdir,
+            {
+                **settings.plain(problem, key),
+                "method": method,
+                "block_size": block_size,
+                "phi": phi and fingerprint.of_arrays(phi),
+                **fingerprint.of(opt, problem, key),
+            },
+        )
     loss_name = "imitation" if is_alone(settings.imitation) else "meta-loss"
     bar = progress.Bar(settings.total_episodes, progress_bar, reference, loss_name)
     with signals.Watch(active=workdir is not None) as watch, bar:
         session = _Session(opt, phi, windows, settings, problem, key, workdir, watch, bar, on_epoch)
-        rate = session.search() if isinstance(settings.learning_rate, RandomSearch) else settings.learning_rate
+        rate = (
+            session.search()
+            if isinstance(settings.learning_rate, RandomSearch)
+            else settings.learning_rate
+        )
         state, logs = session.train(rate)
     _check_learned(state, logs[-1]["history"], settings)
     history = [entry for log in logs for entry in log["history"]]
-    return MetaTrainResult(state.best_phi, _validation_loss_of_best(logs[-1]["history"], settings), float(rate),
-                           history, sum(log["history"][-1]["skipped"] for log in logs))
+    return MetaTrainResult(
+        state.best_phi,
+        _validation_loss_of_best(logs[-1]["history"], settings),
+        float(rate),
+        history,
+        sum(log["history"][-1]["skipped"] for log in logs),
+    )
 
 
 def validation_key(key):
@@ -155,18 +212,30 @@ class _Session:
 
     def __init__(self, opt, phi, windows, settings, problem, key, workdir, watch, bar, on_epoch):
         self._opt, self._phi, self._windows, self._settings = opt, phi, windows, settings
-        self._problem, self._workdir, self._watch, self._bar, self._on_epoch = problem, workdir, watch, bar, on_epoch
+        self._problem, self._workdir, self._watch, self._bar, self._on_epoch = (
+            problem,
+            workdir,
+            watch,
+            bar,
+            on_epoch,
+        )
         self._init_key, self._train_key, _, self._search_key = jax.random.split(key, 4)
         self._validation_key = validation_key(key)
 
     def search(self):
         """The best of some random learning rates."""
         search = self._settings.learning_rate
-        logs = jax.random.uniform(self._search_key, (search.num_trials,), minval=np.log(search.low),
-                                  maxval=np.log(search.high))
+        logs = jax.random.uniform(
+            self._search_key,
+            (search.num_trials,),
+            minval=np.log(search.low),
+            maxval=np.log(search.high),
+        )
         stage = _Stage("search", 0, search.num_epochs, None, self._train_key, jax.vmap)
         plan = self._plan(stage, 0.0, 1.0)
-        state = jax.vmap(functools.partial(episode.init, plan, self._init_key, self._phi))(jnp.exp(logs))
+        state = jax.vmap(functools.partial(episode.init, plan, self._init_key, self._phi))(
+            jnp.exp(logs)
+        )
         state, _ = self._run(stage, plan, state)
         return float(state.learning_rate[jnp.argmin(state.best_loss)])
 
@@ -180,8 +249,11 @@ class _Session:
             key = jax.random.fold_in(self._train_key, i) if i else self._train_key
             stage = _Stage(name, i, settings.num_epochs, patience, key, _alone)
             plan = self._plan(stage, i / (last + 1), (i + 1) / (last + 1))
-            begun = (episode.init(plan, self._init_key, self._phi, learning_rate) if state is None else
-                     episode.next_stage(plan, self._init_key, state))
+            begun = (
+                episode.init(plan, self._init_key, self._phi, learning_rate)
+                if state is None
+                else episode.next_stage(plan, self._init_key, state)
+            )
             state, log = self._run(stage, plan, begun)
             logs.append(log)
         return state, logs
@@ -193,17 +265,27 @@ class _Session:
         if not schedule.cosine and settings.imitation is None:
             schedule = episode.FOREVER  # nothing decays: runs of other lengths share their programs
         return episode.Plan(
-            self._opt, self._windows, horizons[stage.number] // settings.window,
-            tuple(horizon // settings.window for horizon in settings.shorter), settings.window, settings.num_problems,
-            settings.clip_norm, schedule, settings.selection,
-            horizons[min(stage.number + 1, len(horizons) - 1)], settings.imitation)
+            self._opt,
+            self._windows,
+            horizons[stage.number] // settings.window,
+            tuple(horizon // settings.window for horizon in settings.shorter),
+            settings.window,
+            settings.num_problems,
+            settings.clip_norm,
+            schedule,
+            settings.selection,
+            horizons[min(stage.number + 1, len(horizons) - 1)],
+            settings.imitation,
+        )
 
     def _run(self, stage, plan, state):
         """Runs epochs from wherever the last checkpoint of this stage stands."""
         run, validate = _programs(plan, self._settings.num_validation, stage.lift)
         episodes = self._settings.episodes_of_stage(stage.number)
         weights = self._settings.weights_of_stage(stage.number)
-        store = checkpoints.Checkpoints(self._workdir and os.path.join(self._workdir, "checkpoints", stage.name))
+        store = checkpoints.Checkpoints(
+            self._workdir and os.path.join(self._workdir, "checkpoints", stage.name)
+        )
         try:
             state, log = store.restore(state)
             log = {"history": [], "seconds": 0.0, **log}
@@ -225,20 +307,33 @@ class _Session:
 
     def _end_epoch(self, plan, validate, state, log):
         counts = np.asarray(state.loss_count)
-        mean = {"meta_loss": np.asarray(state.loss_sum), "imitation_loss": np.asarray(state.imitation_sum)}
-        mean = {name: np.where(counts > 0, total / np.maximum(counts, 1), np.inf) for name, total in mean.items()}
+        mean = {
+            "meta_loss": np.asarray(state.loss_sum),
+            "imitation_loss": np.asarray(state.imitation_sum),
+        }
+        mean = {
+            name: np.where(counts > 0, total / np.maximum(counts, 1), np.inf)
+            for name, total in mean.items()
+        }
         if plan.imitation is None:
             del mean["imitation_loss"]
         elif plan.imitation.alone:
             del mean["meta_loss"]
         loss, average, state = validate(self._problem, self._validation_key, state)
-        entry = {"epoch": len(log["history"]) + 1, "num_steps": plan.num_windows * plan.window,
-                 **{name: value.tolist() for name, value in mean.items()},
-                 "average_loss": np.asarray(average).tolist(), "validation_loss": np.asarray(loss).tolist(),
-                 "skipped": np.asarray(state.skipped).tolist(), "seconds": log["seconds"]}
+        entry = {
+            "epoch": len(log["history"]) + 1,
+            "num_steps": plan.num_windows * plan.window,
+            **{name: value.tolist() for name, value in mean.items()},
+            "average_loss": np.asarray(average).tolist(),
+            "validation_loss": np.asarray(loss).tolist(),
+            "skipped": np.asarray(state.skipped).tolist(),
+            "seconds": log["seconds"],
+        }
         self._bar.show_epoch(entry)
         if self._on_epoch is not None:
-            self._on_epoch(entry, jax.tree.map(jnp.copy, state.best_phi))  # the state itself is donated
+            self._on_epoch(
+                entry, jax.tree.map(jnp.copy, state.best_phi)
+            )  # the state itself is donated
         return state, {**log, "history": [*log["history"], entry]}
 
     def _check_finite(self, state):
@@ -249,14 +344,17 @@ class _Session:
             f"{np.min(state.skipped_in_a_row)} meta-gradients in a row were not finite, up to episode "
             f"{np.max(state.episode)}, at learning_rate={np.asarray(state.learning_rate)}: the loss diverges under "
             f"this optimizer. Lower learning_rate or the optimizer's output_scale, or check the loss.{kept}",
-            state.best_phi)
+            state.best_phi,
+        )
 
     def _leave_if_asked(self, store, state, log):
         if self._watch.received is None:
             return
         store.save(state, log)
-        message = (f"meta-training stopped on signal {self._watch.received} after episode {np.max(state.episode)}; "
-                   f"its state is saved in {self._workdir}: run the same command again to go on.")
+        message = (
+            f"meta-training stopped on signal {self._watch.received} after episode {np.max(state.episode)}; "
+            f"its state is saved in {self._workdir}: run the same command again to go on."
+        )
         print(f"\n{message}", file=sys.stderr, flush=True)
         if self._watch.received == signals.signal.SIGINT:
             raise KeyboardInterrupt(message)
@@ -267,10 +365,15 @@ def _check_learned(state, history, settings):
     """Says so where nothing was learned, or nothing could be validated."""
     num_windows = settings.horizons[-1] // settings.window
     if history[-1]["skipped"] == int(state.episode) * num_windows:
-        raise MetaTrainingError("no meta-gradient was finite: nothing was learned. Check the loss.", state.best_phi)
+        raise MetaTrainingError(
+            "no meta-gradient was finite: nothing was learned. Check the loss.", state.best_phi
+        )
     if not np.isfinite(state.best_loss):
-        warnings.warn("no epoch ended with a finite validation loss, some validation problem always diverges: the last "
-                      "weights are returned.", stacklevel=3)
+        warnings.warn(
+            "no epoch ended with a finite validation loss, some validation problem always diverges: the last "
+            "weights are returned.",
+            stacklevel=3,
+        )
 
 
 def _validation_loss_of_best(history, settings):
@@ -285,8 +388,10 @@ def _validation_loss_of_best(history, settings):
 @functools.lru_cache(maxsize=8)  # runs that differ in their key alone compile once
 def _programs(plan, num_validation, lift):
     run = lift(functools.partial(episode.run, plan), in_axes=(None, None, None, 0))
-    validate = lift(lambda problem, key, state: episode.validate(plan, problem, key, num_validation, state),
-                    in_axes=(None, None, 0))
+    validate = lift(
+        lambda problem, key, state: episode.validate(plan, problem, key, num_validation, state),
+        in_axes=(None, None, 0),
+    )
     return jax.jit(run, donate_argnums=3), jax.jit(validate)
 
 

@@ -65,11 +65,19 @@ def life(tx, problem, begun, num_steps):
     def step(carry, t):
         theta, state = carry
         loss, gradient = jax.value_and_grad(loss_fn)(theta, t)
-        updates, state = tx.update(gradient, state, theta, value=loss, grad=gradient,
-                                   value_fn=functools.partial(loss_fn, t=t))
+        updates, state = tx.update(
+            gradient,
+            state,
+            theta,
+            value=loss,
+            grad=gradient,
+            value_fn=functools.partial(loss_fn, t=t),
+        )
         return (optax.apply_updates(theta, updates), state), loss
 
-    (theta, _), losses = jax.lax.scan(step, (begun.theta_0, tx.init(begun.theta_0)), jnp.arange(num_steps))
+    (theta, _), losses = jax.lax.scan(
+        step, (begun.theta_0, tx.init(begun.theta_0)), jnp.arange(num_steps)
+    )
     return Run(jnp.append(losses, loss_fn(theta, num_steps)), theta)
 
 

@@ -25,13 +25,20 @@ _MAX_WORKERS = 32  # kParts in lstm.cc
 def _library():
     """The compiled library, its functions known to XLA; None where it was not built or cannot be loaded."""
     try:
-        library = ctypes.CDLL(os.path.join(os.path.dirname(os.path.abspath(__file__)), "lstm.library"))
+        library = ctypes.CDLL(
+            os.path.join(os.path.dirname(os.path.abspath(__file__)), "lstm.library")
+        )
         if getattr(library, "learned_opt_interface", int)() != _INTERFACE:
-            warnings.warn("learned_opt's C++ loops were built from other sources and are left out, which costs time: "
-                          "install the package again (pip install -e .).", stacklevel=2)
+            warnings.warn(
+                "learned_opt's C++ loops were built from other sources and are left out, which costs time: "
+                "install the package again (pip install -e .).",
+                stacklevel=2,
+            )
             return None
         for name in (_STEP, _PULL_BACK):
-            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu")
+            jax.ffi.register_ffi_target(
+                name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu"
+            )
     except (OSError, AttributeError, RuntimeError):
         return None
     library.learned_opt_lstm_room.restype = ctypes.c_int64
@@ -72,11 +79,17 @@ def lstm_step(problems, weights, x_t, hidden, cells):
       `(y_t, hidden, cells)`.
     """
     shape = x_t.shape[1:] if problems is None else (problems, *x_t.shape[2:])
-    args, results, aliases = [x_t, weights["output"]["w"], weights["output"]["b"]], [_like(*shape)], {}
+    args, results, aliases = (
+        [x_t, weights["output"]["w"], weights["output"]["b"]],
+        [_like(*shape)],
+        {},
+    )
     for layer, *state in zip(weights["layers"], hidden, cells, strict=True):
         args += [layer["w"], layer["b"]]
         for part in state:
-            aliases[len(args)] = len(results)  # a step in place, where the caller no longer needs the old state
+            aliases[len(args)] = len(
+                results
+            )  # a step in place, where the caller no longer needs the old state
             args.append(part)
             results.append(_like(*part.shape))
     call = jax.ffi.ffi_call(_STEP, results, input_output_aliases=aliases)
@@ -115,4 +128,6 @@ def _room(weights, x):
         sizes += [inputs, units]
         inputs = units
     array = (ctypes.c_int64 * len(sizes))(*sizes)
-    return _library().learned_opt_lstm_room(ctypes.c_int64(x.shape[0]), ctypes.c_int64(len(sizes) // 2), array)
+    return _library().learned_opt_lstm_room(
+        ctypes.c_int64(x.shape[0]), ctypes.c_int64(len(sizes) // 2), array
+    )

@@ -43,10 +43,16 @@ def as_partials(problem):
     functions = {name: getattr(problem, name, None) for name in Optimizee._fields}
     for name, function in functions.items():
         if not callable(function):
-            raise ValueError(f"problem must be an Optimizee(sample, init, loss) of functions, got "
-                             f"{type(problem).__name__} with {name}={function!r}.")
-    return Optimizee(**{name: f if isinstance(f, jax.tree_util.Partial) else jax.tree_util.Partial(f)
-                        for name, f in functions.items()})
+            raise ValueError(
+                f"problem must be an Optimizee(sample, init, loss) of functions, got "
+                f"{type(problem).__name__} with {name}={function!r}."
+            )
+    return Optimizee(
+        **{
+            name: f if isinstance(f, jax.tree_util.Partial) else jax.tree_util.Partial(f)
+            for name, f in functions.items()
+        }
+    )
 
 
 def begin(problem, key):
@@ -61,9 +67,16 @@ def begin(problem, key):
 
 def _check_loss(loss):
     leaves = jax.tree.leaves(loss)
-    if len(leaves) != 1 or leaves[0] is not loss or loss.shape or not jnp.issubdtype(loss.dtype, jnp.floating):
+    if (
+        len(leaves) != 1
+        or leaves[0] is not loss
+        or loss.shape
+        or not jnp.issubdtype(loss.dtype, jnp.floating)
+    ):
         got = ", ".join(f"{x.dtype}{list(x.shape)}" for x in leaves)
-        raise ValueError(f"problem.loss must return one real floating-point scalar, got {got or 'nothing'}.")
+        raise ValueError(
+            f"problem.loss must return one real floating-point scalar, got {got or 'nothing'}."
+        )
 
 
 def begin_all(problem, key, num_problems):

@@ -39,12 +39,16 @@ def classifier(network, dataset, batch_size=128, init_scale=None):
         init_scale = _checks.positive_float("init_scale", init_scale)
     images, labels = jnp.asarray(dataset.images), jnp.asarray(dataset.labels)
     _check_logits(network, images, dataset.num_classes)
-    return base.Optimizee(jax.tree_util.Partial(starting.no_instance),
-                          jax.tree_util.Partial(starting.NetworkInit(network, images.shape[1:], init_scale)),
-                          jax.tree_util.Partial(_Loss(network, batch_size), images, labels))
+    return base.Optimizee(
+        jax.tree_util.Partial(starting.no_instance),
+        jax.tree_util.Partial(starting.NetworkInit(network, images.shape[1:], init_scale)),
+        jax.tree_util.Partial(_Loss(network, batch_size), images, labels),
+    )
 
 
-def mlp(dataset="digits", *, width=20, depth=1, activation="sigmoid", batch_size=128, init_scale=0.1):
+def mlp(
+    dataset="digits", *, width=20, depth=1, activation="sigmoid", batch_size=128, init_scale=0.1
+):
     """The papers' small network: a perceptron with one hidden layer of 20 sigmoid units.
 
     Andrychowicz et al. 2016, section 3.2; theta_0 ~ N(0, 0.1) as in Lv, Jiang, Li 2017, section 5, the 0.1 read as
@@ -75,13 +79,26 @@ def mlp_network(num_classes, *, width=20, depth=1, activation="sigmoid"):
     """The Flax module behind `mlp`, for use with `accuracy`."""
     _checks.extra("flax.linen", "flax", "a network")
     from learned_opt.optimizees import networks  # imports Flax, which the optimizers do without
-    return networks.MLP(hidden_sizes=(_checks.positive_int("width", width),) * _checks.positive_int("depth", depth),
-                        activation=_checks.choice("activation", activation, networks.ACTIVATIONS),
-                        num_classes=_checks.positive_int("num_classes", num_classes))
+
+    return networks.MLP(
+        hidden_sizes=(_checks.positive_int("width", width),) * _checks.positive_int("depth", depth),
+        activation=_checks.choice("activation", activation, networks.ACTIVATIONS),
+        num_classes=_checks.positive_int("num_classes", num_classes),
+    )
 
 
-def cnn(dataset="digits", *, structure="c-c-p-f", channels=16, growth=2, hidden_size=None, activation="relu",
-        pixel_offset=0.0, batch_size=128, init_scale=0.1):
+def cnn(
+    dataset="digits",
+    *,
+    structure="c-c-p-f",
+    channels=16,
+    growth=2,
+    hidden_size=None,
+    activation="relu",
+    pixel_offset=0.0,
+    batch_size=128,
+    init_scale=0.1,
+):
     """The convolutional networks of Lv, Jiang, Li 2017, section 5.4.1, named by their structure.
 
     "c-c-p-f" and "c-c-p-c-c-p-f-f" are the paper's: c is a convolution with 3 x 3 filters, p max-pooling of 2 x 2 with
@@ -111,26 +128,53 @@ def cnn(dataset="digits", *, structure="c-c-p-f", channels=16, growth=2, hidden_
       ValueError: for an unknown name, sizes that are not positive, another structure or other images.
     """
     dataset = data.as_dataset(data.load(dataset).train if isinstance(dataset, str) else dataset)
-    network = cnn_network(dataset.num_classes, structure=structure, channels=channels, growth=growth,
-                          hidden_size=hidden_size, activation=activation, pixel_offset=pixel_offset)
+    network = cnn_network(
+        dataset.num_classes,
+        structure=structure,
+        channels=channels,
+        growth=growth,
+        hidden_size=hidden_size,
+        activation=activation,
+        pixel_offset=pixel_offset,
+    )
     return classifier(network, dataset, batch_size, init_scale)
 
 
-def cnn_network(num_classes, *, structure="c-c-p-f", channels=16, growth=2, hidden_size=None, activation="relu",
-                pixel_offset=0.0):
+def cnn_network(
+    num_classes,
+    *,
+    structure="c-c-p-f",
+    channels=16,
+    growth=2,
+    hidden_size=None,
+    activation="relu",
+    pixel_offset=0.0,
+):
     """The Flax module behind `cnn`, for use with `accuracy`."""
     _checks.extra("flax.linen", "flax", "a network")
     from learned_opt.optimizees import networks  # imports Flax, which the optimizers do without
+
     if not isinstance(structure, str) or not re.fullmatch("([cp]-)*(f-)*f", structure):
-        raise ValueError(f"structure must be convolutions c and poolings p, then fully connected layers f, as in "
-                         f"'c-c-p-f', got {structure!r}.")
-    channels, growth = _checks.positive_int("channels", channels), _checks.positive_int("growth", growth)
-    hidden_size = channels * growth**structure.count("p") if hidden_size is None else hidden_size
-    return networks.CNN(structure=structure, channels=channels, growth=growth,
-                        hidden_size=_checks.positive_int("hidden_size", hidden_size),
-                        activation=_checks.choice("activation", activation, networks.ACTIVATIONS),
-                        pixel_offset=_checks.positive_float("pixel_offset", pixel_offset) if pixel_offset != 0 else 0.0,
-                        num_classes=_checks.positive_int("num_classes", num_classes))
+        raise ValueError(
+            f"structure must be convolutions c and poolings p, then fully connected layers f, as in "
+            f"'c-c-p-f', got {structure!r}."
+        )
+    channels, growth = (
+        _checks.positive_int("channels", channels),
+        _checks.positive_int("growth", growth),
+    )
+    hidden_size = channels * growth ** structure.count("p") if hidden_size is None else hidden_size
+    return networks.CNN(
+        structure=structure,
+        channels=channels,
+        growth=growth,
+        hidden_size=_checks.positive_int("hidden_size", hidden_size),
+        activation=_checks.choice("activation", activation, networks.ACTIVATIONS),
+        pixel_offset=_checks.positive_float("pixel_offset", pixel_offset)
+        if pixel_offset != 0
+        else 0.0,
+        num_classes=_checks.positive_int("num_classes", num_classes),
+    )
 
 
 def accuracy(network, dataset):
@@ -144,7 +188,9 @@ def accuracy(network, dataset):
       A function of theta (a `jax.tree_util.Partial`), for `learned_opt.compare(..., measure=...)`.
     """
     dataset = data.as_dataset(dataset)
-    return jax.tree_util.Partial(_Accuracy(network), jnp.asarray(dataset.images), jnp.asarray(dataset.labels))
+    return jax.tree_util.Partial(
+        _Accuracy(network), jnp.asarray(dataset.images), jnp.asarray(dataset.labels)
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +220,11 @@ class _Loss:
 
 
 def _check_logits(network, images, num_classes):
-    shapes = jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), jnp.zeros((1, *images.shape[1:])))[0])
+    shapes = jax.eval_shape(
+        lambda: network.init_with_output(jax.random.key(0), jnp.zeros((1, *images.shape[1:])))[0]
+    )
     if shapes.shape != (1, num_classes):
-        raise ValueError(f"network must give logits of shape (batch, {num_classes}) for these data, "
-                         f"got {('batch', *np.shape(shapes)[1:])}.")
+        raise ValueError(
+            f"network must give logits of shape (batch, {num_classes}) for these data, "
+            f"got {('batch', *np.shape(shapes)[1:])}."
+        )

@@ -35,15 +35,16 @@ def max_pool(x):
     """
     n, height, width, channels = x.shape[0], x.shape[1] // 2, x.shape[2] // 2, x.shape[3]
     # Slices of contiguous pairs: the derivative of `lax.reduce_window` takes fifteen times as long.
-    rows = x[:, :2 * height, :2 * width].reshape(n, height, 2, width, 2 * channels)
+    rows = x[:, : 2 * height, : 2 * width].reshape(n, height, 2, width, 2 * channels)
     pairs = jnp.maximum(rows[:, :, 0], rows[:, :, 1])
     return jnp.maximum(pairs[..., :channels], pairs[..., channels:])
 
 
 def _plain(x, w):
     border = FILTER_SIZE // 2
-    return jax.lax.conv_general_dilated(x, w, (1, 1), [(border, border)] * 2,
-                                        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.lax.conv_general_dilated(
+        x, w, (1, 1), [(border, border)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def _plain_filter_gradient(x, g):
@@ -62,9 +63,12 @@ def _transposed(x, g):
 
 def _one_by_one(f, plain, size, is_batched, x, y):
     """A rule of `jax.vmap`: on a CPU f for one after another, elsewhere what `jax.vmap` makes of `plain`."""
+
     def each(x, y):
-        return jax.lax.map(lambda i: f(*(a[i] if b else a for a, b in zip((x, y), is_batched, strict=True))),
-                           jnp.arange(size))
+        return jax.lax.map(
+            lambda i: f(*(a[i] if b else a for a, b in zip((x, y), is_batched, strict=True))),
+            jnp.arange(size),
+        )
 
     axes = tuple(0 if b else None for b in is_batched)
     return jax.lax.platform_dependent(x, y, cpu=each, default=jax.vmap(plain, axes)), True
@@ -78,7 +82,9 @@ _filter_gradient_of_one = custom_vmap(_plain_filter_gradient)
 def _convolve_batched(size, is_batched, x, w):
     if is_batched[1]:
         return _one_by_one(_convolve, _plain, size, is_batched, x, w)
-    return _convolve(x.reshape(-1, *x.shape[2:]), w).reshape(*x.shape[:4], -1), True  # more images, one filter
+    return _convolve(x.reshape(-1, *x.shape[2:]), w).reshape(
+        *x.shape[:4], -1
+    ), True  # more images, one filter
 
 
 @_filter_gradient_of_one.def_vmap

@@ -58,7 +58,7 @@ class CNN(nn.Module):
         _check_images(images.shape, self.structure, letters.count("p"))
         activation = ACTIVATIONS[self.activation]
         x, channels = images - self.pixel_offset, self.channels
-        for letter in letters[:letters.index("f")]:
+        for letter in letters[: letters.index("f")]:
             if letter == "c":
                 x = activation(Conv(channels)(x))
             else:
@@ -87,9 +87,13 @@ class LSTM(nn.Module):
 
 def _check_images(shape, structure, num_poolings):
     if len(shape) != 4:
-        raise ValueError(f"images must be [n, height, width, channels] for a convolutional network, got shape "
-                         f"{('n', *shape[1:])}.")
+        raise ValueError(
+            f"images must be [n, height, width, channels] for a convolutional network, got shape "
+            f"{('n', *shape[1:])}."
+        )
     most = min(shape[1:3]).bit_length() - 1
     if num_poolings > most:
-        raise ValueError(f"structure must have at most {most} poolings for images of {shape[1]} x {shape[2]} pixels, "
-                         f"got {structure!r}.")
+        raise ValueError(
+            f"structure must have at most {most} poolings for images of {shape[1]} x {shape[2]} pixels, "
+            f"got {structure!r}."
+        )

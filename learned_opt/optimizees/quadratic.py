@@ -34,7 +34,9 @@ def quadratic(dim=10, init_scale=1.0):
     """
     dim = _checks.positive_int("dim", dim)
     init_scale = 0.0 if init_scale == 0 else _checks.positive_float("init_scale", init_scale)
-    return base.as_partials(base.Optimizee(_Sample(dim), starting.VectorInit(dim, init_scale), _loss))
+    return base.as_partials(
+        base.Optimizee(_Sample(dim), starting.VectorInit(dim, init_scale), _loss)
+    )
 
 
 class Rotated(NamedTuple):
@@ -62,7 +64,10 @@ def rotated_quadratic(dim=10, condition=1e3, init_scale=1.0):
     Raises:
       ValueError: for a size, a condition or a scale that is not possible.
     """
-    dim, condition = _checks.positive_int("dim", dim, minimum=2), _checks.positive_float("condition", condition)
+    dim, condition = (
+        _checks.positive_int("dim", dim, minimum=2),
+        _checks.positive_float("condition", condition),
+    )
     if condition < 1:
         raise ValueError(f"condition must be at least 1, got {condition!r}.")
     init_scale = 0.0 if init_scale == 0 else _checks.positive_float("init_scale", init_scale)
@@ -86,7 +91,9 @@ class _SampleRotated:
     condition: float
 
     def __call__(self, key):
-        draws, minimum = jnp.split(jax.random.normal(key, (self.dim * (self.dim + 1),)), [self.dim**2])
+        draws, minimum = jnp.split(
+            jax.random.normal(key, (self.dim * (self.dim + 1),)), [self.dim**2]
+        )
         q, r = jnp.linalg.qr(draws.reshape(self.dim, self.dim))
         q = q * jnp.sign(jnp.diagonal(r))[None]  # without it Q would not be uniform (Mezzadri 2007)
         eigenvalues = self.condition ** (-jnp.arange(self.dim) / (self.dim - 1))

@@ -29,4 +29,6 @@ def rosenbrock(dim=10, init_scale=0.5):
 
 def _loss(theta, instance, key):
     del instance, key  # one function, no minibatches
-    return jnp.sum(100 * jnp.square(theta[1:] - jnp.square(theta[:-1])) + jnp.square(1 - theta[:-1]))
+    return jnp.sum(
+        100 * jnp.square(theta[1:] - jnp.square(theta[:-1])) + jnp.square(1 - theta[:-1])
+    )

@@ -39,8 +39,11 @@ def sine_lstm(num_layers=1, hidden_size=20, noise=0.1, batch_size=128, init_scal
     """
     _checks.extra("flax.linen", "flax", "a network")
     from learned_opt.optimizees import networks  # imports Flax, which the optimizers do without
-    network = networks.LSTM(num_layers=_checks.positive_int("num_layers", num_layers),
-                            hidden_size=_checks.positive_int("hidden_size", hidden_size))
+
+    network = networks.LSTM(
+        num_layers=_checks.positive_int("num_layers", num_layers),
+        hidden_size=_checks.positive_int("hidden_size", hidden_size),
+    )
     init_scale = None if init_scale is None else _checks.positive_float("init_scale", init_scale)
     noise = 0.0 if noise == 0 else _checks.positive_float("noise", noise)
     loss = _Loss(network, noise, _checks.positive_int("batch_size", batch_size))

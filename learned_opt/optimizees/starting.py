@@ -45,6 +45,7 @@ class NetworkInit:
     def __call__(self, key, instance):
         """Draws theta_0."""
         del instance
+
         def init():
             return self.network.init(key, jnp.zeros((1, *self.input_shape)))["params"]
 
@@ -53,4 +54,6 @@ class NetworkInit:
         leaves, treedef = jax.tree.flatten(jax.eval_shape(init))
         ends = np.cumsum([x.size for x in leaves])
         draws = jnp.split(self.scale * jax.random.normal(key, (ends[-1],)), ends[:-1])
-        return treedef.unflatten([draw.reshape(x.shape) for draw, x in zip(draws, leaves, strict=True)])
+        return treedef.unflatten(
+            [draw.reshape(x.shape) for draw, x in zip(draws, leaves, strict=True)]
+        )

@@ -43,8 +43,11 @@ def random_scaling(problem, log_range=3.0):
     """
     problem = base.as_partials(problem)
     sample = _SampleScaled(_checks.positive_float("log_range", log_range))
-    return base.Optimizee(Partial(sample, problem.sample, problem.init), Partial(_init_scaled, problem.init),
-                          Partial(_scaled_loss, problem.loss))
+    return base.Optimizee(
+        Partial(sample, problem.sample, problem.init),
+        Partial(_init_scaled, problem.init),
+        Partial(_scaled_loss, problem.loss),
+    )
 
 
 def with_convex(problem, dim=20, log_range=1.0):
@@ -68,8 +71,11 @@ def with_convex(problem, dim=20, log_range=1.0):
     f = base.as_partials(problem)
     g = _convex(_checks.positive_int("dim", dim))
     g = g if log_range is None else random_scaling(g, log_range)
-    return base.Optimizee(Partial(_sample_both, f.sample, g.sample), Partial(_init_both, f.init, g.init),
-                          Partial(_sum_of_losses, f.loss, g.loss))
+    return base.Optimizee(
+        Partial(_sample_both, f.sample, g.sample),
+        Partial(_init_both, f.init, g.init),
+        Partial(_sum_of_losses, f.loss, g.loss),
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +94,7 @@ class _SampleScaled:
         p = jax.random.uniform(key, (size,), minval=-self.log_range, maxval=self.log_range)
         start = 0
         for x in leaves:
-            yield jnp.exp(p[start:start + x.size]).reshape(x.shape).astype(x.dtype)
+            yield jnp.exp(p[start : start + x.size]).reshape(x.shape).astype(x.dtype)
             start += x.size
 
 

@@ -11,8 +11,13 @@ from learned_opt.optimizers.partition import partition
 from learned_opt.optimizers.rnnprop import rnnprop
 
 # The next architecture goes here: its name in a spec, and the function that builds it.
-ARCHITECTURES = {"lstm": lstm, "lstm_gac": lstm_gac, "ntm_bfgs": ntm_bfgs, "ntm_lbfgs": ntm_lbfgs,
-                 "rnnprop": rnnprop}
+ARCHITECTURES = {
+    "lstm": lstm,
+    "lstm_gac": lstm_gac,
+    "ntm_bfgs": ntm_bfgs,
+    "ntm_lbfgs": ntm_lbfgs,
+    "rnnprop": rnnprop,
+}
 
 
 def from_spec(spec, label_fn=None):
@@ -34,19 +39,35 @@ def from_spec(spec, label_fn=None):
     try:
         return build(**args)
     except TypeError as error:
-        raise ValueError(f"the architecture {name!r} does not take these arguments: {error}.") from error
+        raise ValueError(
+            f"the architecture {name!r} does not take these arguments: {error}."
+        ) from error
 
 
 def _partition_from_spec(args, label_fn):
     label_fn = label_fn or args.get("label_fn")
     if label_fn is None:
-        raise ValueError("this partitioned optimizer was built with a labelling function, which no file can hold: "
-                         "hand it over again, load(path, label_fn=...).")
+        raise ValueError(
+            "this partitioned optimizer was built with a labelling function, which no file can hold: "
+            "hand it over again, load(path, label_fn=...)."
+        )
     parts = args.get("optimizers")
     if isinstance(parts, dict):
         parts = {label: from_spec(spec) for label, spec in parts.items()}
     return partition(parts, label_fn)
 
 
-__all__ = ["ARCHITECTURES", "CoordinateRule", "LearnedOptimizer", "from_optax", "from_rule", "from_spec", "lstm",
-           "lstm_gac", "ntm_bfgs", "ntm_lbfgs", "partition", "rnnprop"]
+__all__ = [
+    "ARCHITECTURES",
+    "CoordinateRule",
+    "LearnedOptimizer",
+    "from_optax",
+    "from_rule",
+    "from_spec",
+    "lstm",
+    "lstm_gac",
+    "ntm_bfgs",
+    "ntm_lbfgs",
+    "partition",
+    "rnnprop",
+]

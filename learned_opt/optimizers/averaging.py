@@ -47,16 +47,20 @@ def check_averaged(num_averaged, hidden_sizes):
     """Returns the number of averaged cells; raises ValueError if the smallest layer has not that many."""
     num_averaged = _checks.positive_int("num_averaged", num_averaged, minimum=0)
     if num_averaged > min(hidden_sizes):
-        raise ValueError(f"num_averaged must be at most {min(hidden_sizes)}, the cells of the smallest layer, "
-                         f"got {num_averaged}.")
+        raise ValueError(
+            f"num_averaged must be at most {min(hidden_sizes)}, the cells of the smallest layer, "
+            f"got {num_averaged}."
+        )
     return num_averaged
 
 
 def start(hidden_sizes, num_averaged, zeros, dtype):
     """The state before the first step; `zeros` and `dtype` as `TreeRule.init` gets them."""
-    return State(tuple(zeros(h - num_averaged) for h in hidden_sizes),
-                 tuple(jnp.zeros(num_averaged, dtype) for _ in hidden_sizes),
-                 tuple(zeros(h) for h in hidden_sizes))
+    return State(
+        tuple(zeros(h - num_averaged) for h in hidden_sizes),
+        tuple(jnp.zeros(num_averaged, dtype) for _ in hidden_sizes),
+        tuple(zeros(h) for h in hidden_sizes),
+    )
 
 
 def step(layers, inputs, state, average):
@@ -92,7 +96,9 @@ def linear(weights, signal):
       `Leaves` `[*outputs, *parameter.shape]`.
     """
     own, b = _split(weights["w"], weights["b"], signal)
-    return signal.own.map(lambda h: jnp.tensordot(own, h, axes=1) + b.reshape(b.shape + (1,) * (h.ndim - 1)))
+    return signal.own.map(
+        lambda h: jnp.tensordot(own, h, axes=1) + b.reshape(b.shape + (1,) * (h.ndim - 1))
+    )
 
 
 def _split(w, b, signal):
@@ -108,7 +114,11 @@ def _layer(weights, x, h_tm1, c_tm1, average):
     from_x, b = _split(from_x, weights["b"], x)
     from_h, b = _split(from_h, b, h_tm1)
     shared = {"w": jnp.concatenate([from_x, from_h], axis=1), "b": b}
-    stepped = [cell.lstm_cell(shared, *arrays) for arrays in zip(x.own, h_tm1.own, c_tm1, strict=True)]
+    stepped = [
+        cell.lstm_cell(shared, *arrays) for arrays in zip(x.own, h_tm1.own, c_tm1, strict=True)
+    ]
     num_own = num_units - h_tm1.averages.shape[0]
-    signal = Signal(Leaves(h[:num_own] for h, _ in stepped), average(Leaves(h[num_own:] for h, _ in stepped)))
+    signal = Signal(
+        Leaves(h[:num_own] for h, _ in stepped), average(Leaves(h[num_own:] for h, _ in stepped))
+    )
     return signal, Leaves(c for _, c in stepped)

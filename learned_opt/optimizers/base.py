@@ -54,8 +54,12 @@ class LearnedOptimizer(NamedTuple):
 
 def check_optimizer(name, value):
     """Raises ValueError unless `value` is a LearnedOptimizer."""
-    _checks.instance_of(name, value, LearnedOptimizer,
-                        "build one with learned_opt.lstm(), or wrap an optax optimizer with learned_opt.from_optax.")
+    _checks.instance_of(
+        name,
+        value,
+        LearnedOptimizer,
+        "build one with learned_opt.lstm(), or wrap an optax optimizer with learned_opt.from_optax.",
+    )
 
 
 def check_init_key(key):
@@ -63,15 +67,21 @@ def check_init_key(key):
     try:
         _checks.random_key(key)
     except ValueError as error:
-        raise ValueError("opt.init makes an optimizer's weights from a random key, and got something else. Where an "
-                         "optax transformation is wanted, hand over opt.transform(phi).") from error
+        raise ValueError(
+            "opt.init makes an optimizer's weights from a random key, and got something else. Where an "
+            "optax transformation is wanted, hand over opt.transform(phi)."
+        ) from error
 
 
 def check_transformation(name, value):
     """Raises ValueError unless `value` is an optax transformation."""
-    if isinstance(value, LearnedOptimizer) or not (hasattr(value, "init") and hasattr(value, "update")):
-        raise ValueError(f"{name} must be an optax transformation, got {type(value).__name__}: "
-                         "of a LearnedOptimizer take opt.transform(phi).")
+    if isinstance(value, LearnedOptimizer) or not (
+        hasattr(value, "init") and hasattr(value, "update")
+    ):
+        raise ValueError(
+            f"{name} must be an optax transformation, got {type(value).__name__}: "
+            "of a LearnedOptimizer take opt.transform(phi)."
+        )
 
 
 def with_checks(init, spec):

@@ -13,7 +13,7 @@ def init_lstm_cell(key, num_inputs, num_units):
     """
     fan_in = num_inputs + num_units
     w = jax.random.normal(key, (4 * num_units, fan_in)) / jnp.sqrt(fan_in)
-    b = jnp.zeros(4 * num_units).at[num_units:2 * num_units].set(1)
+    b = jnp.zeros(4 * num_units).at[num_units : 2 * num_units].set(1)
     return {"w": w, "b": b}
 
 

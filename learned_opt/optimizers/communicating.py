@@ -28,7 +28,9 @@ class Leaves(list):
         return Leaves(function(*arrays) for arrays in zip(self, *others, strict=True))
 
 
-jax.tree_util.register_pytree_node(Leaves, lambda leaves: (tuple(leaves), None), lambda _, arrays: Leaves(arrays))
+jax.tree_util.register_pytree_node(
+    Leaves, lambda leaves: (tuple(leaves), None), lambda _, arrays: Leaves(arrays)
+)
 
 
 class TreeRule(NamedTuple):
@@ -79,7 +81,9 @@ def from_rule(rule, init, spec, state_dtype=None):
 
         def start(leaves):
             dtype = state_dtype or jnp.result_type(phi_dtype, *leaves)
-            return rule.init(lambda *features: Leaves(base.zeros(x, features, dtype) for x in leaves), dtype)
+            return rule.init(
+                lambda *features: Leaves(base.zeros(x, features, dtype) for x in leaves), dtype
+            )
 
         def init_fn(params):
             _checks.real_floating_tree("params", params)
@@ -94,8 +98,12 @@ def from_rule(rule, init, spec, state_dtype=None):
             leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, updates))
             if not leaves:
                 return updates, state
-            old = _from_trees(treedef, jax.eval_shape(start, leaves), state, treedef.unflatten(leaves))
-            dtypes = [jnp.result_type(p) for p in jax.tree.leaves(updates if params is None else params)]
+            old = _from_trees(
+                treedef, jax.eval_shape(start, leaves), state, treedef.unflatten(leaves)
+            )
+            dtypes = [
+                jnp.result_type(p) for p in jax.tree.leaves(updates if params is None else params)
+            ]
             wide = _cast(jnp.result_type(phi_dtype, *leaves))
             us, new = rule.update(wide(phi), Leaves(wide(leaves)), wide(old))
             us = [u.astype(dtype) for u, dtype in zip(us, dtypes, strict=True)]
@@ -116,7 +124,11 @@ def _is_leaves(x):
 
 
 def _to_trees(treedef, state):
-    return jax.tree.map(lambda part: treedef.unflatten(part) if _is_leaves(part) else part, state, is_leaf=_is_leaves)
+    return jax.tree.map(
+        lambda part: treedef.unflatten(part) if _is_leaves(part) else part,
+        state,
+        is_leaf=_is_leaves,
+    )
 
 
 def _from_trees(treedef, like, state, gradients):
@@ -126,12 +138,18 @@ def _from_trees(treedef, like, state, gradients):
     try:
         trees = structure.flatten_up_to(state)
         num_axes = parts[place][0].ndim - jax.tree.leaves(gradients)[0].ndim  # of features
-        own = jax.tree.map(lambda h: jax.ShapeDtypeStruct(h.shape[num_axes:], h.dtype), trees[place])
+        own = jax.tree.map(
+            lambda h: jax.ShapeDtypeStruct(h.shape[num_axes:], h.dtype), trees[place]
+        )
     except (ValueError, TypeError, AttributeError):
-        raise ValueError("state is not a state of this optimizer: make it with tx.init(params).") from None
+        raise ValueError(
+            "state is not a state of this optimizer: make it with tx.init(params)."
+        ) from None
     _checks.same_tree("gradients", gradients, "the parameters of this state", own)
-    leaves = [Leaves(treedef.flatten_up_to(tree)) if _is_leaves(part) else tree
-              for part, tree in zip(parts, trees, strict=True)]
+    leaves = [
+        Leaves(treedef.flatten_up_to(tree)) if _is_leaves(part) else tree
+        for part, tree in zip(parts, trees, strict=True)
+    ]
     state = structure.unflatten(leaves)
     if [x.shape for x in jax.tree.leaves(state)] != [x.shape for x in jax.tree.leaves(like)]:
         raise ValueError("state is not a state of this optimizer: make it with tx.init(params).")

@@ -66,16 +66,27 @@ def from_rule(rule, init, spec, state_dtype=None):
             parts, structure, shared = _parts(rule, state, updates)
             step = functools.partial(_update_leaf, rule, phi, phi_dtype, structure)
             leaves, treedef = jax.tree.flatten(updates)
-            states = zip(*([h] * len(leaves) if is_shared else jax.tree.leaves(h)
-                           for h, is_shared in zip(parts, shared, strict=True)), strict=True)
+            states = zip(
+                *(
+                    [h] * len(leaves) if is_shared else jax.tree.leaves(h)
+                    for h, is_shared in zip(parts, shared, strict=True)
+                ),
+                strict=True,
+            )
             if params is not None:
                 _checks.same_tree("params", params, "the gradients", updates)
-            dtypes = [jnp.result_type(p) for p in jax.tree.leaves(updates if params is None else params)]
+            dtypes = [
+                jnp.result_type(p) for p in jax.tree.leaves(updates if params is None else params)
+            ]
             stepped = [step(*leaf) for leaf in zip(leaves, states, dtypes, strict=True)]
             if not stepped:
                 return updates, state
-            new_parts = [hs[0] if is_shared else treedef.unflatten(list(hs))
-                         for hs, is_shared in zip(zip(*(h for _, h in stepped), strict=True), shared, strict=True)]
+            new_parts = [
+                hs[0] if is_shared else treedef.unflatten(list(hs))
+                for hs, is_shared in zip(
+                    zip(*(h for _, h in stepped), strict=True), shared, strict=True
+                )
+            ]
             return treedef.unflatten([u for u, _ in stepped]), structure.unflatten(new_parts)
 
         return optax.GradientTransformationExtraArgs(init_fn, update_fn)
@@ -85,13 +96,18 @@ def from_rule(rule, init, spec, state_dtype=None):
 
 def _broadcast(rule, params, state_dtype, phi_dtype):
     """The state in which every coordinate of `params` begins."""
+
     def of_parameter(h_0, p):
         dtype = state_dtype or jnp.promote_types(phi_dtype, p.dtype)
-        return base.zeros(p, h_0.shape, dtype) + jnp.expand_dims(h_0.astype(dtype), range(1, 1 + p.ndim))
+        return base.zeros(p, h_0.shape, dtype) + jnp.expand_dims(
+            h_0.astype(dtype), range(1, 1 + p.ndim)
+        )
 
     params = jax.tree.map(jnp.asarray, params)
-    return jax.tree.map(lambda h_0: jax.tree.map(functools.partial(of_parameter, h_0), params) if h_0.ndim else h_0,
-                        rule.init(jnp.float32))
+    return jax.tree.map(
+        lambda h_0: jax.tree.map(functools.partial(of_parameter, h_0), params) if h_0.ndim else h_0,
+        rule.init(jnp.float32),
+    )
 
 
 def _parts(rule, state, gradients):
@@ -111,8 +127,14 @@ def _parts(rule, state, gradients):
     if parts is None or not (empty or features == [h.shape for h in starts]):
         raise ValueError("state is not a state of this optimizer: make it with tx.init(params).")
     shared = [not h.ndim for h in starts]
-    _checks.same_tree("gradients", gradients, "the parameters of this state", jax.tree.map(
-        lambda h: jax.ShapeDtypeStruct(h.shape[1:], h.dtype), parts[shared.index(False)]))
+    _checks.same_tree(
+        "gradients",
+        gradients,
+        "the parameters of this state",
+        jax.tree.map(
+            lambda h: jax.ShapeDtypeStruct(h.shape[1:], h.dtype), parts[shared.index(False)]
+        ),
+    )
     return parts, structure, shared
 
 
@@ -120,8 +142,11 @@ def _update_leaf(rule, phi, phi_dtype, structure, gradient, states, update_dtype
     """Runs the rule on every coordinate of one parameter."""
     gradient = jnp.asarray(gradient)
     dtype = jnp.promote_types(phi_dtype, gradient.dtype)
-    wide = functools.partial(jax.tree.map, lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x)
+    wide = functools.partial(
+        jax.tree.map, lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x
+    )
     u, new = rule.update(wide(phi), gradient.astype(dtype), wide(structure.unflatten(states)))
-    new = tuple(h.astype(old.dtype) for h, old in zip(structure.flatten_up_to(new), states, strict=True))
+    new = tuple(
+        h.astype(old.dtype) for h, old in zip(structure.flatten_up_to(new), states, strict=True)
+    )
     return u.astype(update_dtype), new
-

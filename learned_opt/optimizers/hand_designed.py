@@ -21,5 +21,6 @@ def from_optax(tx, coordinatewise=False):
     """
     base.check_transformation("tx", tx)
     tx = optax.with_extra_args_support(tx)
-    return base.LearnedOptimizer(lambda key: {}, lambda phi: tx, bool(coordinatewise),
-                                 {"name": "from_optax", "args": {}})
+    return base.LearnedOptimizer(
+        lambda key: {}, lambda phi: tx, bool(coordinatewise), {"name": "from_optax", "args": {}}
+    )

@@ -17,7 +17,14 @@ class LSTMState(NamedTuple):
     cell: tuple
 
 
-def lstm(preset="quadratic", *, hidden_sizes=(20, 20), preprocess_p=UNSET, output_scale=UNSET, state_dtype=None):
+def lstm(
+    preset="quadratic",
+    *,
+    hidden_sizes=(20, 20),
+    preprocess_p=UNSET,
+    output_scale=UNSET,
+    state_dtype=None,
+):
     """The LSTM optimizer: every coordinate has its own state of a small LSTM, and all share its weights.
 
     `u_t = output_scale * (w . h_t + b)`, with `h_t` the output of the last of a stack of LSTM layers that reads the
@@ -47,9 +54,14 @@ def lstm(preset="quadratic", *, hidden_sizes=(20, 20), preprocess_p=UNSET, outpu
     chosen = settings(preset, hidden_sizes, preprocess_p, output_scale)
     state_dtype = _checks.state_dtype(state_dtype)
     spec = {"name": "lstm", "args": {**chosen.arguments(), "state_dtype": state_dtype}}
-    rule = coordinatewise.CoordinateRule(functools.partial(_init_state, chosen.hidden_sizes),
-                                         functools.partial(_update, chosen), functools.partial(_pull_back, chosen))
-    init = functools.partial(network.init, num_inputs=chosen.num_features, hidden_sizes=chosen.hidden_sizes)
+    rule = coordinatewise.CoordinateRule(
+        functools.partial(_init_state, chosen.hidden_sizes),
+        functools.partial(_update, chosen),
+        functools.partial(_pull_back, chosen),
+    )
+    init = functools.partial(
+        network.init, num_inputs=chosen.num_features, hidden_sizes=chosen.hidden_sizes
+    )
     return coordinatewise.from_rule(rule, init, spec, state_dtype)
 
 

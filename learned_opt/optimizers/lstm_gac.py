@@ -7,8 +7,15 @@ from learned_opt.optimizers import averaging, communicating, network
 from learned_opt.optimizers.settings import UNSET, settings
 
 
-def lstm_gac(preset="quadratic", *, hidden_sizes=(20, 20), num_averaged=5, preprocess_p=UNSET,
-             output_scale=UNSET, state_dtype=None):
+def lstm_gac(
+    preset="quadratic",
+    *,
+    hidden_sizes=(20, 20),
+    num_averaged=5,
+    preprocess_p=UNSET,
+    output_scale=UNSET,
+    state_dtype=None,
+):
     """LSTM+GAC: the LSTM optimizer, in which some cells of each layer are averaged over all coordinates.
 
     What goes out of these cells, to the next layer and to the next step, is the mean over all coordinates of all
@@ -33,14 +40,22 @@ def lstm_gac(preset="quadratic", *, hidden_sizes=(20, 20), num_averaged=5, prepr
     chosen = settings(preset, hidden_sizes, preprocess_p, output_scale)
     num_averaged = averaging.check_averaged(num_averaged, chosen.hidden_sizes)
     state_dtype = _checks.state_dtype(state_dtype)
-    spec = {"name": "lstm_gac", "args": {**chosen.arguments(), "num_averaged": num_averaged,
-                                         "state_dtype": state_dtype}}
-    rule = communicating.TreeRule(functools.partial(averaging.start, chosen.hidden_sizes, num_averaged),
-                                  functools.partial(_update, chosen))
-    init = functools.partial(network.init, num_inputs=chosen.num_features, hidden_sizes=chosen.hidden_sizes)
+    spec = {
+        "name": "lstm_gac",
+        "args": {**chosen.arguments(), "num_averaged": num_averaged, "state_dtype": state_dtype},
+    }
+    rule = communicating.TreeRule(
+        functools.partial(averaging.start, chosen.hidden_sizes, num_averaged),
+        functools.partial(_update, chosen),
+    )
+    init = functools.partial(
+        network.init, num_inputs=chosen.num_features, hidden_sizes=chosen.hidden_sizes
+    )
     return communicating.from_rule(rule, init, spec, state_dtype)
 
 
 def _update(chosen, phi, gs, state):
-    signal, state = averaging.step(phi["layers"], gs.map(chosen.features), state, communicating.average)
+    signal, state = averaging.step(
+        phi["layers"], gs.map(chosen.features), state, communicating.average
+    )
     return averaging.linear(chosen.scaled(phi)["output"], signal), state

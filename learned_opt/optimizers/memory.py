@@ -49,6 +49,7 @@ def dense(scale):
     Args:
       scale: M_0 is the identity times this.
     """
+
     def init(zeros):
         return zeros(sum(x.size for x in zeros()))
 
@@ -72,13 +73,18 @@ def limited(scale, num_pairs):
       scale: M_0 is the identity times this.
       num_pairs: K, how many pairs are kept.
     """
+
     def init(zeros):
         return Pairs(zeros(num_pairs), zeros(num_pairs))
 
     def read(pairs, r):
-        products = sum(jnp.sum(b[:, None] * own[None], range(2, 1 + b.ndim))
-                       for b, own in zip(pairs.right, r, strict=True))  # [pairs, heads]
-        return pairs.left.map(lambda a, own: scale * own + jnp.tensordot(products, a, axes=[0, 0]), r)
+        products = sum(
+            jnp.sum(b[:, None] * own[None], range(2, 1 + b.ndim))
+            for b, own in zip(pairs.right, r, strict=True)
+        )  # [pairs, heads]
+        return pairs.left.map(
+            lambda a, own: scale * own + jnp.tensordot(products, a, axes=[0, 0]), r
+        )
 
     def write(pairs, a, b):
         def slide(old, new):

@@ -22,7 +22,10 @@ def init(key, num_inputs, hidden_sizes):
     """Weights of a network that reads `num_inputs` features."""
     *layer_keys, output_key = jax.random.split(key, len(hidden_sizes) + 1)
     inputs = (num_inputs, *hidden_sizes[:-1])
-    layers = [cell.init_lstm_cell(k, i, h) for k, i, h in zip(layer_keys, inputs, hidden_sizes, strict=True)]
+    layers = [
+        cell.init_lstm_cell(k, i, h)
+        for k, i, h in zip(layer_keys, inputs, hidden_sizes, strict=True)
+    ]
     # A small output layer: an untrained optimizer takes small steps, and meta-training starts without divergence.
     output = {"w": 0.1 * jax.random.normal(output_key, hidden_sizes[-1:]), "b": jnp.zeros(())}
     return {"layers": layers, "output": output}
@@ -141,7 +144,9 @@ def _step_of(problems):
             axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(in_batched))
             results = jax.vmap(plain, axes)(weights, *state)
         else:
-            state = jax.tree.map(functools.partial(_with_axis, axis_size, problems), state, tuple(in_batched[1:]))
+            state = jax.tree.map(
+                functools.partial(_with_axis, axis_size, problems), state, tuple(in_batched[1:])
+            )
             results = _step_of(axis_size * (1 if problems is None else problems))(weights, *state)
             results = jax.tree.map(functools.partial(_split, axis_size, problems), results)
         return results, jax.tree.map(lambda _: True, results)

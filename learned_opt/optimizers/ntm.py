@@ -66,19 +66,34 @@ class Controller(NamedTuple):
 
 def rule(controller, memory, num_reads):
     """The `communicating.TreeRule` of a controller with a `memory.Memory`: the paper's figures 14 and 15."""
+
     def init(zeros, dtype):
         return NTMState(controller.init(zeros, dtype), zeros(num_reads), memory.init(zeros))
 
     def update(phi, gs, state):
-        heads, controller_state = controller.step(phi, gs, state.read, state.controller, communicating.average)
+        heads, controller_state = controller.step(
+            phi, gs, state.read, state.controller, communicating.average
+        )
         read = memory.read(state.memory, heads.read)
-        return heads.update, NTMState(controller_state, read, memory.write(state.memory, heads.left, heads.right))
+        return heads.update, NTMState(
+            controller_state, read, memory.write(state.memory, heads.left, heads.right)
+        )
 
     return communicating.TreeRule(init, update)
 
 
-def ntm_bfgs(preset="quadratic", *, hidden_sizes=(20, 20), num_averaged=5, num_reads=1, num_writes=3,
-             memory_scale=1.0, preprocess_p=UNSET, output_scale=UNSET, state_dtype=None):
+def ntm_bfgs(
+    preset="quadratic",
+    *,
+    hidden_sizes=(20, 20),
+    num_averaged=5,
+    num_reads=1,
+    num_writes=3,
+    memory_scale=1.0,
+    preprocess_p=UNSET,
+    output_scale=UNSET,
+    state_dtype=None,
+):
     """NTM-BFGS: LSTM+GAC with a memory over all coordinates, an n x n matrix as BFGS's estimate of the inverse Hessian.
 
     Each read head emits a number r_t for each coordinate, and gets M_t r_t back at the next step; each write head emits
@@ -108,12 +123,31 @@ def ntm_bfgs(preset="quadratic", *, hidden_sizes=(20, 20), num_averaged=5, num_r
       >>> tx = opt.transform(opt.init(jax.random.key(0)))
     """
     memory_scale = _checks.positive_float("memory_scale", memory_scale)
-    return _build("ntm_bfgs", memory_lib.dense(memory_scale), {"memory_scale": memory_scale}, num_reads, num_writes,
-                  num_averaged, settings(preset, hidden_sizes, preprocess_p, output_scale), state_dtype)
+    return _build(
+        "ntm_bfgs",
+        memory_lib.dense(memory_scale),
+        {"memory_scale": memory_scale},
+        num_reads,
+        num_writes,
+        num_averaged,
+        settings(preset, hidden_sizes, preprocess_p, output_scale),
+        state_dtype,
+    )
 
 
-def ntm_lbfgs(preset="quadratic", *, history=30, hidden_sizes=(20, 20), num_averaged=5, num_reads=1, num_writes=3,
-              memory_scale=1.0, preprocess_p=UNSET, output_scale=UNSET, state_dtype=None):
+def ntm_lbfgs(
+    preset="quadratic",
+    *,
+    history=30,
+    hidden_sizes=(20, 20),
+    num_averaged=5,
+    num_reads=1,
+    num_writes=3,
+    memory_scale=1.0,
+    preprocess_p=UNSET,
+    output_scale=UNSET,
+    state_dtype=None,
+):
     """NTM-L-BFGS: `ntm_bfgs` with a memory of only the last pairs of vectors that were written.
 
     The same as `ntm_bfgs` until `history` pairs are written, which is after `history / num_writes` steps; from then on
@@ -139,8 +173,16 @@ def ntm_lbfgs(preset="quadratic", *, history=30, hidden_sizes=(20, 20), num_aver
     num_writes = _checks.positive_int("num_writes", num_writes)
     history = _checks.positive_int("history", history, minimum=num_writes)
     arguments = {"history": history, "memory_scale": memory_scale}
-    return _build("ntm_lbfgs", memory_lib.limited(memory_scale, history), arguments, num_reads, num_writes,
-                  num_averaged, settings(preset, hidden_sizes, preprocess_p, output_scale), state_dtype)
+    return _build(
+        "ntm_lbfgs",
+        memory_lib.limited(memory_scale, history),
+        arguments,
+        num_reads,
+        num_writes,
+        num_averaged,
+        settings(preset, hidden_sizes, preprocess_p, output_scale),
+        state_dtype,
+    )
 
 
 def _build(name, memory, arguments, num_reads, num_writes, num_averaged, chosen, state_dtype):
@@ -148,12 +190,27 @@ def _build(name, memory, arguments, num_reads, num_writes, num_averaged, chosen,
     num_writes = _checks.positive_int("num_writes", num_writes)
     num_averaged = averaging.check_averaged(num_averaged, chosen.hidden_sizes)
     state_dtype = _checks.state_dtype(state_dtype)
-    spec = {"name": name, "args": {**chosen.arguments(), **arguments, "num_averaged": num_averaged,
-                                   "num_reads": num_reads, "num_writes": num_writes, "state_dtype": state_dtype}}
-    controller = Controller(functools.partial(averaging.start, chosen.hidden_sizes, num_averaged),
-                            functools.partial(_step, chosen, num_reads, num_writes))
-    return communicating.from_rule(rule(controller, memory, num_reads),
-                                   functools.partial(_init_weights, chosen, num_reads, num_writes), spec, state_dtype)
+    spec = {
+        "name": name,
+        "args": {
+            **chosen.arguments(),
+            **arguments,
+            "num_averaged": num_averaged,
+            "num_reads": num_reads,
+            "num_writes": num_writes,
+            "state_dtype": state_dtype,
+        },
+    }
+    controller = Controller(
+        functools.partial(averaging.start, chosen.hidden_sizes, num_averaged),
+        functools.partial(_step, chosen, num_reads, num_writes),
+    )
+    return communicating.from_rule(
+        rule(controller, memory, num_reads),
+        functools.partial(_init_weights, chosen, num_reads, num_writes),
+        spec,
+        state_dtype,
+    )
 
 
 def _init_weights(chosen, num_reads, num_writes, key):
@@ -161,14 +218,22 @@ def _init_weights(chosen, num_reads, num_writes, key):
     network_key, heads_key = jax.random.split(key)
     num_heads = num_reads + 2 * num_writes
     w = 0.1 * jax.random.normal(heads_key, (num_heads, chosen.hidden_sizes[-1]))
-    return {**network.init(network_key, chosen.num_features + num_reads, chosen.hidden_sizes),
-            "heads": {"w": w, "b": jnp.zeros(num_heads)}}
+    return {
+        **network.init(network_key, chosen.num_features + num_reads, chosen.hidden_sizes),
+        "heads": {"w": w, "b": jnp.zeros(num_heads)},
+    }
 
 
 def _step(chosen, num_reads, num_writes, phi, gs, read, state, average):
     inputs = gs.map(lambda g, i: jnp.concatenate([chosen.features(g), i]), read)
     signal, state = averaging.step(phi["layers"], inputs, state, average)
     heads = averaging.linear(phi["heads"], signal)
-    read, left, right = (heads.map(lambda x, part=part: x[part]) for part in (
-        slice(num_reads), slice(num_reads, num_reads + num_writes), slice(num_reads + num_writes, None)))
+    read, left, right = (
+        heads.map(lambda x, part=part: x[part])
+        for part in (
+            slice(num_reads),
+            slice(num_reads, num_reads + num_writes),
+            slice(num_reads + num_writes, None),
+        )
+    )
     return Heads(averaging.linear(chosen.scaled(phi)["output"], signal), read, left, right), state

@@ -39,8 +39,10 @@ def partition(optimizers, label_fn):
     elif callable(label_fn):
         patterns, label_params = None, label_fn
     else:
-        raise ValueError(f"label_fn must be a function of the parameters or a dict {{pattern: label}}, "
-                         f"got {type(label_fn).__name__}.")
+        raise ValueError(
+            f"label_fn must be a function of the parameters or a dict {{pattern: label}}, "
+            f"got {type(label_fn).__name__}."
+        )
 
     def checked_labels(params):
         labels = label_params(params)
@@ -51,7 +53,10 @@ def partition(optimizers, label_fn):
     def init(key):
         base.check_init_key(key)
         keys = jax.random.split(key, len(optimizers))
-        return {label: opt.init(k) for k, (label, opt) in zip(keys, sorted(optimizers.items()), strict=True)}
+        return {
+            label: opt.init(k)
+            for k, (label, opt) in zip(keys, sorted(optimizers.items()), strict=True)
+        }
 
     def transform(phi):
         if not isinstance(phi, dict) or set(phi) != set(optimizers):
@@ -67,9 +72,16 @@ def partition(optimizers, label_fn):
 
         return optax.GradientTransformationExtraArgs(inner.init, update_fn)
 
-    spec = {"name": "partition", "args": {"optimizers": {label: opt.spec for label, opt in optimizers.items()},
-                                          "label_fn": patterns}}
-    return base.LearnedOptimizer(init, transform, False, spec, base.Parts(dict(optimizers), checked_labels))
+    spec = {
+        "name": "partition",
+        "args": {
+            "optimizers": {label: opt.spec for label, opt in optimizers.items()},
+            "label_fn": patterns,
+        },
+    }
+    return base.LearnedOptimizer(
+        init, transform, False, spec, base.Parts(dict(optimizers), checked_labels)
+    )
 
 
 def _label_by_pattern(patterns):
@@ -79,6 +91,9 @@ def _label_by_pattern(patterns):
         for pattern, label in patterns.items():
             if fnmatch.fnmatchcase(place, pattern):
                 return label
-        raise ValueError(f"no pattern matches the parameter {place!r}; patterns: {', '.join(map(repr, patterns))}. "
-                         "Add '*' as the last one to catch the rest.")
+        raise ValueError(
+            f"no pattern matches the parameter {place!r}; patterns: {', '.join(map(repr, patterns))}. "
+            "Add '*' as the last one to catch the rest."
+        )
+
     return lambda params: jax.tree_util.tree_map_with_path(of_leaf, params)

@@ -10,9 +10,15 @@ from learned_opt.optimizers import preprocess
 
 # The papers and their code differ; each preset names its source.
 PRESETS = {
-    "quadratic": {"preprocess_p": None, "output_scale": 1.0},  # section 3.1: no preprocessing, nor postprocessing
+    "quadratic": {
+        "preprocess_p": None,
+        "output_scale": 1.0,
+    },  # section 3.1: no preprocessing, nor postprocessing
     "mnist": {"preprocess_p": 10.0, "output_scale": 0.1},  # section 3.2 and appendix A
-    "neural-art": {"preprocess_p": 10.0, "output_scale": 1.0},  # section 3.4: preprocessing, no postprocessing
+    "neural-art": {
+        "preprocess_p": 10.0,
+        "output_scale": 1.0,
+    },  # section 3.4: preprocessing, no postprocessing
     "mnist-code": {"preprocess_p": 5.0, "output_scale": 0.01},  # the first authors' later code
 }
 UNSET = object()  # None means something
@@ -32,12 +38,18 @@ class Settings(NamedTuple):
 
     def features(self, g):
         """What the layers read of gradients `[*coordinates]`: `[features, *coordinates]`."""
-        return jnp.expand_dims(g, 0) if self.preprocess_p is None else preprocess.log_and_sign(g, self.preprocess_p)
+        return (
+            jnp.expand_dims(g, 0)
+            if self.preprocess_p is None
+            else preprocess.log_and_sign(g, self.preprocess_p)
+        )
 
     def scaled(self, phi):
         """The output layer times the output scale: as many products as it has weights, and not one a coordinate."""
         scale = self.output_scale
-        unit = not isinstance(scale, jax.core.Tracer) and scale == 1  # optax.inject_hyperparams hands in traced values
+        unit = (
+            not isinstance(scale, jax.core.Tracer) and scale == 1
+        )  # optax.inject_hyperparams hands in traced values
         return phi if unit else {**phi, "output": jax.tree.map(lambda w: scale * w, phi["output"])}
 
     def arguments(self):
@@ -52,6 +64,9 @@ def settings(preset, hidden_sizes, preprocess_p=UNSET, output_scale=UNSET):
         chosen["preprocess_p"] = preprocess_p
     if output_scale is not UNSET:
         chosen["output_scale"] = output_scale
-    p, scale = chosen["preprocess_p"], _checks.positive_float("output_scale", chosen["output_scale"])
+    p, scale = (
+        chosen["preprocess_p"],
+        _checks.positive_float("output_scale", chosen["output_scale"]),
+    )
     p = None if p is None else _checks.positive_float("preprocess_p", p)
     return Settings(_checks.sizes("hidden_sizes", hidden_sizes), p, scale)

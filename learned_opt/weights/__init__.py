@@ -5,8 +5,13 @@ import os
 from learned_opt import _checks, optimizers, saving
 
 _FOLDER = os.path.dirname(__file__)
-PRETRAINED = tuple(sorted(name.removesuffix(saving.SUFFIX) for name in os.listdir(_FOLDER)
-                          if name.endswith(saving.SUFFIX)))
+PRETRAINED = tuple(
+    sorted(
+        name.removesuffix(saving.SUFFIX)
+        for name in os.listdir(_FOLDER)
+        if name.endswith(saving.SUFFIX)
+    )
+)
 
 
 def pretrained(name, *, state_dtype=None):
@@ -29,7 +34,9 @@ def pretrained(name, *, state_dtype=None):
     """
     opt, phi = load_pretrained(name)
     if state_dtype is not None:
-        opt = optimizers.from_spec({**opt.spec, "args": {**opt.spec["args"], "state_dtype": state_dtype}})
+        opt = optimizers.from_spec(
+            {**opt.spec, "args": {**opt.spec["args"], "state_dtype": state_dtype}}
+        )
     return opt.transform(phi)
 
 

@@ -20,9 +20,18 @@ WINDOW = 5
 
 def start(name, *flags):
     # A process of its own: the benchmarks define absl flags, which two main modules cannot share.
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    return subprocess.run([sys.executable, "-m", f"benchmarks.{name}", *flags], cwd=ROOT, env=env, text=True,
-                          capture_output=True, check=False)
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    }
+    return subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *flags],
+        cwd=ROOT,
+        env=env,
+        text=True,
+        capture_output=True,
+        check=False,
+    )
 
 
 def quick(name, output, *more):
@@ -50,7 +59,11 @@ def test_update_benchmark(tmp_path):
         assert len(result["seconds"]) == record["rounds"]
         assert f"{result['coordinates']:,}" in table
         assert result["optimizer"] in table
-    size = {r["optimizer"]: r["state_bytes_per_parameter"] for r in record["results"] if r["coordinates"] == 1_000}
+    size = {
+        r["optimizer"]: r["state_bytes_per_parameter"]
+        for r in record["results"]
+        if r["coordinates"] == 1_000
+    }
     assert size["naive lstm"] == size["lstm"] == 320
     assert 328 <= size["rnnprop"] < 329  # one step count for all
     assert size["lstm-bf16"] == 160
@@ -85,14 +98,20 @@ def test_meta_gradient_benchmark(tmp_path):
         assert result["method"] in table
     for errors in record["relative_errors"].values():
         assert set(errors) == {"naive", "adjoint"}
-        assert all(error < 1e-2 for error in errors.values())  # an accelerator multiplies in a smaller format
+        assert all(
+            error < 1e-2 for error in errors.values()
+        )  # an accelerator multiplies in a smaller format
     assert "NOT THE SAME" not in table
 
 
 def test_start_benchmark(tmp_path):
     record, table = quick("start", tmp_path / "out", "--rounds=1")
-    assert [r["what"] for r in record["results"]] == ["import jax, optax", "import learned_opt", "naive, 5 steps",
-                                                      "meta_gradient, 5 steps"]
+    assert [r["what"] for r in record["results"]] == [
+        "import jax, optax",
+        "import learned_opt",
+        "naive, 5 steps",
+        "meta_gradient, 5 steps",
+    ]
     for result in record["results"]:
         assert_positive(result["time_over_reference"])
         assert result["what"] in table
@@ -127,16 +146,24 @@ def test_meta_training_benchmark(tmp_path):
         assert_positive(result["naive_over_time"])
         assert len(result["seconds"]) == record["rounds"]
         steps = record["course"]["num_steps"] * record["course"]["num_problems"]
-        assert min(result["seconds"]) <= steps / result["steps_per_second"]["median"] <= max(result["seconds"])
+        assert (
+            min(result["seconds"])
+            <= steps / result["steps_per_second"]["median"]
+            <= max(result["seconds"])
+        )
     assert [s["method"] for s in record["time_to_adam"]] == methods
     for summary in record["time_to_adam"]:
-        row = next(line for line in reversed(table.splitlines()) if f"| {summary['method']} " in line)
+        row = next(
+            line for line in reversed(table.splitlines()) if f"| {summary['method']} " in line
+        )
         assert f"{summary['reached']} of {summary['seeds']}" in row
         assert ("not reached" in row) == (summary["reached"] == 0)
     assert len(record["runs"]) == len(methods) * record["time_to_adam"][0]["seeds"]
 
 
-@pytest.mark.parametrize(("name", "own"), [("update", "--sizes"), ("meta_training", "--coordinates")])
+@pytest.mark.parametrize(
+    ("name", "own"), [("update", "--sizes"), ("meta_training", "--coordinates")]
+)
 def test_help_lists_the_flags(name, own):
     text = start(name, "--help").stdout
     assert "\n  naive" in text
@@ -163,7 +190,9 @@ def test_bad_flags_are_usage_errors(flag):
 def _problem():
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
-    return learned_opt.optimizees.mlp(learned_opt.data.Dataset(images, rng.integers(0, 10, 64), 10), width=4)
+    return learned_opt.optimizees.mlp(
+        learned_opt.data.Dataset(images, rng.integers(0, 10, 64), 10), width=4
+    )
 
 
 @pytest.mark.parametrize("preset", ["quadratic", "mnist"])
@@ -175,13 +204,20 @@ def test_naive_is_an_independent_oracle(preset, problem):
         by_flax = jax.jit(lambda w, p, k: naive.meta_gradient(naive.like(opt), w, p, k, WINDOW))
         naive_loss, naive_gradient = by_flax(naive.from_learned(phi), problem, key)
     np.testing.assert_allclose(naive_loss, loss, rtol=1e-5)
-    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(naive.gradient_to_learned(phi, naive_gradient)),
-                            strict=True):
+    for ours, theirs in zip(
+        jax.tree.leaves(gradient),
+        jax.tree.leaves(naive.gradient_to_learned(phi, naive_gradient)),
+        strict=True,
+    ):
         np.testing.assert_allclose(theirs, ours, atol=1e-5 * float(jnp.linalg.norm(ours)))
 
 
 def test_naive_carries_its_state_to_the_next_window(problem):
-    opt, keys, weights = learned_opt.lstm("mnist"), jax.random.split(jax.random.key(1), 2), jnp.arange(1.0, WINDOW + 1)
+    opt, keys, weights = (
+        learned_opt.lstm("mnist"),
+        jax.random.split(jax.random.key(1), 2),
+        jnp.arange(1.0, WINDOW + 1),
+    )
     phi = opt.init(jax.random.key(0))
 
     @functools.partial(jax.jit, static_argnums=0)
@@ -192,9 +228,13 @@ def test_naive_carries_its_state_to_the_next_window(problem):
 
     with jax.default_matmul_precision("highest"):
         losses, gradient = second_window(gradient_lib.windows_of("autodiff"), phi, problem)
-        naive_losses, naive_gradient = second_window(gradient_lib.Windows(naive.begin, naive.window), phi, problem)
+        naive_losses, naive_gradient = second_window(
+            gradient_lib.Windows(naive.begin, naive.window), phi, problem
+        )
     np.testing.assert_allclose(naive_losses, losses, rtol=1e-5)
-    for ours, theirs in zip(jax.tree.leaves(gradient), jax.tree.leaves(naive_gradient), strict=True):
+    for ours, theirs in zip(
+        jax.tree.leaves(gradient), jax.tree.leaves(naive_gradient), strict=True
+    ):
         np.testing.assert_allclose(theirs, ours, atol=1e-5 * float(jnp.linalg.norm(ours)))
 
 
@@ -205,13 +245,19 @@ def test_naive_weights_have_flax_layout():
     assert jax.tree.map(jnp.shape, converted) == jax.tree.map(jnp.shape, fresh)
 
 
-@pytest.mark.parametrize("opt", [learned_opt.lstm("mnist"), learned_opt.rnnprop()], ids=lambda opt: opt.spec["name"])
+@pytest.mark.parametrize(
+    "opt", [learned_opt.lstm("mnist"), learned_opt.rnnprop()], ids=lambda opt: opt.spec["name"]
+)
 def test_naive_updates_equal_those_of_the_library(opt):
     phi = opt.init(jax.random.key(0))
     params = {"a": jnp.zeros((3, 4)), "b": jnp.zeros(())}
     gradient = {"a": jnp.linspace(-1e-3, 1, 12).reshape(3, 4), "b": jnp.asarray(1e-6)}
     of_lstm = opt.spec["name"] == "lstm"
-    theirs = naive.transform(naive.like(opt), naive.from_learned(phi)) if of_lstm else naive.rnnprop(opt, phi)
+    theirs = (
+        naive.transform(naive.like(opt), naive.from_learned(phi))
+        if of_lstm
+        else naive.rnnprop(opt, phi)
+    )
     ours = opt.transform(phi)
     states = ours.init(params), theirs.init(params)
     for _ in range(3):

@@ -6,9 +6,18 @@ import learned_opt
 from benchmarks import racing
 
 METHODS = {racing.WHOLE: None, "coordinates=2": 2}
-COURSE = racing.Course(learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2), num_steps=4, window=2,
-                       num_problems=3, learning_rate=0.01, max_horizons=6, horizons_per_validation=2, num_validation=4,
-                       tune_runs=3)
+COURSE = racing.Course(
+    learned_opt.lstm(hidden_sizes=(3,)),
+    learned_opt.optimizees.quadratic(2),
+    num_steps=4,
+    window=2,
+    num_problems=3,
+    learning_rate=0.01,
+    max_horizons=6,
+    horizons_per_validation=2,
+    num_validation=4,
+    tune_runs=3,
+)
 
 
 @pytest.fixture(name="raced", scope="module")
@@ -18,7 +27,9 @@ def _raced():
 
 def test_every_method_runs_from_every_seed(raced):
     _, runs = raced
-    assert sorted((r["method"], r["seed"]) for r in runs) == sorted((m, s) for m in METHODS for s in range(2))
+    assert sorted((r["method"], r["seed"]) for r in runs) == sorted(
+        (m, s) for m in METHODS for s in range(2)
+    )
     for run in runs:
         assert run["horizons"] == [2, 4, 6]
         assert 0 < run["seconds"][0] < run["seconds"][1] < run["seconds"][2]
@@ -33,9 +44,23 @@ def test_adam_runs_on_the_validation_problems(raced):
     run = next(r for r in runs if (r["method"], r["seed"]) == (racing.WHOLE, 1))
     key = jax.random.split(jax.random.key(1), 4)[2]
     result = learned_opt.meta_train(
-        COURSE.opt, COURSE.problem, jax.random.key(1), num_steps=4, window=2, num_problems=3, num_epochs=3,
-        episodes_per_epoch=2, learning_rate=0.01, schedule="constant", num_validation=4, progress_bar=False)
-    for tx, loss in ((adam.tx, run["adam_loss"]), (COURSE.opt.transform(result.phi), min(run["validation_losses"]))):
+        COURSE.opt,
+        COURSE.problem,
+        jax.random.key(1),
+        num_steps=4,
+        window=2,
+        num_problems=3,
+        num_epochs=3,
+        episodes_per_epoch=2,
+        learning_rate=0.01,
+        schedule="constant",
+        num_validation=4,
+        progress_bar=False,
+    )
+    for tx, loss in (
+        (adam.tx, run["adam_loss"]),
+        (COURSE.opt.transform(result.phi), min(run["validation_losses"])),
+    ):
         curves = learned_opt.evaluate(tx, COURSE.problem, key, 4, 4)
         np.testing.assert_allclose(curves[:, -1].mean(), loss, rtol=1e-5)
 
@@ -46,20 +71,35 @@ def test_the_clock_sees_no_compilation(raced):
         assert run["seconds"][0] < 20 * (run["seconds"][2] - run["seconds"][1]) + 0.5
 
 
-@pytest.mark.parametrize(("losses", "at"), [([3, 2, 0.9, 2], 2), ([0.5], 0), ([1, np.inf, np.nan], None)])
+@pytest.mark.parametrize(
+    ("losses", "at"), [([3, 2, 0.9, 2], 2), ([0.5], 0), ([1, np.inf, np.nan], None)]
+)
 def test_adam_is_overtaken_at_the_first_loss_below_his(losses, at):
     assert racing.overtaken(losses, 1) == at
 
 
 def run(method, seed, horizons, seconds, losses):
-    return {"method": method, "seed": seed, "horizons_to_adam": horizons, "seconds_to_adam": seconds,
-            "validation_losses": losses, "adam_loss": 2.0}
+    return {
+        "method": method,
+        "seed": seed,
+        "horizons_to_adam": horizons,
+        "seconds_to_adam": seconds,
+        "validation_losses": losses,
+        "adam_loss": 2.0,
+    }
 
 
 def test_ratios_are_taken_seed_by_seed_where_both_got_there():
-    whole, half, never = racing.summarize([
-        run(racing.WHOLE, 0, 10, 8.0, [4, 1]), run("half", 0, 20, 4.0, [2, 1]), run("never", 0, None, None, [4, 3]),
-        run(racing.WHOLE, 1, None, None, [4, 3]), run("half", 1, 40, 9.0, [1, 2]), run("never", 1, None, None, [5, 8])])
+    whole, half, never = racing.summarize(
+        [
+            run(racing.WHOLE, 0, 10, 8.0, [4, 1]),
+            run("half", 0, 20, 4.0, [2, 1]),
+            run("never", 0, None, None, [4, 3]),
+            run(racing.WHOLE, 1, None, None, [4, 3]),
+            run("half", 1, 40, 9.0, [1, 2]),
+            run("never", 1, None, None, [5, 8]),
+        ]
+    )
     assert (whole["reached"], half["reached"], never["reached"]) == (1, 2, 0)
     assert whole["time_over_whole"].median == 1
     assert half["time_over_whole"] == (0.5, 0.5, 0.5)

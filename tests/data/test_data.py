@@ -32,14 +32,22 @@ def test_digits():
 
 def test_digits_are_all_of_scikit_learns_and_split_without_overlap():
     from sklearn import datasets
+
     bunch = datasets.load_digits()
     train, test = data.load()
 
     def rows(images, labels):
-        return sorted(zip(map(bytes, np.round(16 * images.reshape(-1, 64)).astype(np.uint8)), labels.tolist(),
-                          strict=True))
+        return sorted(
+            zip(
+                map(bytes, np.round(16 * images.reshape(-1, 64)).astype(np.uint8)),
+                labels.tolist(),
+                strict=True,
+            )
+        )
 
-    ours = rows(np.concatenate([train.images, test.images]), np.concatenate([train.labels, test.labels]))
+    ours = rows(
+        np.concatenate([train.images, test.images]), np.concatenate([train.labels, test.labels])
+    )
     assert ours == rows(bunch.images / 16, bunch.target)
     assert not {image for image, _ in rows(*train[:2])} & {image for image, _ in rows(*test[:2])}
 
@@ -48,12 +56,15 @@ def test_digits_are_split_in_the_same_way_each_time():
     np.testing.assert_array_equal(data.load().test.labels, data.load().test.labels)
 
 
-@pytest.mark.parametrize(("images", "labels"), [
-    (np.zeros((3, 2), np.float64), [0, 2, 1]),
-    (jnp.zeros((3, 2)), jnp.array([0, 2, 1])),
-    ([[0.0, 0.0]] * 3, (0, 2, 1)),
-    (np.zeros((3, 2, 2), np.uint8), np.array([0, 2, 1], np.uint8)),
-])
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (np.zeros((3, 2), np.float64), [0, 2, 1]),
+        (jnp.zeros((3, 2)), jnp.array([0, 2, 1])),
+        ([[0.0, 0.0]] * 3, (0, 2, 1)),
+        (np.zeros((3, 2, 2), np.uint8), np.array([0, 2, 1], np.uint8)),
+    ],
+)
 def test_pairs_of_arrays_are_data_sets(images, labels):
     got = data.as_dataset((images, labels))
     assert isinstance(got, data.Dataset)
@@ -64,22 +75,42 @@ def test_pairs_of_arrays_are_data_sets(images, labels):
 
 
 def test_a_data_set_keeps_its_number_of_classes():
-    assert data.as_dataset(data.Dataset(np.zeros((2, 2), np.float32), np.array([0, 1]), 10)).num_classes == 10
+    assert (
+        data.as_dataset(
+            data.Dataset(np.zeros((2, 2), np.float32), np.array([0, 1]), 10)
+        ).num_classes
+        == 10
+    )
 
 
-@pytest.mark.parametrize(("value", "message"), [
-    ("digits", r"must be a Dataset or a pair \(images, labels\) of arrays, got str"),
-    ((np.zeros((2, 2)),), r"must be a Dataset or a pair"),
-    ((np.zeros((2, 2)), np.zeros(3, int)), r"got shapes \(2, 2\) and \(3,\)"),
-    ((np.zeros(2), np.zeros(2, int)), r"got shapes \(2,\) and \(2,\)"),
-    ((np.zeros((0, 2)), np.zeros(0, int)), r"got shapes \(0, 2\) and \(0,\)"),
-    ((np.zeros((2, 2)), np.zeros((2, 1), int)), r"got shapes \(2, 2\) and \(2, 1\)"),
-    ((np.zeros((2, 2)), np.array([0.0, 1.0])), "labels must be whole numbers from 0 upwards, got float64"),
-    ((np.zeros((2, 2)), np.array([0, -1])), "labels must be whole numbers from 0 upwards, got int64 from -1"),
-    ((np.zeros((2, 2)), np.array([0, 5]), 5), "labels must be below num_classes=5, got 5"),
-    ((np.zeros((2, 2), np.int32), np.array([0, 1])), "images must be uint8 or floating point, got int32"),
-    ((np.zeros((2, 2), np.complex64), np.array([0, 1])), "images must be uint8 or floating point, got complex64"),
-])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        ("digits", r"must be a Dataset or a pair \(images, labels\) of arrays, got str"),
+        ((np.zeros((2, 2)),), r"must be a Dataset or a pair"),
+        ((np.zeros((2, 2)), np.zeros(3, int)), r"got shapes \(2, 2\) and \(3,\)"),
+        ((np.zeros(2), np.zeros(2, int)), r"got shapes \(2,\) and \(2,\)"),
+        ((np.zeros((0, 2)), np.zeros(0, int)), r"got shapes \(0, 2\) and \(0,\)"),
+        ((np.zeros((2, 2)), np.zeros((2, 1), int)), r"got shapes \(2, 2\) and \(2, 1\)"),
+        (
+            (np.zeros((2, 2)), np.array([0.0, 1.0])),
+            "labels must be whole numbers from 0 upwards, got float64",
+        ),
+        (
+            (np.zeros((2, 2)), np.array([0, -1])),
+            "labels must be whole numbers from 0 upwards, got int64 from -1",
+        ),
+        ((np.zeros((2, 2)), np.array([0, 5]), 5), "labels must be below num_classes=5, got 5"),
+        (
+            (np.zeros((2, 2), np.int32), np.array([0, 1])),
+            "images must be uint8 or floating point, got int32",
+        ),
+        (
+            (np.zeros((2, 2), np.complex64), np.array([0, 1])),
+            "images must be uint8 or floating point, got complex64",
+        ),
+    ],
+)
 def test_bad_data(value, message):
     with pytest.raises(ValueError, match=message):
         data.as_dataset(value)
@@ -91,8 +122,15 @@ def test_shrunk_images_are_the_means_of_squares(channels):
     got = data.shrink(data.Dataset(images, np.arange(5), 7), 2)
     assert got.images.shape == (5, 3, 2, *channels)
     assert got.images.dtype == np.uint8
-    want = np.array([[[np.round(image[i:i + 2, j:j + 2].mean((0, 1))) for j in (0, 2)] for i in (0, 2, 4)]
-                     for image in images.astype(np.float64)])
+    want = np.array(
+        [
+            [
+                [np.round(image[i : i + 2, j : j + 2].mean((0, 1))) for j in (0, 2)]
+                for i in (0, 2, 4)
+            ]
+            for image in images.astype(np.float64)
+        ]
+    )
     np.testing.assert_array_equal(got.images, want)
     np.testing.assert_array_equal(got.labels, np.arange(5))
     assert got.num_classes == 7
@@ -100,9 +138,13 @@ def test_shrunk_images_are_the_means_of_squares(channels):
 
 def test_literal_values_of_shrunk_images():
     pixels = np.array([[[0, 1, 255, 255], [1, 1, 255, 254], [0, 1, 2, 3], [0, 1, 4, 5]]], np.uint8)
-    np.testing.assert_array_equal(data.shrink((pixels, np.array([0])), 2).images, [[[1, 255], [0, 4]]])
-    np.testing.assert_array_equal(data.shrink((np.full((2, 28, 28), 255, np.uint8), np.array([0, 1])), 28).images,
-                                  np.full((2, 1, 1), 255))
+    np.testing.assert_array_equal(
+        data.shrink((pixels, np.array([0])), 2).images, [[[1, 255], [0, 4]]]
+    )
+    np.testing.assert_array_equal(
+        data.shrink((np.full((2, 28, 28), 255, np.uint8), np.array([0, 1])), 28).images,
+        np.full((2, 1, 1), 255),
+    )
 
 
 @pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
@@ -116,14 +158,17 @@ def test_shrunk_floats_are_not_rounded(array, dtype):
     np.testing.assert_array_equal(data.shrink((images, np.array([0])), 1).images, images)
 
 
-@pytest.mark.parametrize(("shape", "factor", "message"), [
-    ((2, 28, 28, 1), 0, "factor must be a whole number of at least 1, got 0"),
-    ((2, 28, 28, 1), 2.0, "factor must be a whole number of at least 1, got 2.0"),
-    ((2, 28, 28, 1), True, "factor must be a whole number of at least 1, got True"),
-    ((2, 28, 28, 1), 3, "factor must divide height=28, got 3; the nearest that do: 2, 4"),
-    ((2, 28, 20), 7, "factor must divide width=20, got 7; the nearest that do: 4, 5"),
-    ((2, 784), 2, r"images must be .* to be shrunk, got shape \(2, 784\)"),
-])
+@pytest.mark.parametrize(
+    ("shape", "factor", "message"),
+    [
+        ((2, 28, 28, 1), 0, "factor must be a whole number of at least 1, got 0"),
+        ((2, 28, 28, 1), 2.0, "factor must be a whole number of at least 1, got 2.0"),
+        ((2, 28, 28, 1), True, "factor must be a whole number of at least 1, got True"),
+        ((2, 28, 28, 1), 3, "factor must divide height=28, got 3; the nearest that do: 2, 4"),
+        ((2, 28, 20), 7, "factor must divide width=20, got 7; the nearest that do: 4, 5"),
+        ((2, 784), 2, r"images must be .* to be shrunk, got shape \(2, 784\)"),
+    ],
+)
 def test_bad_shrinking(shape, factor, message):
     with pytest.raises(ValueError, match=message):
         data.shrink((np.zeros(shape, np.uint8), np.array([0, 1])), factor)
@@ -135,10 +180,16 @@ def test_unknown_name():
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "cifar10"])
-@pytest.mark.parametrize("prepare", [lambda folder: None, lambda folder: folder.mkdir(),
-                                     lambda folder: (folder / "3.0.1").mkdir(parents=True),
-                                     lambda folder: folder.write_text("")],
-                         ids=["nothing", "empty", "version-without-data", "a-file"])
+@pytest.mark.parametrize(
+    "prepare",
+    [
+        lambda folder: None,
+        lambda folder: folder.mkdir(),
+        lambda folder: (folder / "3.0.1").mkdir(parents=True),
+        lambda folder: folder.write_text(""),
+    ],
+    ids=["nothing", "empty", "version-without-data", "a-file"],
+)
 def test_a_missing_data_set_says_where_and_how(tmp_path, name, prepare):
     prepare(tmp_path / name)
     with pytest.raises(FileNotFoundError) as caught:
@@ -166,13 +217,22 @@ def tfds_directory(tmp_path_factory):
         VERSION = tfds.core.Version("3.0.1")
 
         def _info(self):
-            return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict({
-                "image": tfds.features.Image(shape=(28, 28, 1)), "label": tfds.features.ClassLabel(num_classes=10)}))
+            return tfds.core.DatasetInfo(
+                builder=self,
+                features=tfds.features.FeaturesDict(
+                    {
+                        "image": tfds.features.Image(shape=(28, 28, 1)),
+                        "label": tfds.features.ClassLabel(num_classes=10),
+                    }
+                ),
+            )
 
         def _split_generators(self, dl_manager):
             del dl_manager
-            return {"train": self._generate_examples(range(NUM_TRAIN)),
-                    "test": self._generate_examples(range(NUM_TRAIN, len(LABELS)))}
+            return {
+                "train": self._generate_examples(range(NUM_TRAIN)),
+                "test": self._generate_examples(range(NUM_TRAIN, len(LABELS))),
+            }
 
         def _generate_examples(self, indices):
             for i in indices:
@@ -180,7 +240,9 @@ def tfds_directory(tmp_path_factory):
 
     folder = tmp_path_factory.mktemp("tfds")
     Mnist(data_dir=folder).download_and_prepare(
-        file_format="array_record", download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+        file_format="array_record",
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+    )
     return folder
 
 
@@ -196,6 +258,7 @@ class NoTensorFlow(importlib.abc.MetaPathFinder):
 @pytest.fixture
 def offline(monkeypatch):
     """No TensorFlow to be imported, and no network."""
+
     def refuse(*args):
         raise AssertionError(f"the network was asked for {args}")
 
@@ -212,9 +275,14 @@ def test_tfds_without_tensorflow_and_network(tfds_directory, offline):
         assert split.images.dtype == np.uint8
         assert split.labels.dtype == np.int32
         assert split.num_classes == 10
-        want = sorted((int(label), image.tobytes()) for label, image in
-                      zip(LABELS[where[name]], IMAGES[where[name]], strict=True))
-        got = sorted((int(label), image.tobytes()) for label, image in zip(split.labels, split.images, strict=True))
+        want = sorted(
+            (int(label), image.tobytes())
+            for label, image in zip(LABELS[where[name]], IMAGES[where[name]], strict=True)
+        )
+        got = sorted(
+            (int(label), image.tobytes())
+            for label, image in zip(split.labels, split.images, strict=True)
+        )
         assert got == want
 
 

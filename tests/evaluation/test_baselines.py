@@ -21,8 +21,12 @@ def test_the_best_rate_is_the_best_of_single_runs(name):
     """The grid as one program against one evaluation for each rate."""
     rates = (1e-6, 0.01, 0.03, 1000.0)
     tuned = baselines.tune(name, PROBLEM, KEY, 10, 5, rates)
-    single = [np.asarray(learned_opt.evaluate(baselines.baseline(name, r, 10), PROBLEM, KEY, 10, 5))[:, -1].mean()
-              for r in rates]
+    single = [
+        np.asarray(learned_opt.evaluate(baselines.baseline(name, r, 10), PROBLEM, KEY, 10, 5))[
+            :, -1
+        ].mean()
+        for r in rates
+    ]
     np.testing.assert_allclose(tuned.grid, single, rtol=1e-4)
     assert tuned.learning_rate == rates[int(np.argmin(single))]
     assert tuned.final_loss == tuned.grid.min()
@@ -47,7 +51,9 @@ def test_a_rate_that_diverges_is_infinite_and_not_chosen():
 def test_a_rate_is_chosen_by_what_is_measured():
     """Far from the origin is best here: what the loss prefers does not matter, and divergence is still infinite."""
     rates = (1e-4, 0.01, 1e3)
-    tuned = baselines.tune("SGD", PROBLEM, KEY, 60, 4, rates, measure=lambda theta: -jax.numpy.sum(theta**2))
+    tuned = baselines.tune(
+        "SGD", PROBLEM, KEY, 60, 4, rates, measure=lambda theta: -jax.numpy.sum(theta**2)
+    )
     loss = baselines.tune("SGD", PROBLEM, KEY, 60, 4, rates)
     assert loss.learning_rate == 0.01
     assert np.isinf(tuned.grid[2])
@@ -57,7 +63,9 @@ def test_a_rate_is_chosen_by_what_is_measured():
 def test_nag_is_optax_with_momentum():
     """The papers' NAG: Nesterov's momentum of 0.9."""
     ours = learned_opt.unroll(baselines.baseline("NAG", 0.01, 5), PROBLEM, KEY, 5).losses
-    theirs = learned_opt.unroll(optax.sgd(0.01, momentum=0.9, nesterov=True), PROBLEM, KEY, 5).losses
+    theirs = learned_opt.unroll(
+        optax.sgd(0.01, momentum=0.9, nesterov=True), PROBLEM, KEY, 5
+    ).losses
     np.testing.assert_array_equal(ours, theirs)
 
 

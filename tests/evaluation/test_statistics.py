@@ -10,7 +10,9 @@ def test_against_scipy():
     got = statistics.summarize(values)
     np.testing.assert_allclose(got.mean, values.mean())
     np.testing.assert_allclose(got.interquartile_mean, scipy.stats.trim_mean(values, 0.25))
-    interval = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=1).confidence_interval
+    interval = scipy.stats.bootstrap(
+        (values,), np.mean, method="percentile", rng=1
+    ).confidence_interval
     np.testing.assert_allclose([got.low, got.high], interval, rtol=0.03)
     assert got.diverged == 0
 

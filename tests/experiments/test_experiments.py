@@ -10,8 +10,17 @@ import pytest
 
 import learned_opt
 
-TINY = ["--num_steps=4", "--window=2", "--num_problems=2", "--num_epochs=2", "--episodes_per_epoch=2",
-        "--num_validation=2", "--tune_runs=2", "--num_runs=3", "--baselines=SGD,Adam"]
+TINY = [
+    "--num_steps=4",
+    "--window=2",
+    "--num_problems=2",
+    "--num_epochs=2",
+    "--episodes_per_epoch=2",
+    "--num_validation=2",
+    "--tune_runs=2",
+    "--num_runs=3",
+    "--baselines=SGD,Adam",
+]
 
 
 def program(name, *flags):
@@ -22,7 +31,13 @@ def program(name, *flags):
 @pytest.mark.parametrize("name", ["quadratic", "mnist"])
 def test_help(name):
     shown = program(name, "--help").stdout
-    for part in ("figure 4", "--workdir", "--seed", "Meta-learning rate of Adam, or 'search'", "--num_runs"):
+    for part in (
+        "figure 4",
+        "--workdir",
+        "--seed",
+        "Meta-learning rate of Adam, or 'search'",
+        "--num_runs",
+    ):
         assert part in shown
 
 
@@ -30,8 +45,15 @@ def test_quadratic_runs_resumes_and_redraws(tmp_path):
     flags = [*TINY, f"--workdir={tmp_path}", "--learning_rate=search"]
     first = program("quadratic", *flags)
     assert first.returncode == 0, first.stderr
-    for file in ("optimizer.safetensors", "optimizer.json", "summary.json", "curves.npz", "curves.png", "table.md",
-                 "config.json"):
+    for file in (
+        "optimizer.safetensors",
+        "optimizer.json",
+        "summary.json",
+        "curves.npz",
+        "curves.png",
+        "table.md",
+        "config.json",
+    ):
         assert (tmp_path / file).stat().st_size > 0
     assert (tmp_path / "table.md").read_text() in first.stdout
     assert "learned_opt.load" in first.stdout
@@ -62,16 +84,30 @@ def test_mnist_on_digits(tmp_path):
     assert "test accuracy" in (tmp_path / "table.md").read_text()
     with np.load(tmp_path / "curves-8.npz") as curves:
         assert curves["LSTM"].shape == (3, 9)
-    assert json.loads((tmp_path / "meta_training" / "meta_train.json").read_text())["coordinates"] == 50
+    assert (
+        json.loads((tmp_path / "meta_training" / "meta_train.json").read_text())["coordinates"]
+        == 50
+    )
 
 
-@pytest.mark.parametrize(("name", "flags", "message"), [
-    ("quadratic", ["--dim=0"], "dim must be a whole number of at least 1, got 0"),
-    ("quadratic", ["--learning_rate=fast"], "learning_rate must be a number above 0 or 'search', got 'fast'"),
-    ("quadratic", ["--baselines=SGD,Adm"], "unknown baseline 'Adm'. Did you mean 'Adam'?"),
-    ("mnist", ["--dataset=mnist", "--data_dir=nowhere"], "the data set 'mnist' is not in nowhere"),
-    ("mnist", ["digits"], "unexpected argument 'digits'"),
-])
+@pytest.mark.parametrize(
+    ("name", "flags", "message"),
+    [
+        ("quadratic", ["--dim=0"], "dim must be a whole number of at least 1, got 0"),
+        (
+            "quadratic",
+            ["--learning_rate=fast"],
+            "learning_rate must be a number above 0 or 'search', got 'fast'",
+        ),
+        ("quadratic", ["--baselines=SGD,Adm"], "unknown baseline 'Adm'. Did you mean 'Adam'?"),
+        (
+            "mnist",
+            ["--dataset=mnist", "--data_dir=nowhere"],
+            "the data set 'mnist' is not in nowhere",
+        ),
+        ("mnist", ["digits"], "unexpected argument 'digits'"),
+    ],
+)
 def test_bad_input_is_told_in_one_line_and_leaves_nothing(name, flags, message, tmp_path):
     done = program(name, f"--workdir={tmp_path / 'work'}", *flags)
     assert done.returncode != 0

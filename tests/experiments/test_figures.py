@@ -22,13 +22,20 @@ KEY = jax.random.key(0)
 def places(tmp_path_factory):
     """Where all recipes are, as if they had been trained, with weights at random."""
     folder = tmp_path_factory.mktemp("train")
-    kinds = {"lstm": learned_opt.lstm(hidden_sizes=(1,)), "rnnprop": learned_opt.rnnprop(hidden_sizes=(1,))}
+    kinds = {
+        "lstm": learned_opt.lstm(hidden_sizes=(1,)),
+        "rnnprop": learned_opt.rnnprop(hidden_sizes=(1,)),
+    }
     names = {name.split("@")[0] for f in cases.FIGURES.values() for name in f.optimizers.split(",")}
     for name in names:
         recipe, _, seed = name.partition(":")
         opt = kinds["lstm" if "lstm" in name else "rnnprop"]
         for i, file in enumerate(("optimizer", "snapshots/100", "snapshots/200", "snapshots/300")):
-            learned_opt.save(folder / learned.folder(recipe, int(seed or 0)) / file, opt, opt.init(jax.random.key(i)))
+            learned_opt.save(
+                folder / learned.folder(recipe, int(seed or 0)) / file,
+                opt,
+                opt.init(jax.random.key(i)),
+            )
     return learned.Places(str(folder), None, False)
 
 
@@ -40,24 +47,37 @@ def measured(monkeypatch):
     def tune_all(problem, key, num_steps, num_runs, names, path, measure):
         del problem, key, num_runs, path, measure
         calls.append(("tune", num_steps))
-        return {name: baselines.Tuned(name, 0.1, 1.0, baselines.baseline(name, 0.1, num_steps), np.linspace(1, 9, 30))
-                for name in names}
+        return {
+            name: baselines.Tuned(
+                name, 0.1, 1.0, baselines.baseline(name, 0.1, num_steps), np.linspace(1, 9, 30)
+            )
+            for name in names
+        }
 
     def compare(transformations, problem, key, num_steps, num_runs, *, tuned, measure, path):
         del problem, key, path
         calls.append(("compare", num_steps))
-        curves = {name: (i + 1.0) * np.linspace(2, 1, num_steps + 1) * np.ones((num_runs, 1))
-                  for i, name in enumerate([*tuned, *transformations])}
+        curves = {
+            name: (i + 1.0) * np.linspace(2, 1, num_steps + 1) * np.ones((num_runs, 1))
+            for i, name in enumerate([*tuned, *transformations])
+        }
         curves[next(iter(transformations))][0, -1] = np.inf
         return comparison.Comparison(
-            curves, dict.fromkeys(tuned, 0.1),
-            {name: dict.fromkeys(measure, curve[:, -1]) for name, curve in curves.items()} if measure else {},
-            {name: cost.Cost(1.0, 0.5, 8.0) for name in curves})
+            curves,
+            dict.fromkeys(tuned, 0.1),
+            {name: dict.fromkeys(measure, curve[:, -1]) for name, curve in curves.items()}
+            if measure
+            else {},
+            {name: cost.Cost(1.0, 0.5, 8.0) for name in curves},
+        )
 
     monkeypatch.setattr(comparison, "tune_all", tune_all)
     monkeypatch.setattr(comparison, "compare", compare)
-    monkeypatch.setattr(cases, "FIGURES", {name: dataclasses.replace(f, cases=f.cases[:2])
-                                           for name, f in cases.FIGURES.items()})
+    monkeypatch.setattr(
+        cases,
+        "FIGURES",
+        {name: dataclasses.replace(f, cases=f.cases[:2]) for name, f in cases.FIGURES.items()},
+    )
     return calls
 
 
@@ -86,7 +106,6 @@ def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_pa
     assert ("Seeds of meta-training together" in shown) == any(":" in name for name in plan.found)
 
 
-
 def test_what_is_done_is_not_measured_again(measured, places, tmp_path, capsys):
     plan = figures.plan("l2l-fig5", TINY, places)
     figures.run(plan, tmp_path / "work", tmp_path / "tuned")
@@ -113,7 +132,11 @@ def test_every_case_is_a_problem():
     known = {}
     for figure in cases.FIGURES.values():
         for case in figure.cases:
-            same = {"width": 20, "depth": 1, "activation": "sigmoid"} if case.build.func is cases.mlp else {}
+            same = (
+                {"width": 20, "depth": 1, "activation": "sigmoid"}
+                if case.build.func is cases.mlp
+                else {}
+            )
             build = case.build.func, {**same, **case.build.keywords}
             assert known.setdefault(case.name, build) == build  # one name, one problem: tuned once
     for name, (build, settings) in known.items():
@@ -126,11 +149,15 @@ def test_every_case_is_a_problem():
 
 def test_the_loss_on_all_data_is_that_of_one_batch_of_all():
     digits = data.load("digits").train
-    digits = digits._replace(images=digits.images[:1_003], labels=digits.labels[:1_003])  # more than are read at once
+    digits = digits._replace(
+        images=digits.images[:1_003], labels=digits.labels[:1_003]
+    )  # more than are read at once
     subject = cases.mlp(data.Splits(digits, digits), all_data=True)
     theta = subject.problem.init(KEY, ())
     network = learned_opt.optimizees.mlp_network(10)
-    chosen = jax.nn.log_softmax(network.apply({"params": theta}, digits.images))[np.arange(1_003), digits.labels]
+    chosen = jax.nn.log_softmax(network.apply({"params": theta}, digits.images))[
+        np.arange(1_003), digits.labels
+    ]
     np.testing.assert_allclose(subject.measures[cases.ALL_DATA](theta), -chosen.mean(), rtol=1e-5)
     parts, whole = cases.accuracy(network, digits)(theta), subject.measures["test accuracy"](theta)
     np.testing.assert_allclose(parts, whole, rtol=1e-6)
@@ -138,18 +165,31 @@ def test_the_loss_on_all_data_is_that_of_one_batch_of_all():
 
 def test_from_the_command_line_interrupted_and_resumed(places, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(comparison, "evaluating", Interrupting(comparison.evaluating, after=1))
-    config = dataclasses.replace(TINY, optimizers="lstm-mnist", num_steps=2, baselines="Adam", num_runs=2)
+    config = dataclasses.replace(
+        TINY, optimizers="lstm-mnist", num_steps=2, baselines="Adam", num_runs=2
+    )
     plan = figures.plan("rnnprop-fig3", config, places)
     work, tuned = tmp_path / "work", tmp_path / "tuned"
     with pytest.raises(KeyboardInterrupt):
         figures.run(plan, work, tuned)
-    assert [file.name for file in (work / "mlp-all-data-2" / "runs").iterdir()] == ["lstm-mnist.npz"]
+    assert [file.name for file in (work / "mlp-all-data-2" / "runs").iterdir()] == [
+        "lstm-mnist.npz"
+    ]
     kept = (work / "mlp-all-data-2" / "runs" / "lstm-mnist.npz").stat().st_mtime_ns
     assert kept
 
-    flags = ["--figure=rnnprop-fig3", "--dataset=digits", "--optimizers=lstm-mnist", "--num_steps=2",
-             "--baselines=Adam", "--num_runs=2", "--tune_runs=1", f"--train_dir={places.train_dir}",
-             f"--tuned_dir={tuned}", f"--workdir={work}"]
+    flags = [
+        "--figure=rnnprop-fig3",
+        "--dataset=digits",
+        "--optimizers=lstm-mnist",
+        "--num_steps=2",
+        "--baselines=Adam",
+        "--num_runs=2",
+        "--tune_runs=1",
+        f"--train_dir={places.train_dir}",
+        f"--tuned_dir={tuned}",
+        f"--workdir={work}",
+    ]
     done = program("reproduce", *flags)
     assert done.returncode == 0, done.stderr
     assert "| lstm-mnist |" in done.stdout
@@ -181,7 +221,9 @@ def test_where_a_name_leads(places, tmp_path):
     opt = learned_opt.lstm(hidden_sizes=(1,))
     path = str(tmp_path / "mine.safetensors")
     learned_opt.save(path, opt, opt.init(jax.random.key(9)))
-    found = learned.find_all([path, f"ours={path}", "lstm-mnist", "rnnprop-mnist@1/3", "rnnprop-mnist@0.9"], places)
+    found = learned.find_all(
+        [path, f"ours={path}", "lstm-mnist", "rnnprop-mnist@1/3", "rnnprop-mnist@0.9"], places
+    )
     assert list(found) == ["mine", "ours", "lstm-mnist", "rnnprop-mnist@1/3", "rnnprop-mnist@0.9"]
     assert found["mine"].digest == found["ours"].digest != found["lstm-mnist"].digest
     assert found["rnnprop-mnist@1/3"].note == "100 horizons"
@@ -190,13 +232,21 @@ def test_where_a_name_leads(places, tmp_path):
 
 def test_what_is_not_trained_is_trained_or_told(tmp_path, monkeypatch):
     places = learned.Places(str(tmp_path), "data", False)
-    with pytest.raises(FileNotFoundError, match="python -m experiments.train --recipe=ablation-lstm --seed=2 "
-                                                f"--data_dir=data --workdir={tmp_path}/ablation-lstm-seed2 trains it, "
-                                                "or --train here"):
+    with pytest.raises(
+        FileNotFoundError,
+        match="python -m experiments.train --recipe=ablation-lstm --seed=2 "
+        f"--data_dir=data --workdir={tmp_path}/ablation-lstm-seed2 trains it, "
+        "or --train here",
+    ):
         learned.find("ablation-lstm:2", places)
-    with pytest.raises(ValueError, match="the seed of 'ablation-lstm:x' must be a whole number, as in ablation-lstm:1"):
+    with pytest.raises(
+        ValueError,
+        match="the seed of 'ablation-lstm:x' must be a whole number, as in ablation-lstm:1",
+    ):
         learned.find("ablation-lstm:x", places)
-    with pytest.raises(ValueError, match=r"unknown optimizer 'ablation-lst'. Did you mean 'ablation-lstm'"):
+    with pytest.raises(
+        ValueError, match=r"unknown optimizer 'ablation-lst'. Did you mean 'ablation-lstm'"
+    ):
         learned.find("ablation-lst", places)
 
     def run_recipe(name, data_dir, workdir, seed):
@@ -208,15 +258,26 @@ def test_what_is_not_trained_is_trained_or_told(tmp_path, monkeypatch):
     assert learned.find("ablation-lstm", places._replace(train=True)).name == "ablation-lstm"
 
 
-@pytest.mark.parametrize(("name", "settings", "message"), [
-    ("rnnprop-table5", {}, "unknown figure 'rnnprop-table5'. Did you mean 'rnnprop-table"),
-    ("l2l-fig4", {"dataset": "mnst"}, "unknown data set 'mnst'. Did you mean 'mnist'"),
-    ("l2l-fig4", {"baselines": "Adm"}, "unknown baseline 'Adm'. Did you mean 'Adam'"),
-    ("l2l-fig4", {"num_runs": -1}, "num_runs must be a whole number of at least 1, got -1"),
-    ("l2l-fig4", {"optimizers": "nowhere.safetensors"}, "there is no file nowhere.safetensors"),
-    ("l2l-fig4", {"optimizers": "lstm-mnist,lstm-mnist"}, "two optimizers are called 'lstm-mnist'"),
-    ("l2l-fig4", {"optimizers": "lstm-mnist@x"}, "the fraction of 'lstm-mnist@x' must be like 1/3 or 0.5"),
-])
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("rnnprop-table5", {}, "unknown figure 'rnnprop-table5'. Did you mean 'rnnprop-table"),
+        ("l2l-fig4", {"dataset": "mnst"}, "unknown data set 'mnst'. Did you mean 'mnist'"),
+        ("l2l-fig4", {"baselines": "Adm"}, "unknown baseline 'Adm'. Did you mean 'Adam'"),
+        ("l2l-fig4", {"num_runs": -1}, "num_runs must be a whole number of at least 1, got -1"),
+        ("l2l-fig4", {"optimizers": "nowhere.safetensors"}, "there is no file nowhere.safetensors"),
+        (
+            "l2l-fig4",
+            {"optimizers": "lstm-mnist,lstm-mnist"},
+            "two optimizers are called 'lstm-mnist'",
+        ),
+        (
+            "l2l-fig4",
+            {"optimizers": "lstm-mnist@x"},
+            "the fraction of 'lstm-mnist@x' must be like 1/3 or 0.5",
+        ),
+    ],
+)
 def test_what_is_wrong_is_told_beforehand(name, settings, message, places):
     with pytest.raises((ValueError, FileNotFoundError), match=message.replace(".", r"\.")):
         figures.plan(name, dataclasses.replace(TINY, **settings), places)

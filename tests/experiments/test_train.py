@@ -13,8 +13,16 @@ import learned_opt
 from experiments import recipes, ship, teachers, train
 from learned_opt import saving
 
-SHORT = {"num_epochs": 3, "episodes_per_epoch": 1, "num_validation": 1, "horizons": (4,), "window": 2,
-         "num_problems": 1, "coordinates": 20, "dataset": "digits"}
+SHORT = {
+    "num_epochs": 3,
+    "episodes_per_epoch": 1,
+    "num_validation": 1,
+    "horizons": (4,),
+    "window": 2,
+    "num_problems": 1,
+    "coordinates": 20,
+    "dataset": "digits",
+}
 
 
 @pytest.fixture(scope="module")
@@ -25,12 +33,18 @@ def trained(tmp_path_factory):
 
 def test_training_leaves_weights_card_snapshots_and_a_picture(trained):
     workdir = os.path.dirname(trained)
-    assert {"optimizer.safetensors", "optimizer.json", "training.png", "snapshots"} <= set(os.listdir(workdir))
+    assert {"optimizer.safetensors", "optimizer.json", "training.png", "snapshots"} <= set(
+        os.listdir(workdir)
+    )
     stems = {f.split(".")[0] for f in os.listdir(os.path.join(workdir, "snapshots"))}
     assert stems == {"1", "2", "3"}
     info = saving.read_card(trained)["info"]
     assert (info["recipe"], info["seed"], info["dataset"], info["selection"]) == (
-        "rnnprop-mnist", 0, "digits", "training")
+        "rnnprop-mnist",
+        0,
+        "digits",
+        "training",
+    )
     assert len(info["history"]) == 3
     opt, phi = learned_opt.load(trained)
     assert opt.spec["name"] == "rnnprop"
@@ -71,7 +85,11 @@ def test_a_teacher_hands_over():
 
 
 def row(mean, rate=None):
-    return {"learning_rate": rate, "diverged": 0.0, "loss": {"100": {"mean": mean, "low": mean, "high": mean}}}
+    return {
+        "learning_rate": rate,
+        "diverged": 0.0,
+        "loss": {"100": {"mean": mean, "low": mean, "high": mean}},
+    }
 
 
 def test_shipping_writes_weights_and_both_cards(trained, tmp_path):
@@ -79,16 +97,22 @@ def test_shipping_writes_weights_and_both_cards(trained, tmp_path):
     results.mkdir(parents=True)
     folder.mkdir()
     rows = {"rnnprop-mnist": row(0.3), "Adam": row(0.4, 0.01), "NAG": row(0.35, 0.1)}
-    on_all = {name: {**row, "measure": {"loss on all data": {"mean": mean, "low": mean, "high": mean}}}
-              for (name, row), mean in zip(rows.items(), (0.1, 0.2, 0.3), strict=True)}
-    (results / "summary.json").write_text(json.dumps(
-        {"figure": "figure", "cases": {"mlp-100": rows, "mlp-9": on_all, "other": {}}}))
+    on_all = {
+        name: {**row, "measure": {"loss on all data": {"mean": mean, "low": mean, "high": mean}}}
+        for (name, row), mean in zip(rows.items(), (0.1, 0.2, 0.3), strict=True)
+    }
+    (results / "summary.json").write_text(
+        json.dumps({"figure": "figure", "cases": {"mlp-100": rows, "mlp-9": on_all, "other": {}}})
+    )
     assert ship.ship("rnnprop-mnist", os.path.dirname(trained), tmp_path, str(folder)) == 2
     assert learned_opt.load(folder / "rnnprop-mnist")[0].spec["name"] == "rnnprop"
     case, measured = saving.read_card(folder / "rnnprop-mnist")["info"]["measured"]
     assert (case["case"], case["best_baseline"]) == ("mlp-100", "NAG")
     assert case["optimizers"]["Adam"]["learning_rate"] == 0.01
-    assert (measured["best_baseline"], measured["optimizers"]["Adam"]["loss"]["mean"]) == ("Adam", 0.2)
+    assert (measured["best_baseline"], measured["optimizers"]["Adam"]["loss"]["mean"]) == (
+        "Adam",
+        0.2,
+    )
     text = (folder / "rnnprop-mnist.md").read_text()
     line = "| mlp-100 | loss of the last minibatch | 0.3 [0.3, 0.3] | 0.4 [0.4, 0.4] | NAG 0.35 [0.35, 0.35] | 0 %"
     assert line in " ".join(text.split())

@@ -12,8 +12,12 @@ KEY = jax.random.key(3)
 def draw(sizes, coordinates, key=KEY, t=0):
     """Draws from groups of these sizes, one parameter each, of a life with this key at this time."""
     theta = [jax.ShapeDtypeStruct((1, size), jnp.float32) for size in sizes]
-    lives = adjoint.Lives(optimizee_base.Problem((), theta, key[None]), jnp.int32(t), theta, [], jnp.zeros(1), theta)
-    return drawing.draw([groups.Group(None, (), (i,), None) for i in range(len(sizes))], lives, coordinates)
+    lives = adjoint.Lives(
+        optimizee_base.Problem((), theta, key[None]), jnp.int32(t), theta, [], jnp.zeros(1), theta
+    )
+    return drawing.draw(
+        [groups.Group(None, (), (i,), None) for i in range(len(sizes))], lives, coordinates
+    )
 
 
 @pytest.mark.parametrize(("size", "num"), [(10, 3), (7, 6), (10**6, 65_537), (2**31 - 1, 1000)])

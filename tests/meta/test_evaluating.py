@@ -16,36 +16,50 @@ def test_every_run_is_the_unroll_of_its_key():
     losses = learned_opt.evaluate(optax.adam(0.1), PROBLEM, KEY, 5, 3)
     assert losses.shape == (3, 6)
     for row, key in zip(losses, jax.random.split(KEY, 3), strict=True):
-        np.testing.assert_allclose(row, learned_opt.unroll(optax.adam(0.1), PROBLEM, key, 5).losses, rtol=1e-5)
+        np.testing.assert_allclose(
+            row, learned_opt.unroll(optax.adam(0.1), PROBLEM, key, 5).losses, rtol=1e-5
+        )
     one = learned_opt.evaluate(optax.adam(0.1), PROBLEM, KEY, 5, 1)
-    np.testing.assert_allclose(one[0], learned_opt.unroll(optax.adam(0.1), PROBLEM, KEY, 5).losses, rtol=1e-5)
+    np.testing.assert_allclose(
+        one[0], learned_opt.unroll(optax.adam(0.1), PROBLEM, KEY, 5).losses, rtol=1e-5
+    )
 
 
 def test_many_runs_in_batches_are_the_same_runs(monkeypatch):
     together = learned_opt.evaluate(optax.sgd(0.01), PROBLEM, KEY, 5, 7)
-    monkeypatch.setitem(evaluating.COORDINATES_AT_ONCE, "cpu", 6)  # two runs at a time, and one left over
+    monkeypatch.setitem(
+        evaluating.COORDINATES_AT_ONCE, "cpu", 6
+    )  # two runs at a time, and one left over
     apart = learned_opt.evaluate(optax.sgd(0.01), PROBLEM, KEY, 5, 7)
     np.testing.assert_allclose(apart, together, rtol=1e-5)
 
 
 def test_divergence_is_infinite_from_there_on():
     curves = jnp.asarray([[1.0, np.nan, 2.0], [3.0, 2.0, 1.0], [1.0, 2.0, np.inf]])
-    np.testing.assert_array_equal(evaluating.infinite_once_diverged(curves),
-                                  [[1.0, np.inf, np.inf], [3.0, 2.0, 1.0], [1.0, 2.0, np.inf]])
+    np.testing.assert_array_equal(
+        evaluating.infinite_once_diverged(curves),
+        [[1.0, np.inf, np.inf], [3.0, 2.0, 1.0], [1.0, 2.0, np.inf]],
+    )
     losses = learned_opt.evaluate(optax.sgd(1e6), PROBLEM, KEY, 20, 2)
     assert np.all(np.isinf(losses[:, -1]))
     assert not np.any(np.isnan(losses))
 
 
 def test_a_measure_of_the_final_theta():
-    losses, norms = evaluating.evaluate_with(lambda theta: jnp.sum(theta**2), optax.sgd(0.01), PROBLEM, KEY, 4, 2)
+    losses, norms = evaluating.evaluate_with(
+        lambda theta: jnp.sum(theta**2), optax.sgd(0.01), PROBLEM, KEY, 4, 2
+    )
     keys = jax.random.split(KEY, 2)
     thetas = [learned_opt.unroll(optax.sgd(0.01), PROBLEM, k, 4).theta for k in keys]
     np.testing.assert_allclose(norms, [np.sum(np.asarray(t) ** 2) for t in thetas], rtol=1e-5)
-    np.testing.assert_allclose(losses, learned_opt.evaluate(optax.sgd(0.01), PROBLEM, KEY, 4, 2), rtol=1e-6)
+    np.testing.assert_allclose(
+        losses, learned_opt.evaluate(optax.sgd(0.01), PROBLEM, KEY, 4, 2), rtol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("num_steps", "num_runs", "message"), [(0, 1, "num_steps"), (1, 0, "num_runs .* got 0")])
+@pytest.mark.parametrize(
+    ("num_steps", "num_runs", "message"), [(0, 1, "num_steps"), (1, 0, "num_runs .* got 0")]
+)
 def test_bad_input(num_steps, num_runs, message):
     with pytest.raises(ValueError, match=message):
         learned_opt.evaluate(optax.sgd(0.1), PROBLEM, KEY, num_steps, num_runs)
@@ -53,8 +67,11 @@ def test_bad_input(num_steps, num_runs, message):
 
 def test_the_loss_on_the_minibatches_of_the_run_itself():
     """Written out: theta_T frozen, the mean of its losses at the keys of steps 0 .. T - 1."""
-    noisy = learned_opt.Optimizee(lambda key: (), lambda key, instance: jax.random.normal(key, (2,)),
-                                  lambda theta, instance, key: jnp.sum((theta - jax.random.normal(key, (2,))) ** 2))
+    noisy = learned_opt.Optimizee(
+        lambda key: (),
+        lambda key, instance: jax.random.normal(key, (2,)),
+        lambda theta, instance, key: jnp.sum((theta - jax.random.normal(key, (2,))) ** 2),
+    )
     measure = {"seen": evaluating.seen_loss(noisy, 3), "norm": lambda theta: jnp.sum(theta**2)}
     _, measured = evaluating.evaluate_with(measure, optax.sgd(0.1), noisy, KEY, 3, 2)
     for i, key in enumerate(jax.random.split(KEY, 2)):

@@ -18,41 +18,63 @@ KEY = jax.random.key(11)
 
 def tree_problem():
     """Parameters of many shapes, coupled: a matrix, a scalar, an empty leaf, None, a rank-3 array."""
+
     def init(key, instance):
         del instance
         a, b, c = jax.random.split(key, 3)
-        return {"m": jax.random.normal(a, (3, 5)), "s": jax.random.normal(b, ()), "empty": jnp.zeros((0, 2)),
-                "none": None, "t": [jax.random.normal(c, (2, 1, 4))]}
+        return {
+            "m": jax.random.normal(a, (3, 5)),
+            "s": jax.random.normal(b, ()),
+            "empty": jnp.zeros((0, 2)),
+            "none": None,
+            "t": [jax.random.normal(c, (2, 1, 4))],
+        }
 
     def loss(theta, instance, key):
         noise = 0.1 * jax.random.normal(key, (3, 5))
-        total = jnp.sum(jnp.square(theta["m"] + noise)) * (1 + theta["s"]**2)
-        return total + jnp.sum(jnp.square(theta["t"][0] - instance)) + jnp.sum(jnp.cos(theta["m"])) * theta["s"]
+        total = jnp.sum(jnp.square(theta["m"] + noise)) * (1 + theta["s"] ** 2)
+        return (
+            total
+            + jnp.sum(jnp.square(theta["t"][0] - instance))
+            + jnp.sum(jnp.cos(theta["m"])) * theta["s"]
+        )
 
     return learned_opt.Optimizee(lambda key: jax.random.normal(key, ()), init, loss)
 
 
 def partitioned():
-    return learned_opt.partition({"a": learned_opt.lstm("mnist", hidden_sizes=(5,)),
-                                  "b": learned_opt.lstm(hidden_sizes=(3, 4))}, {"m": "a", "*": "b"})
+    return learned_opt.partition(
+        {
+            "a": learned_opt.lstm("mnist", hidden_sizes=(5,)),
+            "b": learned_opt.lstm(hidden_sizes=(3, 4)),
+        },
+        {"m": "a", "*": "b"},
+    )
 
 
 def normed():
     """An optimizer whose update depends on all coordinates: it is not coordinatewise."""
+
     def transform(phi):
         def update(updates, state, params=None, **extra):
             del params, extra
             norm = optax.tree.norm(updates)
             state = 0.9 * state + jnp.tanh(phi["w"] * norm)
             return jax.tree.map(lambda g: -phi["r"] * state * g, updates), state
+
         return optax.GradientTransformationExtraArgs(lambda params: jnp.zeros(()), update)
 
-    return learned_opt.LearnedOptimizer(lambda key: {"w": jnp.float32(0.3), "r": jnp.float32(0.01)}, transform, False,
-                                        {"name": "normed", "args": {}})
+    return learned_opt.LearnedOptimizer(
+        lambda key: {"w": jnp.float32(0.3), "r": jnp.float32(0.01)},
+        transform,
+        False,
+        {"name": "normed", "args": {}},
+    )
 
 
 def counting():
     """Coordinatewise, with state that all coordinates share: a step count."""
+
     def transform(phi):
         def init(params):
             return {"count": jnp.zeros((), jnp.int32), "m": jax.tree.map(jnp.zeros_like, params)}
@@ -65,8 +87,12 @@ def counting():
 
         return optax.GradientTransformationExtraArgs(init, update)
 
-    return learned_opt.LearnedOptimizer(lambda key: {"b": jnp.float32(0.5), "r": jnp.float32(0.02)}, transform, True,
-                                        {"name": "momentum", "args": {}})
+    return learned_opt.LearnedOptimizer(
+        lambda key: {"b": jnp.float32(0.5), "r": jnp.float32(0.02)},
+        transform,
+        True,
+        {"name": "momentum", "args": {}},
+    )
 
 
 def difference(got, want):
@@ -92,14 +118,24 @@ CASES = [
 
 
 def make_weights(kind, num_steps):
-    return {None: None, "last": np.eye(num_steps)[-1],
-            "random": np.random.default_rng(0).uniform(0, 2, num_steps)}[kind]
+    return {
+        None: None,
+        "last": np.eye(num_steps)[-1],
+        "random": np.random.default_rng(0).uniform(0, 2, num_steps),
+    }[kind]
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_adjoint_agrees_with_autodiff_in_float32(case):
     make_opt, make_problem, num_steps, num_problems, weights, block_size = case
-    got, want = both(make_opt(), make_problem(), num_steps, num_problems, make_weights(weights, num_steps), block_size)
+    got, want = both(
+        make_opt(),
+        make_problem(),
+        num_steps,
+        num_problems,
+        make_weights(weights, num_steps),
+        block_size,
+    )
     np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
     assert difference(got[1], want[1]) < 1e-5
 
@@ -108,8 +144,14 @@ def test_adjoint_agrees_with_autodiff_in_float32(case):
 def test_adjoint_agrees_with_autodiff_in_float64(case):
     make_opt, make_problem, num_steps, num_problems, weights, block_size = case
     with jax.enable_x64(True):
-        got, want = both(make_opt(), make_problem(), num_steps, num_problems, make_weights(weights, num_steps),
-                         block_size)
+        got, want = both(
+            make_opt(),
+            make_problem(),
+            num_steps,
+            num_problems,
+            make_weights(weights, num_steps),
+            block_size,
+        )
         assert got[0].dtype == jnp.float64
         np.testing.assert_allclose(got[0], want[0], rtol=1e-12)
         assert difference(got[1], want[1]) < 1e-10
@@ -125,10 +167,16 @@ def test_mixed_dtypes_of_parameters():
     def init(key, instance):
         del instance
         a, b = jax.random.split(key)
-        return {"a": jax.random.normal(a, (4,)), "b": jax.random.normal(b, (3,)).astype(jnp.bfloat16)}
+        return {
+            "a": jax.random.normal(a, (4,)),
+            "b": jax.random.normal(b, (3,)).astype(jnp.bfloat16),
+        }
 
     problem = learned_opt.Optimizee(
-        lambda key: (), init, lambda t, i, k: jnp.sum(t["a"]**2) + jnp.sum(jnp.square(t["b"].astype(jnp.float32))))
+        lambda key: (),
+        init,
+        lambda t, i, k: jnp.sum(t["a"] ** 2) + jnp.sum(jnp.square(t["b"].astype(jnp.float32))),
+    )
     got, want = both(learned_opt.lstm(), problem, 4, 2, None, 2)
     assert difference(got[1], want[1]) < 1e-2  # what bfloat16 leaves
 
@@ -151,8 +199,11 @@ def test_a_coordinatewise_optimizer_with_state_that_all_coordinates_share():
 
 def test_gradient_is_the_slope_of_the_loss_when_the_optimizee_is_linear():
     """A linear optimizee has constant gradients: the papers' meta-gradient is then the whole one."""
-    problem = learned_opt.Optimizee(lambda key: jax.random.normal(key, (4,)), lambda key, c: jnp.ones(4),
-                                    lambda theta, c, key: c @ theta)
+    problem = learned_opt.Optimizee(
+        lambda key: jax.random.normal(key, (4,)),
+        lambda key, c: jnp.ones(4),
+        lambda theta, c, key: c @ theta,
+    )
     with jax.enable_x64(True):
         opt = learned_opt.lstm(hidden_sizes=(4,))
         phi = opt.init(jax.random.key(0))
@@ -179,7 +230,9 @@ def test_the_full_gradient_is_the_slope_of_the_loss():
             moved = {**phi, "output": {**phi["output"], "b": phi["output"]["b"] + step}}
             return learned_opt.meta_gradient(opt, moved, problem, KEY, 8, 2)[0]
 
-        np.testing.assert_allclose(full["output"]["b"], (loss(1e-6) - loss(-1e-6)) / 2e-6, rtol=1e-6)
+        np.testing.assert_allclose(
+            full["output"]["b"], (loss(1e-6) - loss(-1e-6)) / 2e-6, rtol=1e-6
+        )
 
 
 def test_loss_is_that_of_the_unroll():
@@ -189,7 +242,7 @@ def test_loss_is_that_of_the_unroll():
     losses = learned_opt.unroll(opt.transform(phi), problem, KEY, 5).losses
     for w in (weights, weights[1:]):
         got, _ = learned_opt.meta_gradient(opt, phi, problem, KEY, 5, weights=w)
-        np.testing.assert_allclose(got, losses[-len(w):] @ w, rtol=1e-5)
+        np.testing.assert_allclose(got, losses[-len(w) :] @ w, rtol=1e-5)
     curves = learned_opt.evaluate(opt.transform(phi), problem, KEY, 5, 3)
     got, _ = learned_opt.meta_gradient(opt, phi, problem, KEY, 5, 3)
     np.testing.assert_allclose(got, curves[:, 1:].sum(1).mean(), rtol=1e-5)
@@ -197,7 +250,9 @@ def test_loss_is_that_of_the_unroll():
 
 def test_every_weight_gets_a_gradient():
     opt = learned_opt.lstm("mnist")
-    _, gradient = learned_opt.meta_gradient(opt, opt.init(KEY), learned_opt.optimizees.mlp(), KEY, 3)
+    _, gradient = learned_opt.meta_gradient(
+        opt, opt.init(KEY), learned_opt.optimizees.mlp(), KEY, 3
+    )
     for leaf in jax.tree.leaves(gradient):
         assert np.all(np.isfinite(leaf))
         assert np.any(leaf != 0)
@@ -205,7 +260,9 @@ def test_every_weight_gets_a_gradient():
 
 def test_gradients_of_zero_give_no_nan():
     """Pixels that are always black have gradients of exactly zero."""
-    problem = learned_opt.Optimizee(lambda key: (), lambda key, i: jnp.ones(4), lambda t, i, k: jnp.sum(t[:2]**2))
+    problem = learned_opt.Optimizee(
+        lambda key: (), lambda key, i: jnp.ones(4), lambda t, i, k: jnp.sum(t[:2] ** 2)
+    )
     opt = learned_opt.lstm("mnist")
     for method in ("adjoint", "autodiff"):
         _, gradient = learned_opt.meta_gradient(opt, opt.init(KEY), problem, KEY, 4, method=method)
@@ -214,10 +271,14 @@ def test_gradients_of_zero_give_no_nan():
 
 def test_a_rule_of_ones_own():
     """The derivative of a hand-made rule u = -phi * g, against its closed form: sum_s lambda_s . (-g_s)."""
-    rule = CoordinateRule(lambda dtype: {"unused": jnp.zeros(1, dtype)}, lambda phi, g, h: (-phi["rate"] * g, h))
+    rule = CoordinateRule(
+        lambda dtype: {"unused": jnp.zeros(1, dtype)}, lambda phi, g, h: (-phi["rate"] * g, h)
+    )
     opt = from_rule(rule, lambda key: {"rate": jnp.asarray(0.1)}, {"name": "sgd", "args": {}})
     c = jnp.asarray([1.0, -2.0, 3.0])
-    problem = learned_opt.Optimizee(lambda key: (), lambda key, i: jnp.zeros(3), lambda t, i, k: c @ t)
+    problem = learned_opt.Optimizee(
+        lambda key: (), lambda key, i: jnp.zeros(3), lambda t, i, k: c @ t
+    )
     loss, gradient = learned_opt.meta_gradient(opt, opt.init(KEY), problem, KEY, 3)
     np.testing.assert_allclose(loss, -0.1 * 14 * (1 + 2 + 3), rtol=1e-6)
     np.testing.assert_allclose(gradient["rate"], -14 * (3 + 2 + 1), rtol=1e-6)
@@ -226,15 +287,23 @@ def test_a_rule_of_ones_own():
 def test_it_can_be_jitted_over_phi_and_key():
     opt, problem = learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(3)
     phi = opt.init(KEY)
-    traced = jax.jit(lambda phi, key: learned_opt.meta_gradient(opt, phi, problem, key, 4))(phi, KEY)
-    chex.assert_trees_all_close(traced, learned_opt.meta_gradient(opt, phi, problem, KEY, 4), rtol=1e-5)
+    traced = jax.jit(lambda phi, key: learned_opt.meta_gradient(opt, phi, problem, key, 4))(
+        phi, KEY
+    )
+    chex.assert_trees_all_close(
+        traced, learned_opt.meta_gradient(opt, phi, problem, KEY, 4), rtol=1e-5
+    )
 
 
 def coupled(m, s):
     """`m` and `s` parameters, coupled; no key draws anything but theta_0."""
+
     def init(key, instance):
         del instance
-        return {"m": jax.random.normal(key, (m,)), "s": jax.random.normal(jax.random.fold_in(key, 1), (s,))}
+        return {
+            "m": jax.random.normal(key, (m,)),
+            "s": jax.random.normal(jax.random.fold_in(key, 1), (s,)),
+        }
 
     def loss(theta, instance, key):
         del instance, key
@@ -259,28 +328,53 @@ def estimates_and_whole(opt, problem, num_problems, coordinates, keys):
     lives = adjoint.window(opt, phi, problem, lives, jnp.ones(3), 2)[2]
 
     def gradient(key, coordinates):
-        mine = lives._replace(problems=lives.problems._replace(key=jax.random.split(key, num_problems)))
-        _, gradient, _ = adjoint.window(opt, phi, problem, mine, jnp.asarray([0.5, 2.0, 1.0]), 2, coordinates)
+        mine = lives._replace(
+            problems=lives.problems._replace(key=jax.random.split(key, num_problems))
+        )
+        _, gradient, _ = adjoint.window(
+            opt, phi, problem, mine, jnp.asarray([0.5, 2.0, 1.0]), 2, coordinates
+        )
         return jax.flatten_util.ravel_pytree(gradient)[0]
 
     return jax.vmap(lambda key: gradient(key, coordinates))(keys), gradient(KEY, None)
 
 
-@pytest.mark.parametrize(("make_opt", "m", "s", "num_problems", "coordinates", "num_possible"), [
-    (small_lstm, 4, 2, 1, 3, 2 * 2 * 2),
-    (small_lstm, 4, 3, 1, 3, 2 * 2 * 3),
-    (small_lstm, 2, 1, 3, 4, 2 * 2 * 2 * 3),
-    (small_lstm, 4, 3, 1, 1, 7),
-    (counting, 4, 3, 1, 3, 2 * 2 * 3),
-    (lambda: two(small_lstm, counting), 4, 3, 1, 3, 4 * 1 * 2),
-    (lambda: two(small_lstm, small_lstm), 5, 1, 1, 1, 5 * 1),  # one of each part, though one is asked for in all
-    (lambda: two(small_lstm, normed), 5, 3, 1, 2, 2 * 3),  # a part that is not coordinatewise stays whole
-])
-def test_the_mean_over_all_draws_is_the_whole_gradient(make_opt, m, s, num_problems, coordinates, num_possible):
+@pytest.mark.parametrize(
+    ("make_opt", "m", "s", "num_problems", "coordinates", "num_possible"),
+    [
+        (small_lstm, 4, 2, 1, 3, 2 * 2 * 2),
+        (small_lstm, 4, 3, 1, 3, 2 * 2 * 3),
+        (small_lstm, 2, 1, 3, 4, 2 * 2 * 2 * 3),
+        (small_lstm, 4, 3, 1, 1, 7),
+        (counting, 4, 3, 1, 3, 2 * 2 * 3),
+        (lambda: two(small_lstm, counting), 4, 3, 1, 3, 4 * 1 * 2),
+        (
+            lambda: two(small_lstm, small_lstm),
+            5,
+            1,
+            1,
+            1,
+            5 * 1,
+        ),  # one of each part, though one is asked for in all
+        (
+            lambda: two(small_lstm, normed),
+            5,
+            3,
+            1,
+            2,
+            2 * 3,
+        ),  # a part that is not coordinatewise stays whole
+    ],
+)
+def test_the_mean_over_all_draws_is_the_whole_gradient(
+    make_opt, m, s, num_problems, coordinates, num_possible
+):
     """Not over a sample: each possible draw is there, known by its gradient, and their mean is exact."""
     with jax.enable_x64(True):
         keys = jax.random.split(jax.random.key(7), 60 * num_possible)
-        estimates, whole = estimates_and_whole(make_opt(), coupled(m, s), num_problems, coordinates, keys)
+        estimates, whole = estimates_and_whole(
+            make_opt(), coupled(m, s), num_problems, coordinates, keys
+        )
         rounded = np.round(np.asarray(estimates / jnp.linalg.norm(whole)), 6)
         _, each, counts = np.unique(rounded, axis=0, return_index=True, return_counts=True)
         assert len(each) == num_possible
@@ -294,7 +388,9 @@ def test_as_many_coordinates_as_there_are_give_the_whole_gradient(make_opt, enou
     opt, problem = make_opt(), tree_problem()
     phi = opt.init(jax.random.key(0))
     whole = learned_opt.meta_gradient(opt, phi, problem, KEY, 4, 2)
-    chex.assert_trees_all_equal(learned_opt.meta_gradient(opt, phi, problem, KEY, 4, 2, coordinates=enough), whole)
+    chex.assert_trees_all_equal(
+        learned_opt.meta_gradient(opt, phi, problem, KEY, 4, 2, coordinates=enough), whole
+    )
 
 
 def test_the_key_draws_the_coordinates_and_the_loss_is_whole():
@@ -304,19 +400,31 @@ def test_the_key_draws_the_coordinates_and_the_loss_is_whole():
     first = learned_opt.meta_gradient(opt, phi, problem, KEY, 4, coordinates=5)
     np.testing.assert_allclose(first[0], loss, rtol=1e-6)
     assert difference(first[1], whole) > 1e-2
-    chex.assert_trees_all_equal(learned_opt.meta_gradient(opt, phi, problem, KEY, 4, coordinates=5), first)
+    chex.assert_trees_all_equal(
+        learned_opt.meta_gradient(opt, phi, problem, KEY, 4, coordinates=5), first
+    )
 
 
 def test_fewer_coordinates_take_less_memory():
     """Of the others neither gradients nor anything else is kept for the second pass."""
     opt, num_coordinates, num_steps = small_lstm(), 20_000, 30
-    problem = learned_opt.Optimizee(lambda key: (), lambda key, i: jnp.ones(num_coordinates),
-                                    lambda t, i, k: jnp.sum(jnp.sin(t)))
+    problem = learned_opt.Optimizee(
+        lambda key: (),
+        lambda key, i: jnp.ones(num_coordinates),
+        lambda t, i, k: jnp.sum(jnp.sin(t)),
+    )
     phi = opt.init(KEY)
 
     def temporaries(coordinates):
-        compiled = jax.jit(lambda phi, key: learned_opt.meta_gradient(
-            opt, phi, problem, key, num_steps, coordinates=coordinates)).lower(phi, KEY).compile()
+        compiled = (
+            jax.jit(
+                lambda phi, key: learned_opt.meta_gradient(
+                    opt, phi, problem, key, num_steps, coordinates=coordinates
+                )
+            )
+            .lower(phi, KEY)
+            .compile()
+        )
         return compiled.memory_analysis().temp_size_in_bytes
 
     recorded = 4 * num_coordinates * num_steps
@@ -348,9 +456,11 @@ def test_the_native_adjoint_agrees_with_plain_autodiff(monkeypatch):
     """In several blocks, of which the last one overlaps the one before it."""
     arguments = coupled(7, 3), KEY, 6, 2, make_weights("random", 6)
     got, want = native_and_plain(
-        monkeypatch, lambda: two(lambda: learned_opt.lstm("mnist", hidden_sizes=(4, 3)), small_lstm),
+        monkeypatch,
+        lambda: two(lambda: learned_opt.lstm("mnist", hidden_sizes=(4, 3)), small_lstm),
         lambda opt, phi: learned_opt.meta_gradient(opt, phi, *arguments, block_size=4),
-        lambda opt, phi: learned_opt.meta_gradient(opt, phi, *arguments, method="autodiff"))
+        lambda opt, phi: learned_opt.meta_gradient(opt, phi, *arguments, method="autodiff"),
+    )
     np.testing.assert_allclose(got[0], want[0], rtol=1e-6)
     assert difference(got[1], want[1]) < 2e-6
 
@@ -358,8 +468,13 @@ def test_the_native_adjoint_agrees_with_plain_autodiff(monkeypatch):
 @pytest.mark.usefixtures("native_loops")
 def test_native_estimates_are_those_of_the_same_coordinates(monkeypatch):
     problem = learned_opt.optimizees.quadratic(5)
-    got, want = native_and_plain(monkeypatch, small_lstm, lambda opt, phi: learned_opt.meta_gradient(
-        opt, phi, problem, KEY, 4, 3, coordinates=7, block_size=4))
+    got, want = native_and_plain(
+        monkeypatch,
+        small_lstm,
+        lambda opt, phi: learned_opt.meta_gradient(
+            opt, phi, problem, KEY, 4, 3, coordinates=7, block_size=4
+        ),
+    )
     assert difference(got[1], want[1]) < 2e-6
 
 
@@ -380,7 +495,9 @@ def test_second_derivatives_of_the_native_meta_gradient(monkeypatch):
 
     @functools.partial(jax.jit, static_argnums=0)
     def second_derivative(opt, phi):
-        gradient = functools.partial(learned_opt.meta_gradient, opt, problem=problem, key=KEY, num_steps=3)
+        gradient = functools.partial(
+            learned_opt.meta_gradient, opt, problem=problem, key=KEY, num_steps=3
+        )
         return jax.jvp(gradient, (phi,), (jax.tree.map(jnp.cos, phi),))[1][1]
 
     got = second_derivative(small_lstm(), phi)
@@ -395,8 +512,11 @@ def test_native_memory_is_the_recorded_gradients_and_the_state():
     phi = opt.init(KEY)
 
     def temporaries(num_coordinates):
-        problem = learned_opt.Optimizee(lambda key: (), lambda key, i: jnp.ones(num_coordinates),
-                                        lambda t, i, k: jnp.sum(jnp.sin(t)))
+        problem = learned_opt.Optimizee(
+            lambda key: (),
+            lambda key, i: jnp.ones(num_coordinates),
+            lambda t, i, k: jnp.sum(jnp.sin(t)),
+        )
         run = jax.jit(lambda phi, key: learned_opt.meta_gradient(opt, phi, problem, key, num_steps))
         return run.lower(phi, KEY).compile().memory_analysis().temp_size_in_bytes
 
@@ -404,26 +524,40 @@ def test_native_memory_is_the_recorded_gradients_and_the_state():
     assert of_a_coordinate < 4 * num_steps + 2 * 4 * 6 + 5
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"coordinates": 0}, "coordinates must be a whole number of at least 1, got 0"),
-    ({"coordinates": 2.0}, "coordinates .* got 2.0"),
-    ({"coordinates": True}, "coordinates .* got True"),
-    ({"coordinates": 3, "method": "autodiff"}, "coordinates=3 has no meaning for method='autodiff'"),
-    ({"coordinates": 3, "opt": normed(), "phi": normed().init(KEY)}, "coordinates=3 needs an optimizer that is coord"),
-    ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
-    ({"num_problems": -1}, "num_problems .* got -1"),
-    ({"block_size": 0}, "block_size .* got 0"),
-    ({"weights": [1.0, 2.0]}, r"weights must be a vector of 4 or 5 numbers, got shape \(2,\)"),
-    ({"weights": [1.0, 2.0, np.nan, 1.0]}, "weights must be finite"),
-    ({"method": "adjont"}, "Did you mean 'adjoint'"),
-    ({"method": "adjoint", "stop_gradient": False}, "needs method='autodiff'"),
-    ({"method": "autodiff", "block_size": 3}, "block_size=3 has no meaning"),
-    ({"opt": optax.adam(1e-3)}, "opt must be a LearnedOptimizer"),
-    ({"phi": learned_opt.lstm(hidden_sizes=(7,)).init(KEY)}, "phi"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"coordinates": 0}, "coordinates must be a whole number of at least 1, got 0"),
+        ({"coordinates": 2.0}, "coordinates .* got 2.0"),
+        ({"coordinates": True}, "coordinates .* got True"),
+        (
+            {"coordinates": 3, "method": "autodiff"},
+            "coordinates=3 has no meaning for method='autodiff'",
+        ),
+        (
+            {"coordinates": 3, "opt": normed(), "phi": normed().init(KEY)},
+            "coordinates=3 needs an optimizer that is coord",
+        ),
+        ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
+        ({"num_problems": -1}, "num_problems .* got -1"),
+        ({"block_size": 0}, "block_size .* got 0"),
+        ({"weights": [1.0, 2.0]}, r"weights must be a vector of 4 or 5 numbers, got shape \(2,\)"),
+        ({"weights": [1.0, 2.0, np.nan, 1.0]}, "weights must be finite"),
+        ({"method": "adjont"}, "Did you mean 'adjoint'"),
+        ({"method": "adjoint", "stop_gradient": False}, "needs method='autodiff'"),
+        ({"method": "autodiff", "block_size": 3}, "block_size=3 has no meaning"),
+        ({"opt": optax.adam(1e-3)}, "opt must be a LearnedOptimizer"),
+        ({"phi": learned_opt.lstm(hidden_sizes=(7,)).init(KEY)}, "phi"),
+    ],
+)
 def test_bad_input(arguments, message):
     opt = learned_opt.lstm()
-    good = {"opt": opt, "phi": opt.init(KEY), "problem": learned_opt.optimizees.quadratic(), "key": KEY,
-            "num_steps": 4}
+    good = {
+        "opt": opt,
+        "phi": opt.init(KEY),
+        "problem": learned_opt.optimizees.quadratic(),
+        "key": KEY,
+        "num_steps": 4,
+    }
     with pytest.raises(ValueError, match=message):
         learned_opt.meta_gradient(**{**good, **arguments})

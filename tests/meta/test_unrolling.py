@@ -25,14 +25,19 @@ def test_unroll_of_sgd_is_gradient_descent_in_numpy():
 
 def test_a_longer_run_begins_with_the_shorter_one():
     problem = learned_opt.optimizees.mlp()
-    short, long = (learned_opt.unroll(optax.adam(0.01), problem, jax.random.key(0), n).losses for n in (3, 8))
+    short, long = (
+        learned_opt.unroll(optax.adam(0.01), problem, jax.random.key(0), n).losses for n in (3, 8)
+    )
     np.testing.assert_array_equal(short, long[:4])
 
 
 def test_loss_and_gradient_of_a_step_share_their_minibatch():
     # f(theta) = theta * z with z drawn by the key: its gradient z is what the loss shows.
-    problem = learned_opt.Optimizee(lambda key: (), lambda key, instance: jnp.ones(()),
-                                    lambda theta, instance, key: theta * jax.random.normal(key))
+    problem = learned_opt.Optimizee(
+        lambda key: (),
+        lambda key, instance: jnp.ones(()),
+        lambda theta, instance, key: theta * jax.random.normal(key),
+    )
     losses = learned_opt.unroll(optax.sgd(1.0), problem, jax.random.key(1), 5).losses
     theta = 1.0
     for loss in losses:
@@ -46,7 +51,9 @@ def test_unroll_can_be_vmapped_and_differentiated():
     problem = learned_opt.optimizees.quadratic(3)
     keys = jax.random.split(jax.random.key(0), 4)
     together = jax.vmap(lambda k: learned_opt.unroll(optax.sgd(0.01), problem, k, 5).losses)(keys)
-    np.testing.assert_allclose(together[2], learned_opt.unroll(optax.sgd(0.01), problem, keys[2], 5).losses, rtol=1e-5)
+    np.testing.assert_allclose(
+        together[2], learned_opt.unroll(optax.sgd(0.01), problem, keys[2], 5).losses, rtol=1e-5
+    )
 
     def final(rate):
         return learned_opt.unroll(optax.sgd(rate), problem, keys[0], 5).losses[-1]
@@ -71,21 +78,30 @@ def test_a_second_unroll_does_not_compile_again():
 
 def test_the_transformation_gets_the_loss_as_value():
     tx = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau(patience=1, factor=0.5))
-    losses = learned_opt.unroll(tx, learned_opt.optimizees.quadratic(), jax.random.key(0), 20).losses
+    losses = learned_opt.unroll(
+        tx, learned_opt.optimizees.quadratic(), jax.random.key(0), 20
+    ).losses
     assert losses[-1] < losses[0]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
-    ({"num_steps": -3}, "got -3"),
-    ({"num_steps": 2.5}, "got 2.5"),
-    ({"key": 7}, "key must be a random key, got 7"),
-    ({"tx": learned_opt.lstm()}, "transform"),
-    ({"problem": "quadratic"}, "Optimizee"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
+        ({"num_steps": -3}, "got -3"),
+        ({"num_steps": 2.5}, "got 2.5"),
+        ({"key": 7}, "key must be a random key, got 7"),
+        ({"tx": learned_opt.lstm()}, "transform"),
+        ({"problem": "quadratic"}, "Optimizee"),
+    ],
+)
 def test_bad_input(arguments, message):
-    good = {"tx": optax.sgd(0.1), "problem": learned_opt.optimizees.quadratic(), "key": jax.random.key(0),
-            "num_steps": 2}
+    good = {
+        "tx": optax.sgd(0.1),
+        "problem": learned_opt.optimizees.quadratic(),
+        "key": jax.random.key(0),
+        "num_steps": 2,
+    }
     with pytest.raises(ValueError, match=message):
         learned_opt.unroll(**{**good, **arguments})
 

@@ -11,10 +11,20 @@ import pytest
 
 from learned_opt import native
 
-built = pytest.mark.skipif(not native.available(), reason="the C++ loops were not built: there was no compiler")
+built = pytest.mark.skipif(
+    not native.available(), reason="the C++ loops were not built: there was no compiler"
+)
 
 # Inputs and layers: one to three of them, units that fill no tile, layers that grow and shrink.
-NETWORKS = [(1, (1,)), (2, (3,)), (1, (33,)), (1, (5, 3)), (2, (20, 20)), (2, (3, 20, 5)), (1, (1, 33, 1))]
+NETWORKS = [
+    (1, (1,)),
+    (2, (3,)),
+    (1, (33,)),
+    (1, (5, 3)),
+    (2, (20, 20)),
+    (2, (3, 20, 5)),
+    (1, (1, 33, 1)),
+]
 # Around the blocks of 32 and 64 coordinates, and more of them than a call has parts.
 NUM_COORDINATES = [1, 2, 31, 33, 63, 64, 65, 127, 1000, 2500]
 
@@ -24,7 +34,11 @@ def lanes(request):
     """The floats of a register: what decides which code runs."""
     limit = native._library().learned_opt_limit_lanes
     width = limit(request.param)
-    yield width if width == request.param else pytest.skip(f"this machine has no registers of {request.param} floats")
+    yield (
+        width
+        if width == request.param
+        else pytest.skip(f"this machine has no registers of {request.param} floats")
+    )
     limit(16)
 
 
@@ -48,7 +62,9 @@ def numpy_cell_backward(layer, kept, dh, dc):
     """Cotangents of the weights, of `[x_t; h_tm1]` and of c_tm1."""
     z, i, f, g, o, c_tm1, t = kept
     dc = dc + dh * o * (1 - t**2)
-    d = np.concatenate([dc * g * i * (1 - i), dc * c_tm1 * f * (1 - f), dc * i * (1 - g**2), dh * t * o * (1 - o)])
+    d = np.concatenate(
+        [dc * g * i * (1 - i), dc * c_tm1 * f * (1 - f), dc * i * (1 - g**2), dh * t * o * (1 - o)]
+    )
     return {"w": d @ z.T, "b": d.sum(1)}, layer["w"].T @ d, dc * f
 
 
@@ -71,10 +87,14 @@ def numpy_pull_back(weights, x, dy, hidden, cells, tanh=False):
     pulled = jax.tree.map(np.zeros_like, weights)
     dh, dc, dx = list(map(np.zeros_like, hidden)), list(map(np.zeros_like, cells)), np.zeros_like(x)
     for t, (dy_t, h_t, kept) in reversed(list(enumerate(tape))):
-        pulled["output"] = jax.tree.map(np.add, pulled["output"], {"w": h_t @ dy_t, "b": dy_t.sum()})
+        pulled["output"] = jax.tree.map(
+            np.add, pulled["output"], {"w": h_t @ dy_t, "b": dy_t.sum()}
+        )
         above = weights["output"]["w"][:, None] * dy_t
         for k in reversed(range(len(dh))):
-            of_layer, dz, dc[k] = numpy_cell_backward(weights["layers"][k], kept[k], dh[k] + above, dc[k])
+            of_layer, dz, dc[k] = numpy_cell_backward(
+                weights["layers"][k], kept[k], dh[k] + above, dc[k]
+            )
             pulled["layers"][k] = jax.tree.map(np.add, pulled["layers"][k], of_layer)
             above, dh[k] = np.split(dz, [dz.shape[0] - dh[k].shape[0]])
         dx[t] = above
@@ -91,19 +111,29 @@ def make_weights(inputs, sizes, seed=0):
         w = rng.normal(size=(4 * units, inputs + units)) / np.sqrt(inputs + units)
         layers.append({"w": w, "b": rng.normal(size=4 * units)})
         inputs = units
-    return as_floats({"layers": layers, "output": {"w": rng.normal(size=sizes[-1]), "b": np.asarray(0.3)}})
+    return as_floats(
+        {"layers": layers, "output": {"w": rng.normal(size=sizes[-1]), "b": np.asarray(0.3)}}
+    )
 
 
 def make_state(sizes, n, seed=1):
     """`(hidden, cells)`, as after some steps."""
     rng = np.random.default_rng(seed)
-    return as_floats((tuple(rng.uniform(-1, 1, (h, n)) for h in sizes), tuple(rng.normal(size=(h, n)) for h in sizes)))
+    return as_floats(
+        (
+            tuple(rng.uniform(-1, 1, (h, n)) for h in sizes),
+            tuple(rng.normal(size=(h, n)) for h in sizes),
+        )
+    )
 
 
 def make_window(inputs, sizes, steps, n):
     rng = np.random.default_rng(2)
-    return (make_weights(inputs, sizes), *as_floats((rng.normal(size=(steps, inputs, n)), rng.normal(size=(steps, n)))),
-            *make_state(sizes, n))
+    return (
+        make_weights(inputs, sizes),
+        *as_floats((rng.normal(size=(steps, inputs, n)), rng.normal(size=(steps, n)))),
+        *make_state(sizes, n),
+    )
 
 
 def as_floats(tree):
@@ -116,7 +146,9 @@ def exactly(tree):
 
 def error(got, want):
     """Of all leaves together, relative to their norm."""
-    got, want = (np.concatenate([np.ravel(x) for x in jax.tree.leaves(exactly(t))]) for t in (got, want))
+    got, want = (
+        np.concatenate([np.ravel(x) for x in jax.tree.leaves(exactly(t))]) for t in (got, want)
+    )
     return np.linalg.norm(got - want) / np.linalg.norm(want)
 
 
@@ -128,7 +160,9 @@ def stepped(*arguments):
 def test_the_loops_are_built_where_there_is_a_compiler():
     """Otherwise everything would still pass, several times as slow."""
     compilers = [name for name in ("c++", "g++", "clang++") if shutil.which(name)]
-    assert native.available() or not compilers, f"there is {compilers}: install the package again and read its messages"
+    assert native.available() or not compilers, (
+        f"there is {compilers}: install the package again and read its messages"
+    )
 
 
 # A step
@@ -172,7 +206,9 @@ def test_step_with_gates_wide_open_and_shut(lanes, scale, bias):
 
 @built
 def test_step_changes_no_argument_and_one_array_may_be_two(lanes):
-    weights, (hidden, cells) = jax.tree.map(jnp.asarray, (make_weights(1, (5,)), make_state((5,), 100)))
+    weights, (hidden, cells) = jax.tree.map(
+        jnp.asarray, (make_weights(1, (5,)), make_state((5,), 100))
+    )
     x_t = jnp.ones((1, 100))
     before = jax.tree.map(np.array, (weights, x_t, hidden, cells))
     native.lstm_step(None, weights, x_t, hidden, cells)
@@ -197,8 +233,18 @@ def test_what_is_not_finite_stays_with_its_coordinate(lanes, bad):
 
 # The derivative of a window
 
-WINDOWS = [(2, (20, 20), 20, 2500), (1, (20, 20), 1, 1000), (1, (1,), 37, 65), (2, (3,), 2, 33), (1, (33,), 20, 64),
-           (1, (5, 3), 20, 127), (2, (3, 20, 5), 37, 31), (1, (1, 33, 1), 2, 63), (2, (5, 3), 1, 1), (1, (3, 5), 20, 2)]
+WINDOWS = [
+    (2, (20, 20), 20, 2500),
+    (1, (20, 20), 1, 1000),
+    (1, (1,), 37, 65),
+    (2, (3,), 2, 33),
+    (1, (33,), 20, 64),
+    (1, (5, 3), 20, 127),
+    (2, (3, 20, 5), 37, 31),
+    (1, (1, 33, 1), 2, 63),
+    (2, (5, 3), 1, 1),
+    (1, (3, 5), 20, 2),
+]
 
 
 @built
@@ -212,8 +258,10 @@ def test_pull_back(lanes, inputs, sizes, steps, n):
 
 
 @built
-@pytest.mark.parametrize(("inputs", "sizes", "steps", "n"), [(20, (20, 20), 5, 65), (3, (5,), 2, 2500),
-                                                           (1, (3, 2), 20, 1)])
+@pytest.mark.parametrize(
+    ("inputs", "sizes", "steps", "n"),
+    [(20, (20, 20), 5, 65), (3, (5,), 2, 2500), (1, (3, 2), 20, 1)],
+)
 def test_pull_back_to_the_inputs_and_through_tanh(lanes, inputs, sizes, steps, n):
     window = make_window(inputs, sizes, steps, n)
     for tanh in (False, True):
@@ -245,7 +293,9 @@ def test_pull_back_of_what_is_not_finite(lanes, argument, bad):
     with np.errstate(invalid="ignore"):
         want = numpy_pull_back(*exactly(window))
     got = native.lstm_pull_back(*window, with_input=True)
-    jax.tree.map(lambda g, w: np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w)), got, want)
+    jax.tree.map(
+        lambda g, w: np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w)), got, want
+    )
 
 
 @built
@@ -279,10 +329,16 @@ def test_a_program_for_narrower_registers_fails_before_it_writes_past_its_room()
 @built
 def test_calls_from_many_threads():
     """Each computes its own, and none waits for ever for another's helpers."""
-    step, pull_back = jax.jit(lambda *a: native.lstm_step(None, *a)), jax.jit(lambda *a: native.lstm_pull_back(*a))
+    step, pull_back = (
+        jax.jit(lambda *a: native.lstm_step(None, *a)),
+        jax.jit(lambda *a: native.lstm_pull_back(*a)),
+    )
     weights, x, dy, *_ = make_window(1, (20, 20), 5, 2500)
     states = [make_state((20, 20), 2500, seed) for seed in range(6)]
-    calls = [(step, (weights, x[0], *s)) if k % 2 else (pull_back, (weights, x, dy, *s)) for k, s in enumerate(states)]
+    calls = [
+        (step, (weights, x[0], *s)) if k % 2 else (pull_back, (weights, x, dy, *s))
+        for k, s in enumerate(states)
+    ]
     want, got = [f(*args) for f, args in calls], [[] for _ in calls]
 
     def work(k):

@@ -22,13 +22,19 @@ ACTIVATIONS = {
 
 def dataset(n=7, num_classes=3, seed=0):
     rng = np.random.default_rng(seed)
-    return data.Dataset(rng.normal(size=(n, 2, 2, 1)).astype(np.float32), rng.integers(0, num_classes, n), num_classes)
+    return data.Dataset(
+        rng.normal(size=(n, 2, 2, 1)).astype(np.float32),
+        rng.integers(0, num_classes, n),
+        num_classes,
+    )
 
 
 def numpy_layers(theta):
     """Kernels and biases in their order, in float64."""
-    return [(np.asarray(theta[k]["kernel"], np.float64), np.asarray(theta[k]["bias"], np.float64))
-            for k in sorted(theta)]
+    return [
+        (np.asarray(theta[k]["kernel"], np.float64), np.asarray(theta[k]["bias"], np.float64))
+        for k in sorted(theta)
+    ]
 
 
 def numpy_logits(theta, images, activation):
@@ -48,11 +54,15 @@ def numpy_losses(theta, images, labels, activation):
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_loss_is_the_cross_entropy(activation):
     one = dataset(n=1)
-    problem = learned_opt.optimizees.mlp(one, width=5, depth=2, activation=activation, batch_size=3, init_scale=1.0)
+    problem = learned_opt.optimizees.mlp(
+        one, width=5, depth=2, activation=activation, batch_size=3, init_scale=1.0
+    )
     theta = problem.init(jax.random.key(1), problem.sample(jax.random.key(0)))
     assert [w.shape for w, _ in numpy_layers(theta)] == [(4, 5), (5, 5), (5, 3)]
     loss = problem.loss(theta, (), jax.random.key(2))
-    np.testing.assert_allclose(loss, numpy_losses(theta, one.images, one.labels, activation)[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        loss, numpy_losses(theta, one.images, one.labels, activation)[0], rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("activation", ACTIVATIONS)
@@ -60,11 +70,15 @@ def test_ten_hidden_layers(activation):
     examples = dataset(n=1)
     problem = learned_opt.optimizees.mlp(examples, depth=10, activation=activation, batch_size=2)
     theta = problem.init(jax.random.key(1), ())
-    assert sum(x.size for x in jax.tree.leaves(theta)) == (4 * 20 + 20) + 9 * (20 * 20 + 20) + (20 * 3 + 3)
+    assert sum(x.size for x in jax.tree.leaves(theta)) == (4 * 20 + 20) + 9 * (20 * 20 + 20) + (
+        20 * 3 + 3
+    )
     loss, gradient = jax.jit(jax.value_and_grad(problem.loss))(theta, (), jax.random.key(2))
     layers = [f"Dense_{i}" for i in range(11)]  # by number: sorted by name the eleventh comes third
     in_order = {f"{i:02}": theta[name] for i, name in enumerate(layers)}
-    np.testing.assert_allclose(loss, numpy_losses(in_order, examples.images, examples.labels, activation)[0], rtol=1e-5)
+    np.testing.assert_allclose(
+        loss, numpy_losses(in_order, examples.images, examples.labels, activation)[0], rtol=1e-5
+    )
     assert all(np.all(np.isfinite(gradient[name]["kernel"])) for name in layers)
     assert all(np.any(gradient[name]["kernel"] != 0) for name in layers)
 
@@ -91,13 +105,17 @@ def test_minibatches_are_drawn_by_the_key_alone():
     problem = learned_opt.optimizees.mlp(examples, batch_size=1, init_scale=1.0)
     theta = problem.init(jax.random.key(1), ())
     each = numpy_losses(theta, examples.images, examples.labels, "sigmoid")
-    losses = jax.jit(jax.vmap(lambda k: problem.loss(theta, (), k)))(jax.random.split(jax.random.key(2), 300))
+    losses = jax.jit(jax.vmap(lambda k: problem.loss(theta, (), k)))(
+        jax.random.split(jax.random.key(2), 300)
+    )
     drawn = np.argmin(np.abs(np.asarray(losses)[:, None] - each), 1)
     np.testing.assert_allclose(losses, each[drawn], rtol=1e-4)
     assert np.bincount(drawn, minlength=7).min() > 300 / 7 / 2
     moved = jax.tree.map(lambda x: x + 1, theta)
     each_moved = numpy_losses(moved, examples.images, examples.labels, "sigmoid")
-    losses_moved = jax.jit(jax.vmap(lambda k: problem.loss(moved, (), k)))(jax.random.split(jax.random.key(2), 300))
+    losses_moved = jax.jit(jax.vmap(lambda k: problem.loss(moved, (), k)))(
+        jax.random.split(jax.random.key(2), 300)
+    )
     np.testing.assert_allclose(losses_moved, each_moved[drawn], rtol=1e-4)
 
 
@@ -109,19 +127,27 @@ def test_loss_is_the_mean_over_the_minibatch():
     theta["Dense_1"]["bias"] = jnp.array([0.0, 2.0])
     of_label = np.log(1 + np.exp(2.0)) - np.array([0.0, 2.0])
     possible = of_label[0] + np.arange(5) / 4 * (of_label[1] - of_label[0])
-    losses = jax.jit(jax.vmap(lambda k: problem.loss(theta, (), k)))(jax.random.split(jax.random.key(1), 100))
+    losses = jax.jit(jax.vmap(lambda k: problem.loss(theta, (), k)))(
+        jax.random.split(jax.random.key(1), 100)
+    )
     assert {int(np.argmin(np.abs(possible - x))) for x in np.asarray(losses)} == {0, 1, 2, 3, 4}
-    np.testing.assert_allclose(np.abs(np.asarray(losses)[:, None] - possible).min(1), 0.0, atol=1e-6)
+    np.testing.assert_allclose(
+        np.abs(np.asarray(losses)[:, None] - possible).min(1), 0.0, atol=1e-6
+    )
 
 
 def test_bytes_are_read_as_zero_to_one():
     pixels = np.random.default_rng(0).integers(0, 256, (1, 2, 2, 1)).astype(np.uint8)
     labels = np.array([1])
-    as_bytes, as_floats = (learned_opt.optimizees.mlp(data.Dataset(images, labels, 3), batch_size=1)
-                           for images in (pixels, (pixels / 255).astype(np.float32)))
+    as_bytes, as_floats = (
+        learned_opt.optimizees.mlp(data.Dataset(images, labels, 3), batch_size=1)
+        for images in (pixels, (pixels / 255).astype(np.float32))
+    )
     theta = as_floats.init(jax.random.key(0), ())
     key = jax.random.key(1)
-    np.testing.assert_allclose(as_bytes.loss(theta, (), key), as_floats.loss(theta, (), key), rtol=1e-6)
+    np.testing.assert_allclose(
+        as_bytes.loss(theta, (), key), as_floats.loss(theta, (), key), rtol=1e-6
+    )
 
 
 def test_scale_of_theta_0():
@@ -130,15 +156,21 @@ def test_scale_of_theta_0():
         if leaf.size >= 300:
             np.testing.assert_allclose(np.std(leaf), 0.1, rtol=0.15)
             np.testing.assert_allclose(np.mean(leaf), 0.0, atol=0.02)
-    own = learned_opt.optimizees.mlp(dataset(), width=300, init_scale=None).init(jax.random.key(0), ())
+    own = learned_opt.optimizees.mlp(dataset(), width=300, init_scale=None).init(
+        jax.random.key(0), ()
+    )
     np.testing.assert_array_equal(own["Dense_0"]["bias"], np.zeros(300))
-    np.testing.assert_allclose(np.std(own["Dense_0"]["kernel"]), 0.5, rtol=0.1)  # LeCun: 1 / sqrt(4)
+    np.testing.assert_allclose(
+        np.std(own["Dense_0"]["kernel"]), 0.5, rtol=0.1
+    )  # LeCun: 1 / sqrt(4)
 
 
 def test_the_papers_network_by_default():
     theta = learned_opt.optimizees.mlp().init(jax.random.key(0), ())
-    assert jax.tree.map(jnp.shape, theta) == {"Dense_0": {"kernel": (64, 20), "bias": (20,)},
-                                              "Dense_1": {"kernel": (20, 10), "bias": (10,)}}
+    assert jax.tree.map(jnp.shape, theta) == {
+        "Dense_0": {"kernel": (64, 20), "bias": (20,)},
+        "Dense_1": {"kernel": (20, 10), "bias": (10,)},
+    }
 
 
 def test_any_flax_network():
@@ -166,8 +198,13 @@ def test_data_are_arguments_of_a_jitted_program():
     assert max(x.size for x in jax.tree.leaves(lowered.in_avals)) == 4000
     constants = jax.make_jaxpr(start)(problem, jax.random.key(0)).consts
     assert sum(np.size(x) for x in constants) < 100
-    text, closed_over = (jax.jit(f).lower(*args).as_text() for f, args in (
-        (start, (problem, jax.random.key(0))), (functools.partial(start, problem), (jax.random.key(0),))))
+    text, closed_over = (
+        jax.jit(f).lower(*args).as_text()
+        for f, args in (
+            (start, (problem, jax.random.key(0))),
+            (functools.partial(start, problem), (jax.random.key(0),)),
+        )
+    )
     assert len(closed_over) > len(text) + 4 * 8 * 1000  # eight hexadecimal digits a pixel
 
 
@@ -197,23 +234,30 @@ def test_equal_problems_do_not_compile_twice():
 
 def test_accuracy():
     network = learned_opt.optimizees.mlp_network(2, width=1)
-    theta = {"Dense_0": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)},
-             "Dense_1": {"kernel": jnp.array([[0.0, 1.0]]), "bias": jnp.array([0.5, 0.0])}}
+    theta = {
+        "Dense_0": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)},
+        "Dense_1": {"kernel": jnp.array([[0.0, 1.0]]), "bias": jnp.array([0.5, 0.0])},
+    }
     # The second logit, sigmoid(x), is above the first, 0.5, where x > 0.
     images = np.array([-2.0, -1.0, 1.0, 2.0, 3.0], np.float32)[:, None]
     examples = data.Dataset(images, np.array([0, 1, 1, 1, 0]), 2)
-    np.testing.assert_allclose(learned_opt.optimizees.accuracy(network, examples)(theta), 0.6, rtol=1e-6)
+    np.testing.assert_allclose(
+        learned_opt.optimizees.accuracy(network, examples)(theta), 0.6, rtol=1e-6
+    )
 
 
-@pytest.mark.parametrize(("kwargs", "message"), [
-    ({"activation": "sigmoyd"}, "unknown activation 'sigmoyd'. Did you mean 'sigmoid'"),
-    ({"width": 0}, "width must be a whole number of at least 1, got 0"),
-    ({"depth": -1}, "depth must be a whole number of at least 1, got -1"),
-    ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
-    ({"batch_size": True}, "batch_size must be a whole number of at least 1, got True"),
-    ({"init_scale": 0.0}, "init_scale must be a finite number above 0, got 0.0"),
-    ({"dataset": "mnits"}, "unknown data set 'mnits'. Did you mean 'mnist'"),
-])
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"activation": "sigmoyd"}, "unknown activation 'sigmoyd'. Did you mean 'sigmoid'"),
+        ({"width": 0}, "width must be a whole number of at least 1, got 0"),
+        ({"depth": -1}, "depth must be a whole number of at least 1, got -1"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"batch_size": True}, "batch_size must be a whole number of at least 1, got True"),
+        ({"init_scale": 0.0}, "init_scale must be a finite number above 0, got 0.0"),
+        ({"dataset": "mnits"}, "unknown data set 'mnits'. Did you mean 'mnist'"),
+    ],
+)
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         learned_opt.optimizees.mlp(**{"dataset": dataset(), **kwargs})

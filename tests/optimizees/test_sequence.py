@@ -23,8 +23,10 @@ def numpy_prediction(theta, values):
         cell = theta[name]
         h = c = np.zeros((len(values), len(cell["hi"]["bias"])))
         for t, x in enumerate(xs):
-            i, f, g, o = (x @ cell[f"i{k}"]["kernel"] + h @ cell[f"h{k}"]["kernel"] + cell[f"h{k}"]["bias"]
-                          for k in "ifgo")
+            i, f, g, o = (
+                x @ cell[f"i{k}"]["kernel"] + h @ cell[f"h{k}"]["kernel"] + cell[f"h{k}"]["bias"]
+                for k in "ifgo"
+            )
             c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
             h = sigmoid(o) * np.tanh(c)
             xs[t] = h
@@ -34,7 +36,10 @@ def numpy_prediction(theta, values):
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_loss_is_the_mean_squared_error(num_layers):
     problem = optimizees.sine_lstm(num_layers, hidden_size=4, batch_size=7, init_scale=1.0)
-    theta, key = problem.init(jax.random.key(0), problem.sample(jax.random.key(1))), jax.random.key(2)
+    theta, key = (
+        problem.init(jax.random.key(0), problem.sample(jax.random.key(1))),
+        jax.random.key(2),
+    )
     loss, gradient = jax.jit(jax.value_and_grad(problem.loss))(theta, (), key)
     values, following = sequence.sines(key, 7, 0.1)
     want = np.mean((numpy_prediction(theta, values) - np.asarray(following, np.float64)) ** 2)
@@ -54,8 +59,12 @@ def test_sequences_are_sines():
     # Solved for f(x) = sine sin(omega x) + cosine cos(omega x), hence for amplitude and phase.
     omega = np.arccos(np.clip(cosine, -1, 1))
     slow = omega < 0.05  # these are no more told from straight lines
-    phase = np.arctan2(f[:, 0], (f[:, 1] - f[:, 0] * np.cos(omega)) / np.where(slow, 1, np.sin(omega)))
-    amplitude = np.hypot(f[:, 0], (f[:, 1] - f[:, 0] * np.cos(omega)) / np.where(slow, 1, np.sin(omega)))
+    phase = np.arctan2(
+        f[:, 0], (f[:, 1] - f[:, 0] * np.cos(omega)) / np.where(slow, 1, np.sin(omega))
+    )
+    amplitude = np.hypot(
+        f[:, 0], (f[:, 1] - f[:, 0] * np.cos(omega)) / np.where(slow, 1, np.sin(omega))
+    )
     for drawn, low, high in ((amplitude, 0, 10), (omega, 0, np.pi / 2), (phase, -np.pi, np.pi)):
         kept = (drawn[~slow] - low) / (high - low)
         assert kept.min() > -0.01
@@ -74,7 +83,9 @@ def test_the_noise_is_in_what_is_read_alone(noise):
     np.testing.assert_allclose(np.mean(noisy - clean), 0, atol=0.07 * noise)
 
 
-@pytest.mark.parametrize(("num_layers", "size"), [(1, 80 + 1600 + 80 + 21), (2, 80 + 1600 + 80 + 2 * 1600 + 80 + 21)])
+@pytest.mark.parametrize(
+    ("num_layers", "size"), [(1, 80 + 1600 + 80 + 21), (2, 80 + 1600 + 80 + 2 * 1600 + 80 + 21)]
+)
 def test_sizes_of_the_papers_networks(num_layers, size):
     theta = jax.eval_shape(optimizees.sine_lstm(num_layers).init, jax.random.key(0), ())
     assert sum(x.size for x in jax.tree.leaves(theta)) == size
@@ -102,13 +113,16 @@ def test_equal_problems_share_their_programs():
     assert jax.tree.structure(one) == jax.tree.structure(other) != jax.tree.structure(another)
 
 
-@pytest.mark.parametrize(("kwargs", "message"), [
-    ({"num_layers": 0}, "num_layers must be a whole number of at least 1, got 0"),
-    ({"hidden_size": 2.5}, "hidden_size must be a whole number of at least 1, got 2.5"),
-    ({"noise": -0.1}, "noise must be a finite number above 0, got -0.1"),
-    ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
-    ({"init_scale": np.inf}, "init_scale must be a finite number above 0, got inf"),
-])
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_layers": 0}, "num_layers must be a whole number of at least 1, got 0"),
+        ({"hidden_size": 2.5}, "hidden_size must be a whole number of at least 1, got 2.5"),
+        ({"noise": -0.1}, "noise must be a finite number above 0, got -0.1"),
+        ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"init_scale": np.inf}, "init_scale must be a finite number above 0, got inf"),
+    ],
+)
 def test_bad_arguments(kwargs, message):
     with pytest.raises(ValueError, match=message):
         optimizees.sine_lstm(**kwargs)

@@ -27,7 +27,9 @@ def test_scaling_leaves_the_loss_at_the_start_alone_and_scales_gradients():
     value, gradient = jax.value_and_grad(scaled.loss)(problem.theta_0, problem.instance, key)
     want, inner_gradient = jax.value_and_grad(network().loss)(theta, inner, key)
     np.testing.assert_allclose(value, want, rtol=1e-6)
-    jax.tree.map(lambda a, b, c: np.testing.assert_allclose(a, b * c, rtol=1e-5), gradient, inner_gradient, c)
+    jax.tree.map(
+        lambda a, b, c: np.testing.assert_allclose(a, b * c, rtol=1e-5), gradient, inner_gradient, c
+    )
 
 
 def test_factors_are_log_uniform_and_fresh():
@@ -50,31 +52,49 @@ def test_the_convex_function_has_its_minimum_at_v():
     f = network().loss(problem.theta_0.f, problem.instance.f, key)
     total = combined.loss(problem.theta_0, problem.instance, key)
     np.testing.assert_allclose(total - f, np.mean(np.square(np.asarray(x) - v)), rtol=1e-5)
-    np.testing.assert_allclose(combined.loss(problem.theta_0._replace(g=v), problem.instance, key), f, rtol=1e-6)
+    np.testing.assert_allclose(
+        combined.loss(problem.theta_0._replace(g=v), problem.instance, key), f, rtol=1e-6
+    )
 
 
 def test_the_papers_family_is_learnable_and_batches():
-    problem = learned_opt.optimizees.with_convex(learned_opt.optimizees.random_scaling(
-        learned_opt.optimizees.quadratic(dim=3)))
+    problem = learned_opt.optimizees.with_convex(
+        learned_opt.optimizees.random_scaling(learned_opt.optimizees.quadratic(dim=3))
+    )
     losses = learned_opt.evaluate(optax.adam(0.1), problem, jax.random.key(0), 20, 8)
     assert losses.shape == (8, 21)
     assert jnp.all(jnp.isfinite(losses))
     opt = learned_opt.rnnprop(hidden_sizes=(3,), input_size=2)
-    gradient = learned_opt.meta_gradient(opt, opt.init(jax.random.key(1)), problem, jax.random.key(2), 5, 2)[1]
+    gradient = learned_opt.meta_gradient(
+        opt, opt.init(jax.random.key(1)), problem, jax.random.key(2), 5, 2
+    )[1]
     assert all(jnp.any(x != 0) for x in jax.tree.leaves(gradient))
 
 
 def test_equal_families_share_their_programs():
-    one, other = (learned_opt.optimizees.with_convex(learned_opt.optimizees.random_scaling(
-        learned_opt.optimizees.quadratic())) for _ in range(2))
+    one, other = (
+        learned_opt.optimizees.with_convex(
+            learned_opt.optimizees.random_scaling(learned_opt.optimizees.quadratic())
+        )
+        for _ in range(2)
+    )
     assert jax.tree.structure(one) == jax.tree.structure(other)
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: wrappers.random_scaling(network(), 0), "log_range must be a finite number above 0, got 0"),
-    (lambda: wrappers.random_scaling(3), "problem must be an Optimizee"),
-    (lambda: wrappers.with_convex(network(), dim=0), "dim must be a whole number of at least 1, got 0"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: wrappers.random_scaling(network(), 0),
+            "log_range must be a finite number above 0, got 0",
+        ),
+        (lambda: wrappers.random_scaling(3), "problem must be an Optimizee"),
+        (
+            lambda: wrappers.with_convex(network(), dim=0),
+            "dim must be a whole number of at least 1, got 0",
+        ),
+    ],
+)
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -15,7 +15,9 @@ def to_flax(weights, num_inputs):
     """Weights of `cell.lstm_cell` as the parameters of Flax's cells."""
     w, b = (np.split(np.asarray(weights[name]), 4) for name in "wb")
     inputs = {f"i{gate}": {"kernel": w[k][:, :num_inputs].T} for k, gate in enumerate(GATES)}
-    recurrent = {f"h{gate}": {"kernel": w[k][:, num_inputs:].T, "bias": b[k]} for k, gate in enumerate(GATES)}
+    recurrent = {
+        f"h{gate}": {"kernel": w[k][:, num_inputs:].T, "bias": b[k]} for k, gate in enumerate(GATES)
+    }
     return {**inputs, **recurrent}
 
 
@@ -49,6 +51,8 @@ def test_one_unit_by_hand():
 def test_initial_weights():
     weights = cell.init_lstm_cell(jax.random.key(0), 30, 70)
     assert weights["w"].shape == (280, 100)
-    np.testing.assert_allclose(np.mean(weights["w"]), 0.0, atol=0.002)  # standard error 0.1 / sqrt(28,000) = 0.0006
+    np.testing.assert_allclose(
+        np.mean(weights["w"]), 0.0, atol=0.002
+    )  # standard error 0.1 / sqrt(28,000) = 0.0006
     np.testing.assert_allclose(np.std(weights["w"]), 0.1, rtol=0.02)
     np.testing.assert_array_equal(weights["b"], np.repeat([0.0, 1.0, 0.0, 0.0], 70))

@@ -34,14 +34,22 @@ class Case(NamedTuple):
 
 CASES = {
     "lstm-native": Case(learned_opt.lstm("mnist", hidden_sizes=(4,)), native=True),
-    "lstm-bfloat16": Case(learned_opt.lstm("mnist", hidden_sizes=(4,), state_dtype="bfloat16"), jnp.bfloat16),
+    "lstm-bfloat16": Case(
+        learned_opt.lstm("mnist", hidden_sizes=(4,), state_dtype="bfloat16"), jnp.bfloat16
+    ),
     "rnnprop": Case(learned_opt.rnnprop("long", hidden_sizes=(4,), input_size=3)),
     "lstm-gac": Case(learned_opt.lstm_gac("mnist", hidden_sizes=(4,), num_averaged=2)),
     "ntm-bfgs": Case(learned_opt.ntm_bfgs(hidden_sizes=(4,), num_averaged=2, num_writes=2)),
     "ntm-lbfgs": Case(learned_opt.ntm_lbfgs("mnist", hidden_sizes=(4,), num_averaged=1, history=5)),
-    "partition": Case(learned_opt.partition(
-        {"a": learned_opt.lstm("mnist", hidden_sizes=(4,)), "b": learned_opt.lstm("quadratic", hidden_sizes=(4,))},
-        {"*bias*": "b", "*": "a"})),
+    "partition": Case(
+        learned_opt.partition(
+            {
+                "a": learned_opt.lstm("mnist", hidden_sizes=(4,)),
+                "b": learned_opt.lstm("quadratic", hidden_sizes=(4,)),
+            },
+            {"*bias*": "b", "*": "a"},
+        )
+    ),
     "from_optax": Case(learned_opt.from_optax(optax.adam(1e-2), coordinatewise=True), None),
 }
 LEARNED = [name for name, case in CASES.items() if case.state_dtype is not None]
@@ -49,11 +57,16 @@ COORDINATEWISE = [name for name, case in CASES.items() if case.opt.coordinatewis
 
 every_case = pytest.mark.parametrize("name", CASES)
 learned_cases = pytest.mark.parametrize("name", LEARNED)
-several_devices_cases = pytest.mark.parametrize(("name", "jitted"), [
-    pytest.param(name, jitted, id=f"{name}-{'jitted' if jitted else 'eager'}")
-    for name, case in CASES.items() for jitted in (True, False)
-    # Outside of jit every operation is a program of its own: slow, and not the rule's business but its lift's.
-    if not case.native and (jitted or name in ("lstm-bfloat16", "ntm-bfgs", "from_optax"))])
+several_devices_cases = pytest.mark.parametrize(
+    ("name", "jitted"),
+    [
+        pytest.param(name, jitted, id=f"{name}-{'jitted' if jitted else 'eager'}")
+        for name, case in CASES.items()
+        for jitted in (True, False)
+        # Outside of jit every operation is a program of its own: slow, and not the rule's business but its lift's.
+        if not case.native and (jitted or name in ("lstm-bfloat16", "ntm-bfgs", "from_optax"))
+    ],
+)
 coordinatewise_cases = pytest.mark.parametrize("name", COORDINATEWISE)
 
 
@@ -84,7 +97,9 @@ def random_like(tree, seed):
     """Gaussian arrays in the shapes and dtypes of `tree`."""
     leaves, treedef = jax.tree.flatten(tree)
     rng = np.random.default_rng(seed)
-    return treedef.unflatten([jnp.asarray(rng.normal(size=jnp.shape(x)), jnp.result_type(x)) for x in leaves])
+    return treedef.unflatten(
+        [jnp.asarray(rng.normal(size=jnp.shape(x)), jnp.result_type(x)) for x in leaves]
+    )
 
 
 def make_theta(dtype=jnp.float32):
@@ -129,7 +144,10 @@ def test_steps_are_finite_and_move(name):
     (_, theta_2), _ = steps_of(transform(name), theta, make_gradients(theta))
     chex.assert_tree_all_finite(theta_2)
     chex.assert_trees_all_equal_shapes_and_dtypes(theta_2, theta)
-    assert all(np.all(a != b) for a, b in zip(jax.tree.leaves(theta), jax.tree.leaves(theta_2), strict=True))
+    assert all(
+        np.all(a != b)
+        for a, b in zip(jax.tree.leaves(theta), jax.tree.leaves(theta_2), strict=True)
+    )
 
 
 @every_case
@@ -219,11 +237,18 @@ def test_in_a_chain(name):
 def test_in_optax_partition(name):
     tx, theta = transform(name), make_theta()
     gradients = make_gradients(theta)
-    mixed = optax.partition({"learned": tx, "sgd": optax.sgd(0.1)}, {"dense": "learned", "scale": "sgd"})
+    mixed = optax.partition(
+        {"learned": tx, "sgd": optax.sgd(0.1)}, {"dense": "learned", "scale": "sgd"}
+    )
     got, _ = steps_of(mixed, theta, gradients)
-    alone, _ = steps_of(tx, {"dense": theta["dense"]}, [{"dense": g_t["dense"]} for g_t in gradients])
+    alone, _ = steps_of(
+        tx, {"dense": theta["dense"]}, [{"dense": g_t["dense"]} for g_t in gradients]
+    )
     assert_close(got[-1]["dense"], alone[-1]["dense"])
-    assert_close(got[0]["scale"], jax.tree.map(lambda p, g: p - 0.1 * g, theta["scale"], gradients[0]["scale"]))
+    assert_close(
+        got[0]["scale"],
+        jax.tree.map(lambda p, g: p - 0.1 * g, theta["scale"], gradients[0]["scale"]),
+    )
 
 
 @every_case
@@ -233,11 +258,15 @@ def test_masked(name):
     masked = optax.masked(tx, {"dense": {"kernel": True, "bias": False}, "scale": False})
     state = masked.init(theta)
     u, _ = jax.jit(masked.update)(gradient, state, theta)
-    alone, _ = jax.jit(tx.update)({"dense": {"kernel": gradient["dense"]["kernel"]}},
-                                  tx.init({"dense": {"kernel": theta["dense"]["kernel"]}}))
+    alone, _ = jax.jit(tx.update)(
+        {"dense": {"kernel": gradient["dense"]["kernel"]}},
+        tx.init({"dense": {"kernel": theta["dense"]["kernel"]}}),
+    )
     assert_close(u["dense"]["kernel"], alone["dense"]["kernel"])
     assert_close([u["dense"]["bias"], u["scale"]], [gradient["dense"]["bias"], gradient["scale"]])
-    assert all(leaf.shape[-2:] == (3, 2) for leaf in jax.tree.leaves(state) if leaf.ndim > 1)  # vectors are averages
+    assert all(
+        leaf.shape[-2:] == (3, 2) for leaf in jax.tree.leaves(state) if leaf.ndim > 1
+    )  # vectors are averages
 
 
 @every_case
@@ -255,7 +284,7 @@ def test_multi_steps(name):
     tx, theta = transform(name), make_theta()
     gradients = make_gradients(theta, 4)
     got, _ = steps_of(optax.MultiSteps(tx, every_k_schedule=2), theta, gradients)
-    means = [jax.tree.map(lambda a, b: (a + b) / 2, *gradients[k:k + 2]) for k in (0, 2)]
+    means = [jax.tree.map(lambda a, b: (a + b) / 2, *gradients[k : k + 2]) for k in (0, 2)]
     plain, _ = steps_of(tx, theta, means)
     assert_close(got, [theta, plain[0], plain[0], plain[1]])
 
@@ -285,11 +314,16 @@ def test_inject_hyperparams_changes_the_output_scale():
 def test_inject_hyperparams_follows_a_schedule():
     phi = learned_opt.lstm(hidden_sizes=(4,)).init(jax.random.key(0))
     make = optax.inject_hyperparams(
-        lambda output_scale: learned_opt.lstm(hidden_sizes=(4,), output_scale=output_scale).transform(phi))
+        lambda output_scale: learned_opt.lstm(
+            hidden_sizes=(4,), output_scale=output_scale
+        ).transform(phi)
+    )
     tx = make(output_scale=optax.piecewise_constant_schedule(1.0, {1: 0.25}))
     gradients = jnp.ones((2, 3))
     (theta_1, theta_2), _ = steps_of(tx, jnp.zeros(3), gradients)
-    (plain_1, plain_2), _ = steps_of(learned_opt.lstm(hidden_sizes=(4,)).transform(phi), jnp.zeros(3), gradients)
+    (plain_1, plain_2), _ = steps_of(
+        learned_opt.lstm(hidden_sizes=(4,)).transform(phi), jnp.zeros(3), gradients
+    )
     assert_close(theta_1, plain_1)
     assert_close(theta_2 - theta_1, 0.25 * (plain_2 - plain_1))
 
@@ -307,7 +341,9 @@ def test_parameters_may_be_left_out(name):
     tx, theta = transform(name), make_theta()
     gradient = make_gradients(theta, 1)[0]
     state = tx.init(theta)
-    chex.assert_trees_all_equal(jax.jit(tx.update)(gradient, state), jax.jit(tx.update)(gradient, state, theta))
+    chex.assert_trees_all_equal(
+        jax.jit(tx.update)(gradient, state), jax.jit(tx.update)(gradient, state, theta)
+    )
 
 
 # Inside Flax
@@ -383,15 +419,23 @@ def test_any_tree(name, tree):
     chex.assert_trees_all_equal_shapes_and_dtypes(thetas[-1], theta)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, jax.eval_shape(tx.init, theta))
     chex.assert_tree_all_finite(thetas[-1])
-    assert all(np.all(a != b) for a, b in zip(jax.tree.leaves(theta), jax.tree.leaves(thetas[-1]), strict=True))
+    assert all(
+        np.all(a != b)
+        for a, b in zip(jax.tree.leaves(theta), jax.tree.leaves(thetas[-1]), strict=True)
+    )
 
 
 @learned_cases
 def test_python_numbers_and_numpy_arrays_are_parameters(name):
     tx = transform(name)
-    theta, gradient = {"a": 1.0, "bias": np.ones(2, np.float32)}, {"a": 0.5, "bias": np.ones(2, np.float32)}
+    theta, gradient = (
+        {"a": 1.0, "bias": np.ones(2, np.float32)},
+        {"a": 0.5, "bias": np.ones(2, np.float32)},
+    )
     u, _ = tx.update(gradient, tx.init(theta), theta)
-    want, _ = tx.update(jax.tree.map(jnp.float32, gradient), tx.init(jax.tree.map(jnp.float32, theta)))
+    want, _ = tx.update(
+        jax.tree.map(jnp.float32, gradient), tx.init(jax.tree.map(jnp.float32, theta))
+    )
     assert_close(u, want)
 
 
@@ -414,7 +458,9 @@ def test_low_precision_gradients_of_full_precision_parameters(name):
     tx, theta = transform(name), make_theta()
     gradient = make_gradients(make_theta(jnp.bfloat16), 1)[0]
     u, _ = jax.jit(tx.update)(gradient, tx.init(theta), theta)
-    wide, _ = jax.jit(tx.update)(jax.tree.map(lambda g: g.astype(jnp.float32), gradient), tx.init(theta), theta)
+    wide, _ = jax.jit(tx.update)(
+        jax.tree.map(lambda g: g.astype(jnp.float32), gradient), tx.init(theta), theta
+    )
     chex.assert_trees_all_equal_dtypes(u, theta)
     assert_close(u, wide)
 
@@ -461,7 +507,11 @@ def test_reshaped_and_split_parameters_have_the_same_updates(name):
     want, _ = steps_of(tx, jnp.zeros(6), gradients)
     got, _ = steps_of(tx, jnp.zeros((1, 3, 2)), [g_t.reshape(1, 3, 2) for g_t in gradients])
     assert_close(got[-1].reshape(6), want[-1])
-    split, _ = steps_of(tx, (jnp.zeros(2), jnp.zeros((2, 2))), [(g_t[:2], g_t[2:].reshape(2, 2)) for g_t in gradients])
+    split, _ = steps_of(
+        tx,
+        (jnp.zeros(2), jnp.zeros((2, 2))),
+        [(g_t[:2], g_t[2:].reshape(2, 2)) for g_t in gradients],
+    )
     assert_close(jnp.concatenate([x.reshape(-1) for x in split[-1]]), want[-1])
 
 
@@ -474,15 +524,20 @@ def sharded_pair(mesh):
     """Parameters and gradients, as they are and sharded on both axes of a mesh."""
     theta = random_like({"kernel": jnp.zeros((4, 6)), "bias": jnp.zeros(6)}, 0)
     gradient = make_gradients(theta, 1)[0]
-    sharded = [{k: jax.device_put(x, NamedSharding(mesh, SHARDED[k])) for k, x in tree.items()}
-               for tree in (theta, gradient)]
+    sharded = [
+        {k: jax.device_put(x, NamedSharding(mesh, SHARDED[k])) for k, x in tree.items()}
+        for tree in (theta, gradient)
+    ]
     return (theta, gradient), sharded
 
 
 def assert_sharded_like_parameters(tree, mesh):
     """Every leaf under a parameter's name is sharded as `P(None, ..., *spec)`."""
-    leaves = [(path[-1].key, leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
-              if getattr(path[-1], "key", None) in SHARDED]
+    leaves = [
+        (path[-1].key, leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        if getattr(path[-1], "key", None) in SHARDED
+    ]
     assert leaves
     for name, leaf in leaves:
         spec = SHARDED[name]

@@ -45,16 +45,26 @@ def noisy_phi(opt, key):
     """Weights in which nothing is zero or one by accident."""
     leaves, treedef = jax.tree.flatten(opt.init(key))
     keys = jax.random.split(jax.random.fold_in(key, 1), len(leaves))
-    return treedef.unflatten([x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)])
+    return treedef.unflatten(
+        [x + 0.3 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
+    )
 
 
-@pytest.mark.parametrize(("kwargs", "p", "scale"), [
-    ({"preset": "quadratic"}, None, 1.0),
-    ({"preset": "mnist"}, 10.0, 0.1),
-    ({"preset": "mnist-code", "hidden_sizes": (7,)}, 5.0, 0.01),
-    ({"preset": "neural-art", "hidden_sizes": (3, 4, 2)}, 10.0, 1.0),
-    ({"preset": "mnist", "preprocess_p": None, "output_scale": 0.5, "hidden_sizes": [6, 5]}, None, 0.5),
-], ids=["quadratic", "mnist", "mnist-code", "neural-art", "overridden"])
+@pytest.mark.parametrize(
+    ("kwargs", "p", "scale"),
+    [
+        ({"preset": "quadratic"}, None, 1.0),
+        ({"preset": "mnist"}, 10.0, 0.1),
+        ({"preset": "mnist-code", "hidden_sizes": (7,)}, 5.0, 0.01),
+        ({"preset": "neural-art", "hidden_sizes": (3, 4, 2)}, 10.0, 1.0),
+        (
+            {"preset": "mnist", "preprocess_p": None, "output_scale": 0.5, "hidden_sizes": [6, 5]},
+            None,
+            0.5,
+        ),
+    ],
+    ids=["quadratic", "mnist", "mnist-code", "neural-art", "overridden"],
+)
 def test_against_numpy(kwargs, p, scale):
     opt = learned_opt.lstm(**kwargs)
     phi = noisy_phi(opt, jax.random.key(3))
@@ -77,20 +87,36 @@ def test_against_numpy(kwargs, p, scale):
     np.testing.assert_allclose(run(jnp.asarray(gradients)), expected, atol=5e-6 * scale, rtol=1e-5)
 
 
-@pytest.mark.parametrize(("preset", "p", "scale"), [("quadratic", None, 1.0), ("mnist", 10.0, 0.1),
-                                              ("neural-art", 10.0, 1.0), ("mnist-code", 5.0, 0.01)])
+@pytest.mark.parametrize(
+    ("preset", "p", "scale"),
+    [
+        ("quadratic", None, 1.0),
+        ("mnist", 10.0, 0.1),
+        ("neural-art", 10.0, 1.0),
+        ("mnist-code", 5.0, 0.01),
+    ],
+)
 def test_presets(preset, p, scale):
     opt = learned_opt.lstm(preset)
-    assert opt.spec == {"name": "lstm", "args": {"hidden_sizes": [20, 20], "preprocess_p": p, "output_scale": scale,
-                                                 "state_dtype": None}}
+    assert opt.spec == {
+        "name": "lstm",
+        "args": {
+            "hidden_sizes": [20, 20],
+            "preprocess_p": p,
+            "output_scale": scale,
+            "state_dtype": None,
+        },
+    }
     assert opt.coordinatewise
 
 
 def test_initial_phi():
     phi = learned_opt.lstm("mnist").init(jax.random.key(0))
     shapes = jax.tree.map(jnp.shape, phi)
-    assert shapes == {"layers": [{"w": (80, 22), "b": (80,)}, {"w": (80, 40), "b": (80,)}],
-                      "output": {"w": (20,), "b": ()}}
+    assert shapes == {
+        "layers": [{"w": (80, 22), "b": (80,)}, {"w": (80, 40), "b": (80,)}],
+        "output": {"w": (20,), "b": ()},
+    }
     for layer in phi["layers"]:
         np.testing.assert_array_equal(layer["b"], np.repeat([0.0, 1.0, 0.0, 0.0], 20))
     np.testing.assert_allclose(np.std(phi["output"]["w"]), 0.1, rtol=0.5)
@@ -119,16 +145,24 @@ def test_every_weight_gets_a_gradient(preset):
             loss += jnp.sum(jnp.square(u_t - 1))
         return loss
 
-    for path, leaf in jax.tree_util.tree_leaves_with_path(jax.jit(total)(opt.init(jax.random.key(0)))):
+    for path, leaf in jax.tree_util.tree_leaves_with_path(
+        jax.jit(total)(opt.init(jax.random.key(0)))
+    ):
         assert np.all(np.isfinite(leaf) & (leaf != 0)), jax.tree_util.keystr(path)
 
 
-@pytest.mark.parametrize("make", [
-    lambda: learned_opt.lstm("mnist"),
-    lambda: learned_opt.lstm(hidden_sizes=(4,), state_dtype=jnp.bfloat16),
-    lambda: learned_opt.lstm(hidden_sizes=[np.int64(4)], output_scale=np.float32(0.5), preprocess_p=np.float64(7)),
-    lambda: learned_opt.lstm(output_scale=jnp.float32(0.5)),
-], ids=["preset", "dtype", "numpy", "jax"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: learned_opt.lstm("mnist"),
+        lambda: learned_opt.lstm(hidden_sizes=(4,), state_dtype=jnp.bfloat16),
+        lambda: learned_opt.lstm(
+            hidden_sizes=[np.int64(4)], output_scale=np.float32(0.5), preprocess_p=np.float64(7)
+        ),
+        lambda: learned_opt.lstm(output_scale=jnp.float32(0.5)),
+    ],
+    ids=["preset", "dtype", "numpy", "jax"],
+)
 def test_spec_is_plain_and_rebuilds_the_optimizer(make):
     opt = make()
     spec = json.loads(json.dumps(opt.spec))
@@ -145,8 +179,10 @@ def test_spec_is_plain_and_rebuilds_the_optimizer(make):
     jax.tree.map(np.testing.assert_array_equal, first_step(opt), first_step(rebuilt))
 
 
-@pytest.mark.parametrize(("state_dtype", "bytes_each"), [(None, 320), ("float32", 320), ("bfloat16", 160),
-                                                     ("float16", 160)])
+@pytest.mark.parametrize(
+    ("state_dtype", "bytes_each"),
+    [(None, 320), ("float32", 320), ("bfloat16", 160), ("float16", 160)],
+)
 def test_bytes_of_state(state_dtype, bytes_each):
     opt = learned_opt.lstm(state_dtype=state_dtype)
     tx = opt.transform(opt.init(jax.random.key(0)))
@@ -160,17 +196,26 @@ def test_half_precision_state_stays_near_the_full_one():
 
     def run(state_dtype):
         tx = learned_opt.lstm(state_dtype=state_dtype).transform(phi)
-        return jax.lax.scan(lambda state, g_t: tx.update(g_t, state)[::-1], tx.init(gradients[0]), gradients)[1]
+        return jax.lax.scan(
+            lambda state, g_t: tx.update(g_t, state)[::-1], tx.init(gradients[0]), gradients
+        )[1]
 
-    full, half = jax.jit(run, static_argnums=0)("float32"), jax.jit(run, static_argnums=0)("bfloat16")
+    full, half = (
+        jax.jit(run, static_argnums=0)("float32"),
+        jax.jit(run, static_argnums=0)("bfloat16"),
+    )
     assert 0 < np.abs(full - half).max() < 0.02 * np.abs(full).max()
 
 
 def test_state_has_its_features_first():
     opt = learned_opt.lstm(hidden_sizes=(4, 3))
-    state = opt.transform(opt.init(jax.random.key(0))).init({"w": jnp.ones((5, 6)), "s": jnp.float32(1)})
+    state = opt.transform(opt.init(jax.random.key(0))).init(
+        {"w": jnp.ones((5, 6)), "s": jnp.float32(1)}
+    )
     shapes = jax.tree.map(jnp.shape, state)
-    assert shapes.hidden == shapes.cell == ({"w": (4, 5, 6), "s": (4,)}, {"w": (3, 5, 6), "s": (3,)})
+    assert (
+        shapes.hidden == shapes.cell == ({"w": (4, 5, 6), "s": (4,)}, {"w": (3, 5, 6), "s": (3,)})
+    )
 
 
 def test_updates_add_to_the_parameters():

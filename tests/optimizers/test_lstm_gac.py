@@ -25,7 +25,9 @@ def numpy_updates(phi, gradients, num_averaged, scale):
     for g in gradients:
         x = g[:, None]
         for k, layer in enumerate(phi["layers"]):
-            i, f, z, o = np.split(np.concatenate([x, hidden[k]], axis=1) @ layer["w"].T + layer["b"], 4, axis=1)
+            i, f, z, o = np.split(
+                np.concatenate([x, hidden[k]], axis=1) @ layer["w"].T + layer["b"], 4, axis=1
+            )
             cells[k] = sigmoid(f) * cells[k] + sigmoid(i) * np.tanh(z)
             x = sigmoid(o) * np.tanh(cells[k])
             if num_averaged:
@@ -52,7 +54,9 @@ def test_without_averages_it_is_the_lstm():
     phi = plain.init(jax.random.key(0))
     chex.assert_trees_all_equal(phi, opt.init(jax.random.key(0)))
     theta, g = jnp.zeros(3), jnp.array([0.1, -2.0, 0.0])
-    want, got = (jax.jit(o.transform(phi).update)(g, o.transform(phi).init(theta))[0] for o in (plain, opt))
+    want, got = (
+        jax.jit(o.transform(phi).update)(g, o.transform(phi).init(theta))[0] for o in (plain, opt)
+    )
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
@@ -63,7 +67,9 @@ def test_averages_and_squares_clip_a_gradient_by_its_norm(x64):
 
     def update(phi, gs, state):
         del phi
-        norm = jnp.sqrt(num_coordinates * communicating.average(gs.map(lambda g: jnp.square(g)[None]))[0])
+        norm = jnp.sqrt(
+            num_coordinates * communicating.average(gs.map(lambda g: jnp.square(g)[None]))[0]
+        )
         return gs.map(lambda g: g * jnp.minimum(1, max_norm / norm)), state
 
     rule = communicating.TreeRule(lambda zeros, dtype: zeros(1), update)
@@ -82,29 +88,40 @@ def test_the_average_weighs_every_coordinate_alike():
     np.testing.assert_array_equal(communicating.average(Leaves([jnp.zeros((2, 0))])), [0, 0])
 
 
-@pytest.mark.parametrize("build", [
-    lambda: learned_opt.lstm_gac("mnist", hidden_sizes=(4, 3), num_averaged=2),
-    lambda: learned_opt.ntm_bfgs(hidden_sizes=(4,), num_averaged=2),
-    lambda: learned_opt.ntm_lbfgs(hidden_sizes=(4,), num_averaged=0, history=4),
-], ids=["gac", "ntm-bfgs", "ntm-lbfgs"])
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: learned_opt.lstm_gac("mnist", hidden_sizes=(4, 3), num_averaged=2),
+        lambda: learned_opt.ntm_bfgs(hidden_sizes=(4,), num_averaged=2),
+        lambda: learned_opt.ntm_lbfgs(hidden_sizes=(4,), num_averaged=0, history=4),
+    ],
+    ids=["gac", "ntm-bfgs", "ntm-lbfgs"],
+)
 def test_the_meta_gradient_is_that_of_autodiff(x64, build):
     opt = build()
     phi = jax.tree.map(lambda w: 2 * w.astype(jnp.float64), opt.init(jax.random.key(0)))
     problem, key = learned_opt.optimizees.quadratic(3), jax.random.key(1)
     loss, got = learned_opt.meta_gradient(opt, phi, problem, key, 6, num_problems=2)
-    want_loss, want = learned_opt.meta_gradient(opt, phi, problem, key, 6, num_problems=2, method="autodiff")
+    want_loss, want = learned_opt.meta_gradient(
+        opt, phi, problem, key, 6, num_problems=2, method="autodiff"
+    )
     np.testing.assert_allclose(loss, want_loss, rtol=1e-12)
     largest = max(float(jnp.abs(x).max()) for x in jax.tree.leaves(want))
     chex.assert_trees_all_close(got, want, rtol=1e-8, atol=1e-8 * largest)
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="num_averaged must be at most 3, the cells of the smallest layer, got 4"):
+    with pytest.raises(
+        ValueError, match="num_averaged must be at most 3, the cells of the smallest layer, got 4"
+    ):
         learned_opt.lstm_gac(hidden_sizes=(5, 3), num_averaged=4)
-    with pytest.raises(ValueError, match="num_averaged must be a whole number of at least 0, got -1"):
+    with pytest.raises(
+        ValueError, match="num_averaged must be a whole number of at least 0, got -1"
+    ):
         learned_opt.lstm_gac(num_averaged=-1)
     tx = learned_opt.lstm_gac(hidden_sizes=(3,), num_averaged=1).transform(
-        learned_opt.lstm_gac(hidden_sizes=(3,), num_averaged=1).init(jax.random.key(0)))
+        learned_opt.lstm_gac(hidden_sizes=(3,), num_averaged=1).init(jax.random.key(0))
+    )
     state = tx.init({"a": jnp.zeros(2)})
     with pytest.raises(ValueError, match="gradients at a have shape"):
         tx.update({"a": jnp.zeros(3)}, state)

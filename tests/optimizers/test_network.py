@@ -19,7 +19,10 @@ SIZES = (5, 3)
 @functools.cache
 def make_weights(inputs=1, sizes=SIZES):
     """Weights in which nothing is zero."""
-    rng, shapes = np.random.default_rng(1), jax.eval_shape(lambda: network.init(jax.random.key(0), inputs, sizes))
+    rng, shapes = (
+        np.random.default_rng(1),
+        jax.eval_shape(lambda: network.init(jax.random.key(0), inputs, sizes)),
+    )
     return jax.tree.map(lambda w: jnp.asarray(0.5 * rng.normal(size=w.shape), jnp.float32), shapes)
 
 
@@ -43,8 +46,13 @@ plain_step = jax.jit(network.plain_step)
 
 def assert_near(got, want, tolerance=1e-6):
     """Equal up to the rounding of float32, in norm."""
-    jax.tree.map(lambda g, w: np.testing.assert_equal((g.shape, g.dtype), (w.shape, w.dtype)), got, want)
-    got, want = (np.concatenate([np.ravel(x).astype(np.float64) for x in jax.tree.leaves(t)]) for t in (got, want))
+    jax.tree.map(
+        lambda g, w: np.testing.assert_equal((g.shape, g.dtype), (w.shape, w.dtype)), got, want
+    )
+    got, want = (
+        np.concatenate([np.ravel(x).astype(np.float64) for x in jax.tree.leaves(t)])
+        for t in (got, want)
+    )
     assert np.linalg.norm(want) > 0
     assert np.linalg.norm(got - want) <= tolerance * np.linalg.norm(want)
 
@@ -58,8 +66,16 @@ def calls_native(f, *args):
 
 
 @pytest.mark.usefixtures("native_loops")
-@pytest.mark.parametrize(("shape", "inputs", "sizes"), [((), 2, (4,)), ((65,), 1, (5, 3)), ((3, 11), 2, (5, 3)),
-                                                         ((2, 3, 7), 1, (4,)), ((2, 1, 3, 5), 1, (2, 4, 3))])
+@pytest.mark.parametrize(
+    ("shape", "inputs", "sizes"),
+    [
+        ((), 2, (4,)),
+        ((65,), 1, (5, 3)),
+        ((3, 11), 2, (5, 3)),
+        ((2, 3, 7), 1, (4,)),
+        ((2, 1, 3, 5), 1, (2, 4, 3)),
+    ],
+)
 def test_a_step_of_parameters_of_any_rank(shape, inputs, sizes):
     args = make_weights(inputs, sizes), *make_arguments(*shape, inputs=inputs, sizes=sizes)
     assert calls_native(network.step, *args)
@@ -72,8 +88,15 @@ def test_several_devices_have_plain_steps():
 
 
 @pytest.mark.usefixtures("native_loops")
-@pytest.mark.parametrize("dtypes", [("bfloat16", "float32"), ("float16", "float16"), ("float64", "float64"),
-                                    ("float32", "float64")])
+@pytest.mark.parametrize(
+    "dtypes",
+    [
+        ("bfloat16", "float32"),
+        ("float16", "float16"),
+        ("float64", "float64"),
+        ("float32", "float64"),
+    ],
+)
 def test_other_dtypes_have_plain_steps(x64, dtypes):
     of_state, of_weights = dtypes
     weights = jax.tree.map(lambda w: w.astype(of_weights), make_weights())
@@ -92,8 +115,15 @@ def test_float32_has_the_loops_under_x64_too(x64):
 @pytest.mark.usefixtures("native_loops")
 def test_no_coordinates():
     args = make_weights(), *make_arguments(0, 3)
-    assert jax.tree.map(jnp.shape, network.step(*args)) == ((0, 3), ((5, 0, 3), (3, 0, 3)), ((5, 0, 3), (3, 0, 3)))
-    assert network.pull_back(args[0], jnp.ones((4, 1, 0)), jnp.ones((4, 0)), *make_arguments(0)[1:]) is None
+    assert jax.tree.map(jnp.shape, network.step(*args)) == (
+        (0, 3),
+        ((5, 0, 3), (3, 0, 3)),
+        ((5, 0, 3), (3, 0, 3)),
+    )
+    assert (
+        network.pull_back(args[0], jnp.ones((4, 1, 0)), jnp.ones((4, 0)), *make_arguments(0)[1:])
+        is None
+    )
 
 
 @pytest.mark.usefixtures("native_loops")
@@ -111,7 +141,10 @@ def test_sharded_coordinates(axis_type):
     args = make_weights(), *make_arguments(8)
     want = plain_step(*args)
     with jax.set_mesh(mesh):
-        sharded = [jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, P(None, "x"))), a) for a in args[1:]]
+        sharded = [
+            jax.tree.map(lambda a: jax.device_put(a, NamedSharding(mesh, P(None, "x"))), a)
+            for a in args[1:]
+        ]
         got = jax.jit(fresh())(args[0], *sharded)
     assert_near(jax.device_get(got), jax.device_get(want))
 
@@ -121,7 +154,9 @@ def test_inside_a_shard_map():
     mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
     x_t, hidden, cells = make_arguments(8)
     specs = P(), P(None, "x"), P(None, "x"), P(None, "x")
-    step = jax.shard_map(fresh(), mesh=mesh, in_specs=specs, out_specs=(P("x"), P(None, "x"), P(None, "x")))
+    step = jax.shard_map(
+        fresh(), mesh=mesh, in_specs=specs, out_specs=(P("x"), P(None, "x"), P(None, "x"))
+    )
     args = make_weights(), x_t, hidden, cells
     assert_near(jax.device_get(jax.jit(step)(*args)), jax.device_get(plain_step(*args)))
 
@@ -136,20 +171,32 @@ def batched(f, in_axes, depth=1):
 
 
 @pytest.mark.usefixtures("native_loops")
-@pytest.mark.parametrize(("lead", "shape"), [((1,), (5,)), ((3,), ()), ((3,), (33,)), ((4,), (2, 3)),
-                                             ((2, 1, 3), (5,))])
+@pytest.mark.parametrize(
+    ("lead", "shape"), [((1,), (5,)), ((3,), ()), ((3,), (33,)), ((4,), (2, 3)), ((2, 1, 3), (5,))]
+)
 def test_vmapped_over_problems(lead, shape):
     """However many problems on however many axes: one call."""
     args = make_weights(), *make_arguments(*shape, lead=lead)
-    step, plain = (batched(fresh(f), (None, 0, 0, 0), len(lead)) for f in (network.step, network.plain_step))
+    step, plain = (
+        batched(fresh(f), (None, 0, 0, 0), len(lead)) for f in (network.step, network.plain_step)
+    )
     assert jax.jit(step).lower(*args).as_text().count("@learned_opt_lstm") == 1
     assert_near(jax.jit(step)(*args), jax.jit(plain)(*args))
 
 
 @pytest.mark.usefixtures("native_loops")
-@pytest.mark.parametrize("in_axes", [(None, 0, None, None), (None, None, 0, None), (None, 0, (None, 0), (0, None)),
-                                     (None, 2, 2, 1), (0, 0, 0, 0), (0, None, None, None),
-                                     ({"layers": [0, None], "output": None}, None, None, None)])
+@pytest.mark.parametrize(
+    "in_axes",
+    [
+        (None, 0, None, None),
+        (None, None, 0, None),
+        (None, 0, (None, 0), (0, None)),
+        (None, 2, 2, 1),
+        (0, 0, 0, 0),
+        (0, None, None, None),
+        ({"layers": [0, None], "output": None}, None, None, None),
+    ],
+)
 def test_vmapped_over_some_arguments(in_axes):
     """What has no axis is broadcast; networks that differ take the plain way."""
     args = make_weights(), *make_arguments(7)
@@ -158,11 +205,17 @@ def test_vmapped_over_some_arguments(in_axes):
     def stack(axis, tree):
         if axis is None or tree is None:
             return tree
-        return jax.tree.map(lambda x: jnp.moveaxis(jnp.expand_dims(x, 0) * scales.reshape(-1, *[1] * x.ndim), 0, axis),
-                            tree)
+        return jax.tree.map(
+            lambda x: jnp.moveaxis(
+                jnp.expand_dims(x, 0) * scales.reshape(-1, *[1] * x.ndim), 0, axis
+            ),
+            tree,
+        )
 
     args = jax.tree.map(stack, tuple(in_axes), args, is_leaf=lambda axis: axis is None)
-    got, want = (jax.jit(jax.vmap(fresh(f), in_axes))(*args) for f in (network.step, network.plain_step))
+    got, want = (
+        jax.jit(jax.vmap(fresh(f), in_axes))(*args) for f in (network.step, network.plain_step)
+    )
     assert_near(got, want)
 
 
@@ -185,12 +238,16 @@ def test_derivatives_are_those_of_the_plain_step(order):
             return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(f(weights, *arguments)))
 
         gradient = jax.grad(loss, argnums=(0, 1, 2, 3))
-        return {"jvp": lambda *args: jax.jvp(fresh(f), args, tangents),
-                "hessian-vector": lambda *args: jax.jvp(gradient, args, tangents),
-                "vmap of grad": jax.vmap(gradient, (None, 0, 0, 0)),
-                "grad of vmap": jax.grad(lambda *args: jnp.sum(jax.vmap(loss, (None, 0, 0, 0))(*args)))}[order]
+        return {
+            "jvp": lambda *args: jax.jvp(fresh(f), args, tangents),
+            "hessian-vector": lambda *args: jax.jvp(gradient, args, tangents),
+            "vmap of grad": jax.vmap(gradient, (None, 0, 0, 0)),
+            "grad of vmap": jax.grad(lambda *args: jnp.sum(jax.vmap(loss, (None, 0, 0, 0))(*args))),
+        }[order]
 
-    got, want = (jax.jit(derivative(f))(weights, *arguments) for f in (network.step, network.plain_step))
+    got, want = (
+        jax.jit(derivative(f))(weights, *arguments) for f in (network.step, network.plain_step)
+    )
     assert_near(got, want)
 
 
@@ -205,7 +262,10 @@ def test_fifty_steps_scanned():
 
         return jax.lax.scan(step, state, x)
 
-    got, want = (jax.jit(functools.partial(run, f))(weights, x, state) for f in (network.step, network.plain_step))
+    got, want = (
+        jax.jit(functools.partial(run, f))(weights, x, state)
+        for f in (network.step, network.plain_step)
+    )
     assert_near(got, want, 5e-6)  # fifty steps of rounding
 
 
@@ -258,9 +318,13 @@ def test_pull_back_is_the_derivative_of_the_steps(options):
 @pytest.mark.parametrize("in_axes", [(None, 0, 0, 0, 0), (0, None, 0, None, None)])
 def test_pull_back_vmapped(in_axes):
     arrays = make_weights(1, (3,)), *make_window(2, 7, sizes=(3,))
-    args = [a if axis is None else jax.tree.map(lambda x: jnp.stack([x, 2 * x]), a)
-            for axis, a in zip(in_axes, arrays, strict=True)]
-    got, want = (jax.jit(jax.vmap(fresh(f), in_axes))(*args) for f in (network.pull_back, plain_pull_back))
+    args = [
+        a if axis is None else jax.tree.map(lambda x: jnp.stack([x, 2 * x]), a)
+        for axis, a in zip(in_axes, arrays, strict=True)
+    ]
+    got, want = (
+        jax.jit(jax.vmap(fresh(f), in_axes))(*args) for f in (network.pull_back, plain_pull_back)
+    )
     assert_near(got, want)
 
 
@@ -271,7 +335,9 @@ def test_derivatives_of_pull_back():
 
     def gradient(f):
         def total(*args):
-            return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(f(*args, tanh=True, with_input=True)))
+            return sum(
+                jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(f(*args, tanh=True, with_input=True))
+            )
 
         return jax.grad(total, argnums=range(5))
 
@@ -285,14 +351,24 @@ def test_derivatives_of_pull_back():
 @pytest.mark.usefixtures("native_loops")
 def test_a_tree_of_mixed_leaves(monkeypatch):
     """Leaves of any shape, empty ones and other dtypes among them, each in its own way."""
-    theta = {"m": np.ones((3, 5)), "s": np.ones(()), "empty": np.zeros((0, 2)), "none": None,
-             "half": np.ones(4, np.float16), "t": (np.ones((2, 1, 4)), jnp.ones(70, jnp.bfloat16))}
-    theta = jax.tree.map(lambda x: jnp.asarray(x, np.float32 if x.dtype == np.float64 else x.dtype), theta)
+    theta = {
+        "m": np.ones((3, 5)),
+        "s": np.ones(()),
+        "empty": np.zeros((0, 2)),
+        "none": None,
+        "half": np.ones(4, np.float16),
+        "t": (np.ones((2, 1, 4)), jnp.ones(70, jnp.bfloat16)),
+    }
+    theta = jax.tree.map(
+        lambda x: jnp.asarray(x, np.float32 if x.dtype == np.float64 else x.dtype), theta
+    )
 
     def two_steps():
         opt = learned_opt.lstm(hidden_sizes=(4, 3), preprocess_p=10.0)
         tx = opt.transform(make_weights(2, (4, 3)))
-        return jax.jit(lambda theta: tx.update(theta, tx.update(theta, tx.init(theta))[1], theta))(theta)
+        return jax.jit(lambda theta: tx.update(theta, tx.update(theta, tx.init(theta))[1], theta))(
+            theta
+        )
 
     got = two_steps()
     monkeypatch.setattr(native, "_num_devices", lambda: 2)
@@ -303,7 +379,9 @@ def test_large_layers_are_left_to_xla(native_loops):
     def calls(units):
         weights = network.init(jax.random.key(0), 1, (units,))
         state = (jnp.zeros((units, 5)),)
-        program = jax.jit(lambda *args: network.step(*args)).lower(weights, jnp.zeros((1, 5)), state, state)
+        program = jax.jit(lambda *args: network.step(*args)).lower(
+            weights, jnp.zeros((1, 5)), state, state
+        )
         return "learned_opt_lstm_step" in program.as_text()
 
     assert calls(network.MAX_FAST_UNITS)

@@ -35,12 +35,19 @@ class BFGSState(NamedTuple):
 
 
 def bfgs_start(zeros, dtype):
-    return BFGSState(jnp.full((), 2, dtype), zeros(), zeros())  # the first iteration has no pair to write yet
+    return BFGSState(
+        jnp.full((), 2, dtype), zeros(), zeros()
+    )  # the first iteration has no pair to write yet
 
 
 def bfgs_step(alpha, num_coordinates, phi, gs, read, state, average):
     del phi
-    products = gs.map(lambda g, g_old, s, i: jnp.stack([(g - g_old) * s, (g - g_old) * i[0]]), state.g, state.s, read)
+    products = gs.map(
+        lambda g, g_old, s, i: jnp.stack([(g - g_old) * s, (g - g_old) * i[0]]),
+        state.g,
+        state.s,
+        read,
+    )
     sy, yMy = num_coordinates * average(products)  # the two global averages
     phase = state.phase
 
@@ -52,8 +59,14 @@ def bfgs_step(alpha, num_coordinates, phi, gs, read, state, average):
         r = jnp.where(phase == 0, g - g_old, jnp.where(phase == 2, g, 0))
         u = jnp.where(phase == 3, -alpha * Mx, 0)
         moves = phase == 3
-        return (u, r[None], jnp.where(phase == 1, left, 0), jnp.where(phase == 1, right, 0),
-                jnp.where(moves, g, g_old), jnp.where(moves, u, s))
+        return (
+            u,
+            r[None],
+            jnp.where(phase == 1, left, 0),
+            jnp.where(phase == 1, right, 0),
+            jnp.where(moves, g, g_old),
+            jnp.where(moves, u, s),
+        )
 
     answers = [of_coordinate(*arrays) for arrays in zip(gs, state.g, state.s, read, strict=True)]
     u, r, left, right, g_old, s = (Leaves(arrays) for arrays in zip(*answers, strict=True))
@@ -102,8 +115,12 @@ def rosenbrock():
     return Objective(loss, np.array([1.2, 1.3, 1.5, 2.0]), 0.001)
 
 
-OBJECTIVES = {"quadratic-0": functools.partial(quadratic, 0), "quadratic-1": functools.partial(quadratic, 1),
-              "quadratic-2": functools.partial(quadratic, 2), "rosenbrock": rosenbrock}
+OBJECTIVES = {
+    "quadratic-0": functools.partial(quadratic, 0),
+    "quadratic-1": functools.partial(quadratic, 1),
+    "quadratic-2": functools.partial(quadratic, 2),
+    "rosenbrock": rosenbrock,
+}
 
 
 def join(theta):
@@ -111,8 +128,10 @@ def join(theta):
 
 
 @pytest.mark.parametrize("kind", MEMORIES)
-@pytest.mark.parametrize(("name", "alpha"), [("quadratic-0", 1.0), ("quadratic-1", 1.0), ("quadratic-2", 0.5),
-                                             ("rosenbrock", 1.0)])
+@pytest.mark.parametrize(
+    ("name", "alpha"),
+    [("quadratic-0", 1.0), ("quadratic-1", 1.0), ("quadratic-2", 0.5), ("rosenbrock", 1.0)],
+)
 def test_one_read_three_writes_and_two_averages_carry_out_bfgs(x64, name, alpha, kind):
     loss, theta_0, scale = OBJECTIVES[name]()
     gradient = jax.jit(jax.grad(loss))
@@ -179,23 +198,40 @@ def steps_of(opt, phi, theta, gradients):
 
 
 def test_limited_memory_is_the_whole_one_until_it_forgets(x64):
-    whole, last = learned_opt.ntm_bfgs(hidden_sizes=(6,)), learned_opt.ntm_lbfgs(hidden_sizes=(6,), history=15)
+    whole, last = (
+        learned_opt.ntm_bfgs(hidden_sizes=(6,)),
+        learned_opt.ntm_lbfgs(hidden_sizes=(6,), history=15),
+    )
     phi = jax.tree.map(lambda w: 3 * w.astype(jnp.float64), whole.init(jax.random.key(0)))
     theta = {"a": jnp.ones((2, 3)), "b": jnp.ones(())}
     gradients = jax.tree.map(lambda x: jax.random.normal(jax.random.key(1), (9, *x.shape)), theta)
-    want, got = (jax.jit(functools.partial(steps_of, opt))(phi, theta, gradients) for opt in (whole, last))
+    want, got = (
+        jax.jit(functools.partial(steps_of, opt))(phi, theta, gradients) for opt in (whole, last)
+    )
     # The read of step 6 is the last one with all pairs of steps 1 .. 5, and step 7 is the first to see it.
     differences = np.max(np.abs(want["a"] - got["a"]), axis=(1, 2))
     np.testing.assert_allclose(differences[:7], 0, atol=1e-13)
     assert np.all(differences[7:] > 1e-7)
 
 
-@pytest.mark.parametrize(("build", "message"), [
-    (lambda: learned_opt.ntm_lbfgs(history=2), "history must be a whole number of at least 3, got 2"),
-    (lambda: learned_opt.ntm_bfgs(num_reads=0), "num_reads must be a whole number of at least 1, got 0"),
-    (lambda: learned_opt.ntm_bfgs(memory_scale=0), "memory_scale must be a finite number above 0, got 0"),
-    (lambda: learned_opt.ntm_bfgs("quadratics"), "Did you mean 'quadratic'"),
-])
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (
+            lambda: learned_opt.ntm_lbfgs(history=2),
+            "history must be a whole number of at least 3, got 2",
+        ),
+        (
+            lambda: learned_opt.ntm_bfgs(num_reads=0),
+            "num_reads must be a whole number of at least 1, got 0",
+        ),
+        (
+            lambda: learned_opt.ntm_bfgs(memory_scale=0),
+            "memory_scale must be a finite number above 0, got 0",
+        ),
+        (lambda: learned_opt.ntm_bfgs("quadratics"), "Did you mean 'quadratic'"),
+    ],
+)
 def test_bad_arguments(build, message):
     with pytest.raises(ValueError, match=message):
         build()

@@ -11,20 +11,28 @@ import learned_opt
 CONV = learned_opt.lstm("mnist", hidden_sizes=(4,))
 FC = learned_opt.lstm("quadratic", hidden_sizes=(3,))
 OPTIMIZERS = {"conv": CONV, "fc": FC}
-THETA = {"conv_0": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "dense": {"kernel": jnp.ones(3)}}
+THETA = {
+    "conv_0": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)},
+    "dense": {"kernel": jnp.ones(3)},
+}
 GRADIENT = jax.tree.map(lambda x: 0.3 * x + jnp.arange(x.size).reshape(x.shape), THETA)
 PATTERNS = {"conv_*": "conv", "*": "fc"}
 
 
 def by_function(theta):
-    return {k: jax.tree.map(lambda _, k=k: "conv" if k.startswith("conv") else "fc", v) for k, v in theta.items()}
+    return {
+        k: jax.tree.map(lambda _, k=k: "conv" if k.startswith("conv") else "fc", v)
+        for k, v in theta.items()
+    }
 
 
 def by_prefix(theta):
     return {k: "conv" if k.startswith("conv") else "fc" for k in theta}
 
 
-@pytest.mark.parametrize("label_fn", [by_function, by_prefix, PATTERNS], ids=["function", "prefix", "patterns"])
+@pytest.mark.parametrize(
+    "label_fn", [by_function, by_prefix, PATTERNS], ids=["function", "prefix", "patterns"]
+)
 def test_equals_each_optimizer_on_its_own_parameters(label_fn):
     opt = learned_opt.partition(OPTIMIZERS, label_fn)
     phi = opt.init(jax.random.key(0))
@@ -49,8 +57,13 @@ def test_equals_each_optimizer_on_its_own_parameters(label_fn):
 
 
 def test_the_first_pattern_that_matches_wins():
-    opt = learned_opt.partition(OPTIMIZERS, {"*/bias": "fc", "conv_*/*": "conv", "dense/kernel": "fc"})
-    assert opt.parts.label_fn(THETA) == {"conv_0": {"kernel": "conv", "bias": "fc"}, "dense": {"kernel": "fc"}}
+    opt = learned_opt.partition(
+        OPTIMIZERS, {"*/bias": "fc", "conv_*/*": "conv", "dense/kernel": "fc"}
+    )
+    assert opt.parts.label_fn(THETA) == {
+        "conv_0": {"kernel": "conv", "bias": "fc"},
+        "dense": {"kernel": "fc"},
+    }
 
 
 def test_one_label_for_all():
@@ -63,8 +76,10 @@ def test_one_label_for_all():
 
 def test_nested():
     inner = learned_opt.partition(OPTIMIZERS, {"*bias": "fc", "*": "conv"})
-    opt = learned_opt.partition({"inner": inner, "adam": learned_opt.from_optax(optax.adam(0.5))},
-                                {"conv_0/*": "inner", "*": "adam"})
+    opt = learned_opt.partition(
+        {"inner": inner, "adam": learned_opt.from_optax(optax.adam(0.5))},
+        {"conv_0/*": "inner", "*": "adam"},
+    )
     phi = opt.init(jax.random.key(0))
     u, _ = opt.transform(phi).update(GRADIENT, opt.transform(phi).init(THETA), THETA)
     chex.assert_trees_all_close(u["dense"]["kernel"], jnp.full(3, -0.5), rtol=1e-4)
@@ -76,33 +91,47 @@ def test_nested():
 def test_weights_are_the_same_in_any_order_of_the_dict():
     swapped = learned_opt.partition(dict(reversed(OPTIMIZERS.items())), PATTERNS)
     key = jax.random.key(0)
-    chex.assert_trees_all_equal(swapped.init(key), learned_opt.partition(OPTIMIZERS, PATTERNS).init(key))
+    chex.assert_trees_all_equal(
+        swapped.init(key), learned_opt.partition(OPTIMIZERS, PATTERNS).init(key)
+    )
 
 
 def test_is_not_coordinatewise_and_has_a_plain_spec():
     opt = learned_opt.partition(OPTIMIZERS, PATTERNS)
     assert not opt.coordinatewise
-    assert opt.spec == {"name": "partition", "args": {"optimizers": {"conv": CONV.spec, "fc": FC.spec},
-                                                      "label_fn": PATTERNS}}
+    assert opt.spec == {
+        "name": "partition",
+        "args": {"optimizers": {"conv": CONV.spec, "fc": FC.spec}, "label_fn": PATTERNS},
+    }
 
 
-@pytest.mark.parametrize(("optimizers", "label_fn", "message"), [
-    ({}, PATTERNS, r"optimizers must be a dict with at least one label, got \{\}"),
-    ([CONV], PATTERNS, "optimizers must be a dict"),
-    ({1: CONV}, PATTERNS, "labels must be strings, got 1"),
-    ({"conv": optax.sgd(1.0)}, PATTERNS, r"optimizers\['conv'\] must be a LearnedOptimizer.*from_optax"),
-    (OPTIMIZERS, {"*": "convv"}, "unknown label 'convv'. Did you mean 'conv'"),
-    (OPTIMIZERS, "conv", "label_fn must be a function of the parameters or a dict"),
-])
+@pytest.mark.parametrize(
+    ("optimizers", "label_fn", "message"),
+    [
+        ({}, PATTERNS, r"optimizers must be a dict with at least one label, got \{\}"),
+        ([CONV], PATTERNS, "optimizers must be a dict"),
+        ({1: CONV}, PATTERNS, "labels must be strings, got 1"),
+        (
+            {"conv": optax.sgd(1.0)},
+            PATTERNS,
+            r"optimizers\['conv'\] must be a LearnedOptimizer.*from_optax",
+        ),
+        (OPTIMIZERS, {"*": "convv"}, "unknown label 'convv'. Did you mean 'conv'"),
+        (OPTIMIZERS, "conv", "label_fn must be a function of the parameters or a dict"),
+    ],
+)
 def test_bad_arguments(optimizers, label_fn, message):
     with pytest.raises(ValueError, match=message):
         learned_opt.partition(optimizers, label_fn)
 
 
-@pytest.mark.parametrize(("label_fn", "message"), [
-    (lambda theta: {"conv_0": "conv", "dense": "fd"}, "unknown label 'fd'. Did you mean 'fc'"),
-    ({"conv_*": "conv"}, r"no pattern matches the parameter 'dense/kernel'.*Add '\*'"),
-])
+@pytest.mark.parametrize(
+    ("label_fn", "message"),
+    [
+        (lambda theta: {"conv_0": "conv", "dense": "fd"}, "unknown label 'fd'. Did you mean 'fc'"),
+        ({"conv_*": "conv"}, r"no pattern matches the parameter 'dense/kernel'.*Add '\*'"),
+    ],
+)
 def test_bad_labels_of_parameters(label_fn, message):
     opt = learned_opt.partition(OPTIMIZERS, label_fn)
     tx = opt.transform(opt.init(jax.random.key(0)))
@@ -113,11 +142,17 @@ def test_bad_labels_of_parameters(label_fn, message):
 def test_phi_of_another_architecture():
     opt = learned_opt.partition(OPTIMIZERS, PATTERNS)
     phi = opt.init(jax.random.key(0))
-    with pytest.raises(ValueError, match=r"phi must have the weights of \['conv', 'fc'\], got \['conv'\]"):
+    with pytest.raises(
+        ValueError, match=r"phi must have the weights of \['conv', 'fc'\], got \['conv'\]"
+    ):
         opt.transform({"conv": phi["conv"]})
-    with pytest.raises(ValueError, match=r"phi must have the weights of \['conv', 'fc'\], got list"):
+    with pytest.raises(
+        ValueError, match=r"phi must have the weights of \['conv', 'fc'\], got list"
+    ):
         opt.transform([phi])
-    with pytest.raises(ValueError, match=r"phi at layers/0/. have shape .* but the weights of lstm"):
+    with pytest.raises(
+        ValueError, match=r"phi at layers/0/. have shape .* but the weights of lstm"
+    ):
         opt.transform({"conv": phi["fc"], "fc": phi["conv"]})
 
 

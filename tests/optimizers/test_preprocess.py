@@ -20,7 +20,9 @@ def oracle(g, p):
 def test_against_the_formula(p):
     magnitudes = np.logspace(-12, 4, 65)
     g = np.concatenate([-magnitudes, [0.0], magnitudes]).astype(np.float32)
-    np.testing.assert_allclose(preprocess.log_and_sign(jnp.asarray(g), p), oracle(g, p), rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(
+        preprocess.log_and_sign(jnp.asarray(g), p), oracle(g, p), rtol=1e-6, atol=1e-6
+    )
 
 
 def test_literal_values():
@@ -37,7 +39,9 @@ def test_shape_has_the_features_first():
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
 def test_continuous_at_the_border(x64, sign):
     border = sign * np.exp(-5.0)
-    inside, outside = (preprocess.log_and_sign(jnp.float64(border * s), 5.0) for s in (1 - 1e-9, 1 + 1e-9))
+    inside, outside = (
+        preprocess.log_and_sign(jnp.float64(border * s), 5.0) for s in (1 - 1e-9, 1 + 1e-9)
+    )
     np.testing.assert_allclose(inside, outside, atol=1e-8)
     np.testing.assert_allclose(inside, [-1.0, sign], atol=1e-8)
 
@@ -46,7 +50,10 @@ def test_continuous_at_the_border(x64, sign):
 def test_derivatives_are_finite_everywhere(p):
     tiny = np.finfo(np.float32).tiny
     border = np.exp(-p)
-    g = np.array([0.0, -0.0, tiny, -tiny, border, -border, 0.9 * border, 1.1 * border, 1.0, 1e30, -1e30], np.float32)
+    g = np.array(
+        [0.0, -0.0, tiny, -tiny, border, -border, 0.9 * border, 1.1 * border, 1.0, 1e30, -1e30],
+        np.float32,
+    )
     jacobian = jax.vmap(jax.jacrev(lambda x: preprocess.log_and_sign(x, p)))(jnp.asarray(g))
     assert np.all(np.isfinite(jacobian))
     np.testing.assert_allclose(jacobian[0], [0.0, np.exp(p)], rtol=1e-6)
