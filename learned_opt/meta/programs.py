@@ -45,7 +45,7 @@ def jit(
 
     Returns:
       The function, compiled when it is called. Its attribute `program(*args)` gives the jitted
-      function for such arguments, for example to `lower` it.
+      function of those arguments that are not static, to call it many times or to `lower` it.
 
     Example:
       >>> import functools, jax.numpy as jnp
@@ -58,12 +58,16 @@ def jit(
     """
 
     def program(*args: Any) -> Callable:
-        key = (function, static_argnums, donate_argnums, _key(args, static_argnums))
-        return _program(key, function, static_argnums, donate_argnums)
+        static = {position: args[position] for position in static_argnums}
+        key = function, tuple(static.items()), donate_argnums, _shapes(dynamic(args))
+        return _kept(key, lambda: _compiled_anew(function, static, donate_argnums))
+
+    def dynamic(args: tuple) -> list:
+        return [arg for position, arg in enumerate(args) if position not in static_argnums]
 
     @functools.wraps(function)
     def call(*args: Any) -> Any:
-        return program(*args)(*args)
+        return program(*args)(*dynamic(args))
 
     call.program = program
     return call
@@ -80,41 +84,43 @@ def count() -> int:
     return len(_programs)
 
 
-def _key(args: tuple, static_argnums: tuple[int, ...]) -> Hashable:
-    static = tuple(args[i] for i in static_argnums)
-    others = [arg for i, arg in enumerate(args) if i not in static_argnums]
-    leaves, structure = jax.tree.flatten(others)
-    return static, structure, tuple(_shape(leaf) for leaf in leaves)
+def _shapes(args: list) -> Hashable:
+    leaves, structure = jax.tree.flatten(args)
+    return structure, tuple(_shape(leaf) for leaf in leaves)
 
 
 def _shape(leaf: Any) -> tuple:
     return np.shape(leaf), getattr(leaf, "dtype", type(leaf))
 
 
-def _program(
-    key: Hashable,
-    function: Callable,
-    static_argnums: tuple[int, ...],
-    donate_argnums: tuple[int, ...],
-) -> Callable:
+def _kept(key: Hashable, make: Callable[[], Callable]) -> Callable:
+    """The program of this key, made where it is not there; the least recently used one may go."""
     with _lock:
-        program = _programs.get(key)
-        if program is None:
-            program = _compiled_anew(function, static_argnums, donate_argnums)
-            _programs[key] = program
+        if key not in _programs:
+            _programs[key] = make()
         _programs.move_to_end(key)
         if len(_programs) > MAX_PROGRAMS:
             _programs.popitem(last=False)
-        return program
+        return _programs[key]
 
 
 def _compiled_anew(
-    function: Callable, static_argnums: tuple[int, ...], donate_argnums: tuple[int, ...]
+    function: Callable, static: dict[int, Any], donate_argnums: tuple[int, ...]
 ) -> Callable:
     """`jax.jit` of a function that nobody else holds: JAX frees what it compiled with it."""
 
     @functools.wraps(function)
-    def fresh(*args: Any) -> Any:
+    def fresh(*dynamic: Any) -> Any:
+        args = list(dynamic)
+        for position in sorted(static):
+            args.insert(position, static[position])
         return function(*args)
 
-    return jax.jit(fresh, static_argnums=static_argnums, donate_argnums=donate_argnums)
+    del fresh.__wrapped__  # its signature is another one
+    donated = tuple(_among_dynamic(position, static) for position in donate_argnums)
+    return jax.jit(fresh, donate_argnums=donated)
+
+
+def _among_dynamic(position: int, static: dict[int, Any]) -> int:
+    """An argument's position when the static ones are left out."""
+    return position - sum(other < position for other in static)
