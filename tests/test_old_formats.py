@@ -1,7 +1,8 @@
 """The TensorFlow code's files mean here what they meant there, and nothing in a file is ever run.
 
-The files in `old_formats` are dumps of `network("cw")` and `network("rp")`, a defaultdict of dicts, by the Python and
-the module that their names tell, and by the module's default protocol where they tell none.
+The files in `old_formats` are dumps of `network("cw")` and `network("rp")`, each a defaultdict of
+dicts. The names of the files tell the Python and the module that wrote them, and the protocol unless
+it is the module's default.
 """
 
 import collections
@@ -323,13 +324,40 @@ def test_truncated(tmp_path, path):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_changed_bytes_do_no_more_than_change_arrays(tmp_path, path):
-    rng, content, changed = np.random.default_rng(0), path.read_bytes(), tmp_path / path.name
-    for _ in range(150):
-        other = bytearray(content)
-        other[rng.integers(len(other))] = rng.integers(256)
-        changed.write_bytes(other)
+    changed = tmp_path / path.name
+    size = path.stat().st_size
+    for content in with_changed_bytes(path, num_files=150, num_bytes=1):
+        changed.write_bytes(content)
         with contextlib.suppress(ValueError):
-            assert sum(x.nbytes for x in _pickles.read_arrays(changed).values()) <= len(content)
+            assert sum(x.nbytes for x in _pickles.read_arrays(changed).values()) <= size
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("num_bytes", [1, 2, 5])
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_many_changed_files(tmp_path, path, num_bytes):
+    """A changed file is read or refused with a ValueError, and takes little memory either way."""
+    changed = tmp_path / path.name
+    tracemalloc.start()
+    try:
+        for content in with_changed_bytes(path, num_files=5000, num_bytes=num_bytes):
+            changed.write_bytes(content)
+            with contextlib.suppress(ValueError):
+                _pickles.read_arrays(changed)
+        assert tracemalloc.get_traced_memory()[1] < 1e7
+    finally:
+        tracemalloc.stop()
+
+
+def with_changed_bytes(path, num_files, num_bytes):
+    """The contents of a file, with so many bytes of it changed."""
+    rng = np.random.default_rng(0)
+    content = path.read_bytes()
+    for _ in range(num_files):
+        changed = bytearray(content)
+        for place in rng.integers(len(content), size=num_bytes):
+            changed[place] = rng.integers(256)
+        yield bytes(changed)
 
 
 @pytest.mark.parametrize(
@@ -548,6 +576,7 @@ def doubling(times):
         b"}q\x00(" + b"".join(b"U\x01" + bytes([65 + i]) + b"h\x00" for i in range(50)) + b"u.",
         b"]" * 10**4 + b"a" * (10**4 - 1) + b".",
         b"}" + b"U\x01a}" * 10**4 + b"s" * 10**4 + b".",
+        b"]" * 10**6 + b".",
         b"I" + b"9" * 10**5 + b"\n.",
         b"F" + b"9" * 10**5 + b"\n.",
     ],
@@ -564,6 +593,48 @@ def test_bombs(tmp_path, operations):
         assert tracemalloc.get_traced_memory()[1] < 5e7
     finally:
         tracemalloc.stop()
+
+
+def deep_network(num_layers, num_units, w_data, b_data):
+    """A network whose layers, all but the first, have these two strings as their data."""
+    reconstruct = np.zeros(1).__reduce__()[0]
+
+    def array(shape, data):
+        state = (1, shape, np.dtype("f4"), False, data)
+        return Calling(reconstruct, np.ndarray, (0,), b"b", state=state)
+
+    variables = {"linear": {"w": np.ones((num_units, 1), "f4"), "b": np.ones(1, "f4")}}
+    variables["lstm_1"] = {
+        "w_gates": np.ones((1 + num_units, 4 * num_units), "f4"),
+        "b_gates": np.ones(4 * num_units, "f4"),
+    }
+    for layer in range(2, num_layers + 1):
+        variables[f"lstm_{layer}"] = {
+            "w_gates": array((2 * num_units, 4 * num_units), w_data),
+            "b_gates": array((4 * num_units,), b_data),
+        }
+    return variables
+
+
+def test_arrays_may_not_share_their_data(tmp_path):
+    """Each array is copied: a file of 0.3 MB with 200 layers would take more than 100 MB."""
+    w, b = bytes(64 * 128 * 4 * 4), bytes(64 * 4 * 4)
+    path = dumped(tmp_path / "cw.l2l", deep_network(200, 64, w, b), protocol=4)
+    assert path.stat().st_size < 3e5
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"it has several arrays that share their data\.$"):
+            learned_opt.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_arrays_that_do_not_share_their_data_may_fill_the_file(tmp_path):
+    w, b = bytes(8 * 16 * 4 * 4), bytes(8 * 4 * 4)
+    path = dumped(tmp_path / "cw.l2l", deep_network(2, 8, w, b), protocol=4)
+    arrays = _pickles.read_arrays(path)
+    assert sum(array.nbytes for array in arrays.values()) > 0.9 * path.stat().st_size
 
 
 def test_no_module_is_imported_and_no_unpickler_runs(tmp_path, monkeypatch):
