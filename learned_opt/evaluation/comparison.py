@@ -1,18 +1,29 @@
-"""Optimizers side by side on the same fresh problems, hand-designed ones tuned first."""
+"""Optimizers side by side on the same fresh problems; hand-designed ones are tuned first."""
 
 import os
 import urllib.parse
 import zipfile
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import tqdm
 
 from learned_opt import _checks, _files
-from learned_opt.evaluation import baselines, cost
-from learned_opt.meta import evaluating
+from learned_opt.evaluation import baselines as baselines_lib
+from learned_opt.evaluation import cost
+from learned_opt.evaluation.baselines import Builder, Tuned
+from learned_opt.meta import evaluating, unrolling
+from learned_opt.meta.evaluating import Measure
+from learned_opt.meta.unrolling import Transformation
+from learned_opt.optimizees.base import Optimizee
 from learned_opt.optimizers import base
+
+# What an optimizer of a comparison is.
+LEARNED = "learned"  # it has weights that were meta-trained
+TUNED = "tuned"  # a baseline with its best learning rate
+GIVEN = "given"  # any other optax transformation, as the caller gave it
 
 
 class Comparison(NamedTuple):
@@ -21,152 +32,210 @@ class Comparison(NamedTuple):
     Attributes:
       curves: dict from name to losses `[num_runs, num_steps + 1]`.
       learning_rates: dict from each baseline's name to its tuned rate.
-      measures: dict from name to what was measured at the end of every run `[num_runs]`, or to a dict of such arrays;
-        empty if nothing was.
+      measures: dict from name to what was measured at the end of every run `[num_runs]`, or to a
+        dict of such arrays; empty if nothing was.
       costs: dict from name to `Cost`.
+      kinds: dict from name to "learned", "tuned" or "given".
     """
 
-    curves: dict
-    learning_rates: dict
-    measures: dict
-    costs: dict
+    curves: dict[str, np.ndarray]
+    learning_rates: dict[str, float]
+    measures: dict[str, Any]
+    costs: dict[str, cost.Cost]
+    kinds: dict[str, str]
 
 
 def tune_all(
-    problem,
-    key,
-    num_steps,
-    num_runs,
-    names=tuple(baselines.BASELINES),
-    path=None,
-    progress_bar=True,
-    measure=None,
-):
-    """Tunes baselines on problems of their own (30 rates each, see `baselines.tune`).
+    problem: Optimizee,
+    key: jax.Array,
+    num_steps: int,
+    num_runs: int,
+    names: Iterable[str] | Mapping[str, Builder] | None = None,
+    path: str | os.PathLike | None = None,
+    progress_bar: bool = True,
+    measure: Measure = None,
+) -> dict[str, Tuned]:
+    """Tunes baselines on problems of their own, 30 learning rates each, see `baselines.tune`.
 
     Args:
       problem, key, num_steps, num_runs: see `baselines.tune`.
-      names: which of `baselines.BASELINES`.
-      path: a JSON file in which what is tuned is kept; what is there already is not tuned again.
+      names: which of `baselines.BASELINES`, None for all. Or baselines of your own: a dict from
+        name to a function `(learning_rate, num_steps) -> optax transformation`.
+      path: a JSON file that keeps what is tuned. A name that is there is not tuned again.
       progress_bar: whether to show one, on stderr.
       measure: what is to be small at the end, see `baselines.tune`.
 
     Returns:
       Dict from name to `baselines.Tuned`.
     """
+    builders = baselines_lib.builders(names)
     kept = _files.read_json(path) if path and os.path.exists(path) else {}
-    bar = tqdm.tqdm(
-        names,
-        f"tuning baselines for {num_steps} steps",
-        unit="baseline",
-        leave=False,
-        disable=not progress_bar,
-    )
+    title = f"tuning baselines for {num_steps} steps"
+    bar = _bar(builders, title, "baseline", progress_bar)
     tuned = {}
     for name in bar:
         bar.set_postfix_str(name)
+        build = builders[name]
         if name not in kept:
-            found = baselines.tune(name, problem, key, num_steps, num_runs, measure=measure)
-            kept[name] = {
-                "learning_rate": found.learning_rate,
-                "final_loss": found.final_loss,
-                "grid": found.grid.tolist(),
-            }
+            found = baselines_lib.tune(build, problem, key, num_steps, num_runs, measure=measure)
+            kept[name] = _plain(found)
             if path:
                 _files.write_json(path, kept)
-        tx = baselines.baseline(name, kept[name]["learning_rate"], num_steps)
-        tuned[name] = baselines.Tuned(
-            name,
-            kept[name]["learning_rate"],
-            float(kept[name]["final_loss"]),
-            tx,
-            np.asarray(kept[name]["grid"], float),
-        )
+        tuned[name] = _tuned(name, build, kept[name], num_steps)
     return tuned
 
 
+def _bar(items: Iterable, title: str, unit: str, shown: bool) -> tqdm.tqdm:
+    return tqdm.tqdm(items, title, unit=unit, leave=False, disable=not shown)
+
+
+def _plain(tuned: Tuned) -> dict[str, Any]:
+    return {
+        "learning_rate": tuned.learning_rate,
+        "final_loss": tuned.final_loss,
+        "grid": tuned.grid.tolist(),
+    }
+
+
+def _tuned(name: str, build: Builder, plain: dict[str, Any], num_steps: int) -> Tuned:
+    """What `_plain` made plain; JSON holds numbers that are not finite as text."""
+    rate = plain["learning_rate"]
+    grid = np.asarray(plain["grid"], float)
+    return Tuned(name, rate, float(plain["final_loss"]), build(rate, num_steps), grid)
+
+
 def compare(
-    transformations,
-    problem,
-    key,
-    num_steps=100,
-    num_runs=100,
+    transformations: dict[str, Transformation],
+    problem: Optimizee,
+    key: jax.Array,
+    num_steps: int = 100,
+    num_runs: int = 100,
     *,
-    tuned=None,
-    tune_runs=None,
-    measure=None,
-    progress_bar=True,
-    path=None,
-):
-    """Compares optimizers with tuned baselines on fresh problems: the same ones for all.
+    baselines: Iterable[str] | Mapping[str, Builder] | None = None,
+    tuned: dict[str, Tuned] | None = None,
+    tune_runs: int | None = None,
+    measure: Measure = None,
+    progress_bar: bool = True,
+    path: str | os.PathLike | None = None,
+) -> Comparison:
+    """Compares optimizers with tuned baselines on fresh problems, the same ones for all.
 
     Args:
-      transformations: dict from name to optax transformation: the learned ones.
+      transformations: dict from name to a pair `(opt, phi)` or an optax transformation. Weights in
+        a pair are an argument of the compiled programs: other weights do not compile again.
       problem: an `Optimizee`.
-      key: draws the problems; those on which baselines are tuned are others than those that are reported.
+      key: draws the problems. Baselines are tuned on other problems than those that are reported.
       num_steps: the horizon T.
       num_runs: how many problems.
-      tuned: dict from name to `baselines.Tuned`, as from `tune_all`; None to tune all baselines here.
+      baselines: which hand-designed optimizers to tune: names of
+        `learned_opt.evaluation.baselines.BASELINES`, None for all of them, or a dict from name to a
+        function of your own, `(learning_rate, num_steps) -> optax transformation`.
+      tuned: baselines that are tuned already, as `tune_all` returns them, instead of `baselines`.
       tune_runs: how many problems to tune on; None for as many as `num_runs`.
-      measure: something of theta_T to be measured too, such as `optimizees.accuracy(network, test)`, or a dict of such
-        functions.
+      measure: a function of theta_T that is measured too, such as
+        `optimizees.accuracy(network, test)`, or a dict of such functions, see
+        `evaluating.evaluate_with`.
       progress_bar: whether to show one, on stderr.
-      path: a folder of this comparison alone in which each optimizer's runs are kept; those there are not run again.
+      path: a folder of this comparison alone, which keeps each optimizer's runs. Those that are
+        there are not run again.
 
     Returns:
-      A `Comparison`; `report.summary` and `report.write` make a table, a picture and files of it.
+      A `Comparison`. `report.summary` and `report.write` make a table, a picture and files of it.
 
     Raises:
       ValueError: for arguments that are not possible.
+
+    Example:
+      >>> import jax, learned_opt
+      >>> opt = learned_opt.rnnprop()
+      >>> phi = opt.init(jax.random.key(0))
+      >>> problem = learned_opt.optimizees.quadratic(2)
+      >>> compared = learned_opt.compare(
+      ...     {"mine": (opt, phi)}, problem, jax.random.key(1), num_steps=5, num_runs=4,
+      ...     baselines=["SGD"], progress_bar=False)
+      >>> compared.kinds
+      {'mine': 'learned', 'SGD': 'tuned'}
     """
-    _checks.instance_of("transformations", transformations, dict, "name each optax transformation.")
-    for name, tx in transformations.items():
-        base.check_transformation(f"transformations[{name!r}]", tx)
-    for name, runs in (
-        ("num_runs", num_runs),
-        ("tune_runs", num_runs if tune_runs is None else tune_runs),
-    ):
-        _checks.positive_int(name, runs)
-    clash = sorted(
-        transformations.keys() & (baselines.BASELINES if tuned is None else tuned).keys()
-    )
-    if clash:
+    _check_transformations(transformations)
+    num_runs = _checks.positive_int("num_runs", num_runs)
+    tune_runs = num_runs if tune_runs is None else _checks.positive_int("tune_runs", tune_runs)
+    if tuned is not None and baselines is not None:
         raise ValueError(
-            f"transformations must not have a baseline's name, got {clash[0]!r}: choose another name."
+            "compare takes baselines, which it tunes, or tuned, which are tuned already: give one."
         )
+    builders = baselines_lib.builders(baselines)
+    _check_names(transformations, builders if tuned is None else tuned)
     tune_key, run_key, cost_key = jax.random.split(key, 3)
     if tuned is None:
         tuned = tune_all(
-            problem, tune_key, num_steps, tune_runs or num_runs, progress_bar=progress_bar
+            problem, tune_key, num_steps, tune_runs, builders, progress_bar=progress_bar
         )
-    everything = {**transformations, **{name: t.tx for name, t in tuned.items()}}
-    curves, measures = {}, {}
-    bar = tqdm.tqdm(
-        everything.items(), "evaluating", unit="optimizer", leave=False, disable=not progress_bar
-    )
-    for name, tx in bar:
+    everything = {**transformations, **{name: found.tx for name, found in tuned.items()}}
+    curves = {}
+    measures = {}
+    bar = _bar(everything, "evaluating", "optimizer", progress_bar)
+    for name in bar:
         bar.set_postfix_str(name)
-        kept = path and os.path.join(path, urllib.parse.quote(name, safe=" ") + ".npz")
-        done = _read_runs(kept, measure) if kept else None
-        if done is None:
-            done = evaluating.evaluate_with(measure, tx, problem, run_key, num_steps, num_runs)
-            done = jax.tree.map(lambda x: np.asarray(x, np.float64), done)
-            if kept:
-                _write_runs(kept, *done)
-        curves[name], values = done
-        if measure is not None:
-            measures[name] = values
-    rates = {name: t.learning_rate for name, t in tuned.items()}
-    return Comparison(curves, rates, measures, cost.measure(everything, problem, cost_key))
+        arguments = measure, everything[name], problem, run_key, num_steps, num_runs
+        kept = None if path is None else _runs_path(path, name)
+        curves[name], measures[name] = _runs(arguments, kept)
+    rates = {name: found.learning_rate for name, found in tuned.items()}
+    kinds = {name: kind_of(tx) for name, tx in transformations.items()}
+    kinds.update(dict.fromkeys(tuned, TUNED))
+    costs = cost.measure(everything, problem, cost_key)
+    return Comparison(curves, rates, {} if measure is None else measures, costs, kinds)
 
 
-def _write_runs(path, losses, measures):
+def kind_of(tx: Transformation) -> str:
+    """What an optimizer is that was not tuned: `LEARNED` if it has weights, or else `GIVEN`."""
+    has_weights = unrolling.is_pair(tx) or isinstance(tx, base.LearnedTransformation)
+    return LEARNED if has_weights else GIVEN
+
+
+def _check_transformations(transformations: dict[str, Transformation]) -> None:
+    remedy = "name each pair (opt, phi) or optax transformation."
+    _checks.instance_of("transformations", transformations, dict, remedy)
+    for name, tx in transformations.items():
+        unrolling.check_transformation(f"transformations[{name!r}]", tx)
+
+
+def _check_names(transformations: Iterable[str], baselines: Iterable[str]) -> None:
+    clash = sorted(set(transformations) & set(baselines))
+    if clash:
+        raise ValueError(
+            f"transformations must not have a baseline's name, got {clash[0]!r}: choose another "
+            "name."
+        )
+
+
+def _runs(arguments: tuple, kept: str | None) -> tuple[np.ndarray, Any]:
+    """`evaluate_with(*arguments)` in NumPy's numbers; from the file `kept` where it is there."""
+    if kept is None:
+        return _evaluated(arguments)
+    measure = arguments[0]
+    done = _read_runs(kept, measure)
+    if done is None:
+        done = _evaluated(arguments)
+        _write_runs(kept, *done)
+    return done
+
+
+def _evaluated(arguments: tuple) -> tuple[np.ndarray, Any]:
+    done = evaluating.evaluate_with(*arguments)
+    return jax.tree.map(lambda x: np.asarray(x, np.float64), done)
+
+
+def _runs_path(folder: str | os.PathLike, name: str) -> str:
+    return os.path.join(folder, urllib.parse.quote(name, safe=" ") + ".npz")
+
+
+def _write_runs(path: str, losses: np.ndarray, measures: Any) -> None:
     """Losses in the first array, then what was measured, in the order of its names."""
     with _files.whole(path) as temporary:
         np.savez_compressed(temporary, losses, *jax.tree.leaves(measures))
 
 
-def _read_runs(path, measure):
+def _read_runs(path: str, measure: Measure) -> tuple[np.ndarray, Any] | None:
     """What `_write_runs` has written, or None where it is not there or is damaged."""
     structure = jax.tree.structure(measure, is_leaf=callable)
     try:

@@ -1,36 +1,70 @@
 """What an optimizer costs beside its quality: time a step and memory a parameter."""
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import optax
 
 from learned_opt.evaluation import timing
+from learned_opt.meta import programs, unrolling
+from learned_opt.meta.unrolling import Rule, Transformation
 from learned_opt.optimizees import base as optimizee_base
+from learned_opt.optimizees.base import Family, Optimizee, Problem, Theta
+from learned_opt.optimizers.base import Phi
+
+GRADIENT_SCALE = 0.01  # the gradient that an update is timed with, as a multiple of theta_0
 
 
 class Cost(NamedTuple):
-    """Cost of a training step; times are medians in seconds."""
+    """Cost of a training step; times are medians in seconds.
 
-    step: float  # gradient, update and applying it
-    update: float  # the optimizer alone
+    Attributes:
+      step: the gradient, the update and applying it.
+      update: the optimizer alone.
+      state_bytes_per_parameter: the optimizer's memory.
+    """
+
+    step: float
+    update: float
     state_bytes_per_parameter: float
 
 
-def state_bytes_per_parameter(tx, theta):
-    """Bytes of optimizer state divided by the number of parameters in `theta` (arrays or shapes)."""
-    state = jax.eval_shape(tx.init, theta)
-    num_parameters = max(1, sum(x.size for x in jax.tree.leaves(theta)))
-    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state)) / num_parameters
+def state_bytes_per_parameter(tx: Transformation, theta: Theta) -> float:
+    """Bytes of optimizer state divided by the number of parameters.
+
+    Args:
+      tx: an optax transformation or a pair `(opt, phi)`.
+      theta: the parameters, arrays or shapes.
+
+    Returns:
+      The quotient.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from learned_opt.evaluation import cost
+      >>> cost.state_bytes_per_parameter(optax.trace(0.9), jnp.zeros(5))  # one float32
+      4.0
+    """
+    rule, phi = unrolling.separate(tx)
+    state = jax.eval_shape(unrolling.join(rule, phi).init, theta)
+    num_bytes = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+    num_parameters = sum(x.size for x in jax.tree.leaves(theta))
+    return num_bytes / max(1, num_parameters)
 
 
-def measure(transformations, problem, key, num_rounds=7):
+def measure(
+    transformations: dict[str, Transformation],
+    problem: Optimizee,
+    key: jax.Array,
+    num_rounds: int = 7,
+) -> dict[str, Cost]:
     """Times several optimizers on one problem side by side, in interleaved rounds.
 
     Args:
-      transformations: dict from name to optax transformation.
+      transformations: dict from name to an optax transformation or a pair `(opt, phi)`.
       problem: an `Optimizee`.
       key: draws the problem.
       num_rounds: rounds of which the median is taken.
@@ -38,50 +72,77 @@ def measure(transformations, problem, key, num_rounds=7):
     Returns:
       Dict from name to `Cost`.
     """
-    problem = optimizee_base.as_partials(problem)
-    instance, theta, minibatches = jax.jit(optimizee_base.begin)(problem, key)
-    programs = {}
+    family = optimizee_base.as_family(problem)
+    one = _begin(family, key)
+    timed = {}
     for name, tx in transformations.items():
-        state = jax.jit(tx.init)(theta)
-        step, update = _programs(optax.with_extra_args_support(tx))
-        gradient = jax.tree.map(lambda x: 0.01 * x, theta)
-        programs[name, "step"] = functools.partial(
-            step, problem, instance, minibatches, theta, state
-        )
-        programs[name, "update"] = functools.partial(
-            update, problem, instance, minibatches, theta, state, gradient
-        )
-    median = {
-        place: float(np.median(t)) for place, t in timing.interleaved(programs, num_rounds).items()
-    }
-    return {
-        name: Cost(
-            median[name, "step"], median[name, "update"], state_bytes_per_parameter(tx, theta)
-        )
-        for name, tx in transformations.items()
-    }
+        step, update = _timed(tx, family, one)
+        timed[name, "step"] = step
+        timed[name, "update"] = update
+    seconds = timing.interleaved(timed, num_rounds)
+    costs = {}
+    for name, tx in transformations.items():
+        step_seconds = float(np.median(seconds[name, "step"]))
+        update_seconds = float(np.median(seconds[name, "update"]))
+        num_bytes = state_bytes_per_parameter(tx, one.theta_0)
+        costs[name] = Cost(step_seconds, update_seconds, num_bytes)
+    return costs
 
 
-def _programs(tx):
-    def updated(problem, instance, key, theta, state, loss, gradient):
-        # A line search evaluates the function again: that belongs to its update.
-        return tx.update(
-            gradient,
-            state,
-            theta,
-            value=loss,
-            grad=gradient,
-            value_fn=lambda theta: problem.loss(theta, instance, key),
-        )
+def _timed(tx: Transformation, family: Family, problem: Problem) -> tuple[Callable, Callable]:
+    """A step and an update of one optimizer, as functions without arguments."""
+    rule, phi = unrolling.separate(tx)
+    theta = problem.theta_0
+    gradient = jax.tree.map(lambda x: GRADIENT_SCALE * x, theta)
+    state = _init(rule, phi, theta)
+    step = _step.program(rule, phi, family, problem, state)
+    update = _update.program(rule, phi, family, problem, state, gradient)
+    return (
+        functools.partial(step, phi, family, problem, state),
+        functools.partial(update, phi, family, problem, state, gradient),
+    )
 
-    @jax.jit
-    def step(problem, instance, key, theta, state):
-        loss, gradient = jax.value_and_grad(problem.loss)(theta, instance, key)
-        updates, state = updated(problem, instance, key, theta, state, loss, gradient)
-        return optax.apply_updates(theta, updates), state
 
-    @jax.jit
-    def update(problem, instance, key, theta, state, gradient):
-        return updated(problem, instance, key, theta, state, 0.0, gradient)
+@programs.jit
+def _begin(family: Family, key: jax.Array) -> Problem:
+    return optimizee_base.begin(family, key)
 
-    return step, update
+
+@functools.partial(programs.jit, static_argnums=(0,))
+def _init(rule: Rule, phi: Phi, theta: Theta) -> Any:
+    return unrolling.join(rule, phi).init(theta)
+
+
+@functools.partial(programs.jit, static_argnums=(0,))
+def _step(rule: Rule, phi: Phi, family: Family, problem: Problem, state: Any) -> tuple[Theta, Any]:
+    theta = problem.theta_0
+    loss, gradient, _ = optimizee_base.value_and_grad_at(
+        family, problem, theta, 0, problem.statistics
+    )
+    updates, state = _updated(rule, phi, family, problem, state, loss, gradient)
+    return optax.apply_updates(theta, updates), state
+
+
+@functools.partial(programs.jit, static_argnums=(0,))
+def _update(
+    rule: Rule, phi: Phi, family: Family, problem: Problem, state: Any, gradient: Theta
+) -> tuple[Theta, Any]:
+    return _updated(rule, phi, family, problem, state, 0.0, gradient)
+
+
+def _updated(
+    rule: Rule,
+    phi: Phi,
+    family: Family,
+    problem: Problem,
+    state: Any,
+    loss: jax.Array | float,
+    gradient: Theta,
+) -> tuple[Theta, Any]:
+    def value_fn(theta: Theta) -> jax.Array:
+        value, _ = optimizee_base.loss_at(family, problem, theta, 0, problem.statistics)
+        return value
+
+    # A line search evaluates the function again: that belongs to its update.
+    tx = unrolling.join(rule, phi)
+    return tx.update(gradient, state, problem.theta_0, value=loss, grad=gradient, value_fn=value_fn)
