@@ -148,7 +148,11 @@ def _builder(name: str, baseline: str | Builder) -> Builder:
     return baseline
 
 
-def baseline(name: str, learning_rate: float, num_steps: int) -> optax.GradientTransformation:
+def baseline(
+    name: str,
+    learning_rate: float,
+    num_steps: int,
+) -> optax.GradientTransformation:
     """The optax transformation of one of `BASELINES`; a schedule decays over `num_steps`."""
     build = _builder(name, name)
     return build(learning_rate, num_steps)

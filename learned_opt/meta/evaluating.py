@@ -2,26 +2,42 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from learned_opt import _checks
-from learned_opt.meta import unrolling
+from learned_opt.meta import programs, unrolling
+from learned_opt.meta.unrolling import Rule, Run, Transformation
 from learned_opt.optimizees import base as optimizee_base
+from learned_opt.optimizees.base import Family, Optimizee, Problem
+from learned_opt.optimizers.base import Phi
 
-# Numbers of theta that live at once: more runs than this hold are run one batch after another.
+# A function of theta_T, a function of (run, problem), a dict of such functions, or None.
+Measure = Callable[..., Any] | dict[str, Any] | None
+
+# How many numbers of theta live at once. Where the runs hold more, they go batch after batch.
 COORDINATES_AT_ONCE = {"cpu": 2**18}
 ACCELERATOR_COORDINATES_AT_ONCE = 2**24
 
 
-def evaluate(tx, problem, key, num_steps, num_runs):
+def evaluate(
+    tx: Transformation,
+    problem: Optimizee,
+    key: jax.Array,
+    num_steps: int,
+    num_runs: int,
+) -> jax.Array:
     """Runs an optimizer on `num_runs` fresh problems.
 
-    Run i is `unroll` with `jax.random.split(key, num_runs)[i]`, a single run is `unroll` with the key itself.
+    Run i is `unroll` with the key `jax.random.split(key, num_runs)[i]`. A single run is `unroll`
+    with the key itself.
 
     Args:
-      tx: an optax transformation.
+      tx: an optax transformation or a pair `(opt, phi)`. Weights in a pair are an argument of the
+        compiled program: other weights of an equal optimizer do not compile again.
       problem: an `Optimizee`.
       key: draws the problems.
       num_steps: the horizon T.
@@ -32,46 +48,73 @@ def evaluate(tx, problem, key, num_steps, num_runs):
 
     Raises:
       ValueError: for sizes that are not positive, or arguments of another kind.
+
+    Example:
+      >>> import jax, learned_opt, optax
+      >>> problem = learned_opt.optimizees.quadratic()
+      >>> learned_opt.evaluate(optax.sgd(0.01), problem, jax.random.key(0), 5, num_runs=3).shape
+      (3, 6)
     """
-    return evaluate_with(None, tx, problem, key, num_steps, num_runs)[0]
+    losses, _ = evaluate_with(None, tx, problem, key, num_steps, num_runs)
+    return losses
 
 
-def evaluate_with(measure, tx, problem, key, num_steps, num_runs):
+def evaluate_with(
+    measure: Measure,
+    tx: Transformation,
+    problem: Optimizee,
+    key: jax.Array,
+    num_steps: int,
+    num_runs: int,
+) -> tuple[jax.Array, Any]:
     """`evaluate`, with something else measured at the end of every run.
 
     Args:
-      measure: `measure(theta_T) -> scalar`, such as the accuracy on test data; `seen_loss(problem, num_steps)`; None;
-        or a dict of such measures.
+      measure: a function of the final parameters, `measure(theta_T) -> scalar`, such as the
+        accuracy on test data. A function with an attribute `of_run = True` is called with the
+        whole run and its problem instead: `measure(run, problem) -> scalar`, with an
+        `unrolling.Run` and an `optimizees.base.Problem`. None, or a dict of such functions.
       tx, problem, key, num_steps, num_runs: see `evaluate`.
 
     Returns:
-      `(losses [num_runs, num_steps + 1], measures [num_runs])`, the measures None if `measure` is None, and a dict if
-      it is one.
+      `(losses [num_runs, num_steps + 1], measures [num_runs])`. The measures are None if `measure`
+      is None, and a dict if it is one.
     """
     num_steps = unrolling.check_run(tx, problem, key, num_steps)
     num_runs = _checks.positive_int("num_runs", num_runs)
-    problem = optimizee_base.as_partials(problem)
-    begun = begin_all(problem, key, num_runs)
-    return _jitted_runs(tx, as_measure(measure), problem, begun, num_steps)
+    family = optimizee_base.as_family(problem)
+    problems = begin_runs(family, key, num_runs)
+    rule, phi = unrolling.separate(tx)
+    return _evaluate(rule, phi, as_measure(measure), family, problems, num_steps)
 
 
-def as_measure(measure):
-    """What `evaluate_with` takes as a measure in a form that can go through `jax.jit` as an argument, None as None."""
+def as_measure(measure: Measure) -> jax.tree_util.Partial | None:
+    """A measure in a form that can go through `jax.jit` as an argument; None stays None."""
+    if measure is None:
+        return None
     if isinstance(measure, dict):
-        return jax.tree_util.Partial(_Every(), {name: as_measure(m) for name, m in measure.items()})
-    return (
-        measure
-        if measure is None or isinstance(measure, jax.tree_util.Partial)
-        else jax.tree_util.Partial(measure)
-    )
+        every = {name: as_measure(one) for name, one in measure.items()}
+        return jax.tree_util.Partial(_Every(), every)
+    return optimizee_base.as_partial(measure)
 
 
-def seen_loss(problem, num_steps):
-    """The measure that Lv, Jiang, Li 2017 print (figure 3): f(theta_T), the mean over all minibatches of the run.
+def seen_loss(problem: Optimizee, num_steps: int) -> jax.tree_util.Partial:
+    """The measure f(theta_T), the mean over all minibatches that the run has trained on.
 
-    It lies below the loss at step T, which is that of a minibatch that the run has not trained on.
+    It lies below the loss at step T, which is that of a minibatch that the run has not seen.
+
+    Args:
+      problem: an `Optimizee`, the one that is evaluated.
+      num_steps: the horizon T.
+
+    Returns:
+      A measure for `evaluate_with` and `learned_opt.compare`.
+
+    Source:
+      Lv, Jiang, Li 2017, figure 3.
     """
-    return jax.tree_util.Partial(_SeenLoss(num_steps), optimizee_base.as_partials(problem))
+    family = optimizee_base.as_family(problem)
+    return jax.tree_util.Partial(_SeenLoss(num_steps), family)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,57 +123,114 @@ class _Every:
 
     of_run = True
 
-    def __call__(self, measures, theta, begun):
-        return {name: _measure(measure, theta, begun) for name, measure in measures.items()}
+    def __call__(
+        self,
+        measures: dict[str, Callable],
+        run: Run,
+        problem: Problem,
+    ) -> dict[str, Any]:
+        return {name: _measured(measure, run, problem) for name, measure in measures.items()}
 
 
 @dataclasses.dataclass(frozen=True)
 class _SeenLoss:
     num_steps: int
-    of_run = True  # it is told of the run whose theta it measures
+    of_run = True
 
-    def __call__(self, problem, theta, begun):
-        def loss(t):
-            return problem.loss(theta, begun.instance, optimizee_base.minibatch_key(begun.key, t))
+    def __call__(
+        self,
+        family: Family,
+        run: Run,
+        problem: Problem,
+    ) -> jax.Array:
+        def loss_of(t: jax.Array) -> jax.Array:
+            loss, _ = optimizee_base.loss_at(family, problem, run.theta, t, run.statistics)
+            return loss
 
-        return jnp.mean(jax.lax.map(loss, jnp.arange(self.num_steps)))
-
-
-def _measure(measure, theta, begun):
-    return measure(theta, begun) if getattr(measure.func, "of_run", False) else measure(theta)
-
-
-# A program of its own: it is compiled once for all the optimizers that are measured on the same problems.
-begin_all = functools.partial(jax.jit, static_argnums=2)(optimizee_base.begin_all)
+        return jnp.mean(jax.lax.map(loss_of, jnp.arange(self.num_steps)))
 
 
-def runs(tx, measure, problem, begun, num_steps, copies=1):
-    """`evaluate_with` on problems that have begun, without checks or jit, for use inside other programs.
+def _measured(
+    measure: jax.tree_util.Partial | None,
+    run: Run,
+    problem: Problem,
+) -> Any:
+    if measure is None:
+        return None
+    if getattr(measure.func, "of_run", False):
+        return measure(run, problem)
+    return measure(run.theta)
+
+
+# This program is apart from `_evaluate`: all optimizers that are measured on the same problems
+# share it.
+@functools.partial(programs.jit, static_argnums=(2,))
+def begin_runs(
+    family: Family,
+    key: jax.Array,
+    num_runs: int,
+) -> Problem:
+    """Draws the problems of `num_runs` runs, stacked on a first axis."""
+    return optimizee_base.begin_all(family, optimizee_base.problem_keys(key, num_runs))
+
+
+@functools.partial(programs.jit, static_argnums=(0, 5))
+def _evaluate(
+    rule: Rule,
+    phi: Phi,
+    measure: jax.tree_util.Partial | None,
+    family: Family,
+    problems: Problem,
+    num_steps: int,
+) -> tuple[jax.Array, Any]:
+    return runs(unrolling.join(rule, phi), measure, family, problems, num_steps)
+
+
+def runs(
+    tx: Any,
+    measure: jax.tree_util.Partial | None,
+    family: Family,
+    problems: Problem,
+    num_steps: int,
+    copies: int = 1,
+) -> tuple[jax.Array, Any]:
+    """`evaluate_with` for problems that have begun, for use in other programs.
+
+    It checks nothing and compiles nothing.
 
     Args:
-      tx, measure, problem, num_steps: see `evaluate_with`.
-      begun: problems from `optimizees.base.begin_all`.
-      copies: over how many values this is vmapped outside; for the choice of how many runs are made at once.
+      tx: an optax transformation.
+      measure: from `as_measure`.
+      family: the family.
+      problems: of the family, from `optimizees.base.begin_all`.
+      num_steps: the horizon T.
+      copies: over how many values a caller vmaps this; it decides how many runs go at once.
+
+    Returns:
+      See `evaluate_with`.
     """
-    num_runs = begun.key.shape[0]
-    num_coordinates = max(
-        1, copies * sum(x.size for x in jax.tree.leaves(begun.theta_0)) // num_runs
-    )
-    at_once = COORDINATES_AT_ONCE.get(jax.default_backend(), ACCELERATOR_COORDINATES_AT_ONCE)
-    batch_size = max(1, min(num_runs, at_once // num_coordinates))
+    tx = unrolling.join(tx, ())
 
-    def one(begun):
-        run = unrolling.life(tx, problem, begun, num_steps)
-        return run.losses, None if measure is None else _measure(measure, run.theta, begun)
+    def one(problem: Problem) -> tuple[jax.Array, Any]:
+        run = unrolling.life(tx, family, problem, num_steps)
+        return run.losses, _measured(measure, run, problem)
 
-    curves, measures = jax.lax.map(one, begun, batch_size=batch_size)
+    batch_size = _runs_at_once(problems, copies)
+    curves, measures = jax.lax.map(one, problems, batch_size=batch_size)
     return infinite_once_diverged(curves), measures
 
 
-def infinite_once_diverged(curves):
-    """Losses `[..., T + 1]` with everything from the first value that is not finite replaced by infinity."""
-    diverged = jax.lax.cummax(~jnp.isfinite(curves) * 1, axis=curves.ndim - 1) > 0
+def _runs_at_once(problems: Problem, copies: int) -> int:
+    num_runs = problems.key.shape[0]
+    num_numbers = sum(x.size for x in jax.tree.leaves(problems.theta_0))
+    coordinates = max(1, copies * num_numbers // num_runs)
+    backend = jax.default_backend()
+    at_once = COORDINATES_AT_ONCE.get(backend, ACCELERATOR_COORDINATES_AT_ONCE)
+    return max(1, min(num_runs, at_once // coordinates))
+
+
+def infinite_once_diverged(curves: jax.Array) -> jax.Array:
+    """Losses `[..., T + 1]`, infinite from the first value of a run that is not finite."""
+    not_finite = ~jnp.isfinite(curves) * 1
+    diverged = jax.lax.cummax(not_finite, axis=curves.ndim - 1) > 0
     return jnp.where(diverged, jnp.inf, curves)
-
-
-_jitted_runs = functools.partial(jax.jit, static_argnums=(0, 4))(runs)

@@ -31,7 +31,9 @@ _lock = threading.Lock()
 
 
 def jit(
-    function: Callable, static_argnums: tuple[int, ...] = (), donate_argnums: tuple[int, ...] = ()
+    function: Callable,
+    static_argnums: tuple[int, ...] = (),
+    donate_argnums: tuple[int, ...] = (),
 ) -> Callable:
     """`jax.jit` whose programs count towards `MAX_PROGRAMS`.
 
@@ -105,7 +107,9 @@ def _kept(key: Hashable, make: Callable[[], Callable]) -> Callable:
 
 
 def _compiled_anew(
-    function: Callable, static: dict[int, Any], donate_argnums: tuple[int, ...]
+    function: Callable,
+    static: dict[int, Any],
+    donate_argnums: tuple[int, ...],
 ) -> Callable:
     """`jax.jit` of a function that nobody else holds: JAX frees what it compiled with it."""
 
