@@ -1,1 +1,1 @@
-"""Comparing optimizers: tuned baselines, intervals, cost, and how to look at them."""
+"""Comparing optimizers: tuned baselines, intervals, cost, tables and pictures."""

@@ -85,7 +85,12 @@ def tune_all(
     return tuned
 
 
-def _bar(items: Iterable, title: str, unit: str, shown: bool) -> tqdm.tqdm:
+def _bar(
+    items: Iterable,
+    title: str,
+    unit: str,
+    shown: bool,
+) -> tqdm.tqdm:
     return tqdm.tqdm(items, title, unit=unit, leave=False, disable=not shown)
 
 
@@ -97,7 +102,12 @@ def _plain(tuned: Tuned) -> dict[str, Any]:
     }
 
 
-def _tuned(name: str, build: Builder, plain: dict[str, Any], num_steps: int) -> Tuned:
+def _tuned(
+    name: str,
+    build: Builder,
+    plain: dict[str, Any],
+    num_steps: int,
+) -> Tuned:
     """What `_plain` made plain; JSON holds numbers that are not finite as text."""
     rate = plain["learning_rate"]
     grid = np.asarray(plain["grid"], float)
@@ -229,7 +239,11 @@ def _runs_path(folder: str | os.PathLike, name: str) -> str:
     return os.path.join(folder, urllib.parse.quote(name, safe=" ") + ".npz")
 
 
-def _write_runs(path: str, losses: np.ndarray, measures: Any) -> None:
+def _write_runs(
+    path: str,
+    losses: np.ndarray,
+    measures: Any,
+) -> None:
     """Losses in the first array, then what was measured, in the order of its names."""
     with _files.whole(path) as temporary:
         np.savez_compressed(temporary, losses, *jax.tree.leaves(measures))

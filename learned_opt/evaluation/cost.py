@@ -89,7 +89,11 @@ def measure(
     return costs
 
 
-def _timed(tx: Transformation, family: Family, problem: Problem) -> tuple[Callable, Callable]:
+def _timed(
+    tx: Transformation,
+    family: Family,
+    problem: Problem,
+) -> tuple[Callable, Callable]:
     """A step and an update of one optimizer, as functions without arguments."""
     rule, phi = unrolling.separate(tx)
     theta = problem.theta_0
@@ -109,12 +113,22 @@ def _begin(family: Family, key: jax.Array) -> Problem:
 
 
 @functools.partial(programs.jit, static_argnums=(0,))
-def _init(rule: Rule, phi: Phi, theta: Theta) -> Any:
+def _init(
+    rule: Rule,
+    phi: Phi,
+    theta: Theta,
+) -> Any:
     return unrolling.join(rule, phi).init(theta)
 
 
 @functools.partial(programs.jit, static_argnums=(0,))
-def _step(rule: Rule, phi: Phi, family: Family, problem: Problem, state: Any) -> tuple[Theta, Any]:
+def _step(
+    rule: Rule,
+    phi: Phi,
+    family: Family,
+    problem: Problem,
+    state: Any,
+) -> tuple[Theta, Any]:
     theta = problem.theta_0
     loss, gradient, _ = optimizee_base.value_and_grad_at(
         family, problem, theta, 0, problem.statistics
@@ -125,7 +139,12 @@ def _step(rule: Rule, phi: Phi, family: Family, problem: Problem, state: Any) ->
 
 @functools.partial(programs.jit, static_argnums=(0,))
 def _update(
-    rule: Rule, phi: Phi, family: Family, problem: Problem, state: Any, gradient: Theta
+    rule: Rule,
+    phi: Phi,
+    family: Family,
+    problem: Problem,
+    state: Any,
+    gradient: Theta,
 ) -> tuple[Theta, Any]:
     return _updated(rule, phi, family, problem, state, 0.0, gradient)
 

@@ -1,6 +1,7 @@
 """Means with their intervals; divergence is infinite and counted."""
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,48 +25,77 @@ class Summary(NamedTuple):
     diverged: float
 
 
-def verdict(ours, theirs):
-    """Whether one mean is "below" or "above" another; "no difference" where their intervals meet."""
-    ours_low, ours_high, low, high = (
-        float(s[side]) for s in (ours, theirs) for side in ("low", "high")
-    )
-    if ours_high < low:
-        return "below"
-    return "above" if ours_low > high else "no difference"
-
-
-def ratio(ours, theirs):
-    """How many times as large one thing is as another on the same problems: the geometric mean of the ratios.
+def verdict(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
+    """Whether one mean lies below or above another.
 
     Args:
-      ours: positive numbers `[trials, problems]`, or `[problems]`; trials are averaged before problems are drawn.
+      ours, theirs: each a `Summary` as a dict; numbers may be texts, as JSON holds infinity.
+
+    Returns:
+      "below", "above", or "no difference" where the two intervals meet.
+
+    Example:
+      >>> from learned_opt.evaluation import statistics
+      >>> statistics.verdict({"low": 1.0, "high": 2.0}, {"low": 3.0, "high": 4.0})
+      'below'
+    """
+    if float(ours["high"]) < float(theirs["low"]):
+        return "below"
+    if float(ours["low"]) > float(theirs["high"]):
+        return "above"
+    return "no difference"
+
+
+def ratio(ours: np.ndarray, theirs: np.ndarray) -> tuple[float, float, float]:
+    """How many times as large one thing is as another: the geometric mean of the ratios.
+
+    Args:
+      ours: positive numbers `[trials, problems]`, or `[problems]`. Trials are averaged before
+        problems are drawn.
       theirs: likewise, on the same problems.
 
     Returns:
-      `(mean, low, high)`, with the 95 % bootstrap interval over problems; infinite or 0 where a run diverged.
+      `(mean, low, high)`, with the 95 % bootstrap interval over problems; infinite or 0 where a
+      run diverged.
     """
-    logs = [
-        np.atleast_2d(np.log(np.where(np.isfinite(x), x, np.inf))).mean(axis=0)
-        for x in (ours, theirs)
-    ]
-    summary = summarize(logs[0] - logs[1])
-    return tuple(float(np.exp(x)) for x in summary[:3])
+    summary = summarize(_mean_log(ours) - _mean_log(theirs))
+    mean, low, high = np.exp([summary.mean, summary.low, summary.high])
+    return float(mean), float(low), float(high)
 
 
-def summarize(values, seed=0):
-    """Statistics of `values` `[runs]`; the bootstrap is seeded."""
+def _mean_log(values: np.ndarray) -> np.ndarray:
+    """The logarithm's mean over trials `[problems]`."""
+    logs = np.log(np.where(np.isfinite(values), values, np.inf))
+    return np.atleast_2d(logs).mean(axis=0)
+
+
+def summarize(values: np.ndarray, seed: int = 0) -> Summary:
+    """Statistics of numbers.
+
+    Args:
+      values: `[runs]`; what is not finite counts as infinite.
+      seed: of the bootstrap.
+
+    Returns:
+      A `Summary`.
+
+    Example:
+      >>> import numpy as np
+      >>> from learned_opt.evaluation import statistics
+      >>> statistics.summarize(np.array([1.0, 2.0, 3.0, 6.0])).interquartile_mean
+      2.5
+    """
     values = np.asarray(values, np.float64)
     finite = np.isfinite(values)
     values = np.where(finite, values, np.inf)
-    n = len(values)
-    index = np.random.default_rng(seed).integers(0, n, (NUM_RESAMPLES, n))
+    num_runs = len(values)
+    index = np.random.default_rng(seed).integers(0, num_runs, (NUM_RESAMPLES, num_runs))
     means = np.sort(values[index].mean(axis=1))
-    low, high = means[int(0.025 * NUM_RESAMPLES)], means[int(0.975 * NUM_RESAMPLES)]
-    middle = np.sort(values)[n // 4 : n - n // 4]
+    middle = np.sort(values)[num_runs // 4 : num_runs - num_runs // 4]
     return Summary(
-        float(values.mean()),
-        float(low),
-        float(high),
-        float(middle.mean()),
-        float(1 - finite.mean()),
+        mean=float(values.mean()),
+        low=float(means[int(0.025 * NUM_RESAMPLES)]),
+        high=float(means[int(0.975 * NUM_RESAMPLES)]),
+        interquartile_mean=float(middle.mean()),
+        diverged=float(1 - finite.mean()),
     )
