@@ -1,14 +1,17 @@
 """Architectures of learned optimizers, and the registry that rebuilds one from its spec."""
 
 from learned_opt import _checks
-from learned_opt.optimizers.base import LearnedOptimizer
-from learned_opt.optimizers.coordinatewise import CoordinateRule, from_rule
+from learned_opt.optimizers.base import LearnedOptimizer, LearnedTransformation, Seen
+from learned_opt.optimizers.communicating import TreeRule
+from learned_opt.optimizers.coordinatewise import CoordinateRule
 from learned_opt.optimizers.hand_designed import from_optax
 from learned_opt.optimizers.lstm import lstm
 from learned_opt.optimizers.lstm_gac import lstm_gac
 from learned_opt.optimizers.ntm import ntm_bfgs, ntm_lbfgs
 from learned_opt.optimizers.partition import partition
 from learned_opt.optimizers.rnnprop import rnnprop
+from learned_opt.optimizers.rules import from_rule
+from learned_opt.optimizers.tensorwise import TensorRule
 
 # The next architecture goes here: its name in a spec, and the function that builds it.
 ARCHITECTURES = {
@@ -48,8 +51,8 @@ def _partition_from_spec(args, label_fn):
     label_fn = label_fn or args.get("label_fn")
     if label_fn is None:
         raise ValueError(
-            "this partitioned optimizer was built with a labelling function, which no file can hold: "
-            "hand it over again, load(path, label_fn=...)."
+            "this partitioned optimizer was built with a labelling function, which no file can "
+            "hold: hand it over again, load(path, label_fn=...)."
         )
     parts = args.get("optimizers")
     if isinstance(parts, dict):
@@ -61,6 +64,10 @@ __all__ = [
     "ARCHITECTURES",
     "CoordinateRule",
     "LearnedOptimizer",
+    "LearnedTransformation",
+    "Seen",
+    "TensorRule",
+    "TreeRule",
     "from_optax",
     "from_rule",
     "from_spec",

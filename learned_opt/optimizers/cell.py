@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 
 
-def init_lstm_cell(key, num_inputs, num_units):
-    """Weights of an LSTM cell: Gaussian with variance 1 / fan-in, biases zero but for a forget bias of one.
+def init_lstm_cell(key: jax.Array, num_inputs: int, num_units: int) -> dict:
+    """Weights of an LSTM cell.
+
+    They are Gaussian with variance 1 / fan-in. Biases are zero, but one for the forget gates.
 
     Returns:
-      `{"w": [4 * num_units, num_inputs + num_units], "b": [4 * num_units]}`, the gates in the order input, forget,
-      cell, output.
+      `{"w": [4 * num_units, num_inputs + num_units], "b": [4 * num_units]}`, the gates in the
+      order input, forget, cell, output.
     """
     fan_in = num_inputs + num_units
     w = jax.random.normal(key, (4 * num_units, fan_in)) / jnp.sqrt(fan_in)
@@ -17,17 +19,25 @@ def init_lstm_cell(key, num_inputs, num_units):
     return {"w": w, "b": b}
 
 
-def dense(w, b, x):
-    """An affine map of features: `w` `[outputs, inputs]`, `b` `[outputs]`, `x` `[inputs, *coordinates]`.
+def dense(w: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
+    """An affine map of features.
+
+    Args:
+      w: `[outputs, inputs]`.
+      b: `[outputs]`.
+      x: `[inputs, *coordinates]`.
 
     Returns:
       `[outputs, *coordinates]`.
     """
-    return jnp.tensordot(w, x, axes=1) + b.reshape(b.shape + (1,) * (x.ndim - 1))
+    beside_coordinates = b.shape + (1,) * (x.ndim - 1)
+    return jnp.tensordot(w, x, axes=1) + b.reshape(beside_coordinates)
 
 
-def lstm_cell(weights, x_t, h_tm1, c_tm1):
-    """One step of an LSTM with forget gates (Hochreiter and Schmidhuber 1997; Gers et al. 2000).
+def lstm_cell(
+    weights: dict, x_t: jax.Array, h_tm1: jax.Array, c_tm1: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """One step of an LSTM with forget gates (Hochreiter, Schmidhuber 1997; Gers et al. 2000).
 
     Args:
       weights: as from `init_lstm_cell`.

@@ -1,12 +1,16 @@
-"""The network of one coordinate: LSTM layers with a linear output (Andrychowicz et al. 2016, section 2.1).
+"""The network of one coordinate: LSTM layers with a linear output.
 
-What it computes is said in plain JAX (`plain_step`). Where the package's C++ loops can take the arrays
-(`learned_opt.native`), they compute the same, several times as fast.
+Andrychowicz et al. 2016, section 2.1. What it computes is said in plain JAX (`plain_step`). Where
+the C++ loops of the package can take the arrays (`learned_opt.native`), they compute the same,
+several times as fast.
 
-Weights are `{"layers": [{"w": [4 * units, inputs + units], "b": [4 * units]}, ..], "output": {"w": [units], "b": []}}`.
+Weights are `{"layers": [{"w": [4 * units, inputs + units], "b": [4 * units]}, ..],
+"output": {"w": [units], "b": []}}`.
 """
 
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,34 +18,35 @@ import jax.numpy as jnp
 from learned_opt import native
 from learned_opt.optimizers import cell
 
-# The units of a layer up to which the C++ loops win: larger products XLA cuts up for the cache as well as they do.
+# Up to so many units of a layer the C++ loops win. XLA cuts up larger products for the cache as
+# well as they do.
 MAX_FAST_UNITS = 64
 
 
-def init(key, num_inputs, hidden_sizes):
+def init(key: jax.Array, num_inputs: int, hidden_sizes: tuple) -> dict:
     """Weights of a network that reads `num_inputs` features."""
     *layer_keys, output_key = jax.random.split(key, len(hidden_sizes) + 1)
     inputs = (num_inputs, *hidden_sizes[:-1])
-    layers = [
-        cell.init_lstm_cell(k, i, h)
-        for k, i, h in zip(layer_keys, inputs, hidden_sizes, strict=True)
-    ]
-    # A small output layer: an untrained optimizer takes small steps, and meta-training starts without divergence.
-    output = {"w": 0.1 * jax.random.normal(output_key, hidden_sizes[-1:]), "b": jnp.zeros(())}
-    return {"layers": layers, "output": output}
+    layers = []
+    for layer_key, layer_inputs, units in zip(layer_keys, inputs, hidden_sizes, strict=True):
+        layers.append(cell.init_lstm_cell(layer_key, layer_inputs, units))
+    # The output layer is small. So an untrained optimizer takes small steps, and meta-training
+    # starts without divergence.
+    output_w = 0.1 * jax.random.normal(output_key, hidden_sizes[-1:])
+    return {"layers": layers, "output": {"w": output_w, "b": jnp.zeros(())}}
 
 
-def step(weights, x_t, hidden, cells):
+def step(weights: dict, x_t: jax.Array, hidden: tuple, cells: tuple) -> tuple:
     """One step of every coordinate.
 
     Args:
       weights: see the module.
       x_t: features `[inputs, *coordinates]`.
-      hidden: the layers' outputs at t - 1, a tuple of `[units, *coordinates]`.
+      hidden: the outputs of the layers at t - 1, a tuple of `[units, *coordinates]`.
       cells: their cell states, likewise.
 
     Returns:
-      `(y_t, hidden, cells)` at t; y_t is `[*coordinates]`.
+      `(y_t, hidden, cells)` at t, where y_t is `[*coordinates]`.
     """
     if _is_fast(weights, x_t, hidden, cells):
         return _compiled_step(weights, x_t, hidden, cells)
@@ -53,8 +58,12 @@ def _is_fast(weights, x, *others):
     return small and x.size > 0 and native.usable(weights, x, *others)
 
 
-def plain_step(weights, x_t, hidden, cells):
-    """`step` in plain JAX: what it means, what is differentiated, and what runs where there is nothing faster."""
+def plain_step(weights: dict, x_t: jax.Array, hidden: tuple, cells: tuple) -> tuple:
+    """`step` in plain JAX.
+
+    It says what a step means, it is what is differentiated, and it runs where there is nothing
+    faster.
+    """
     x, new_hidden, new_cells = x_t, [], []
     for layer, h_tm1, c_tm1 in zip(weights["layers"], hidden, cells, strict=True):
         x, c_t = cell.lstm_cell(layer, x, h_tm1, c_tm1)
@@ -64,7 +73,15 @@ def plain_step(weights, x_t, hidden, cells):
     return y_t, tuple(new_hidden), tuple(new_cells)
 
 
-def pull_back(weights, x, dy, hidden, cells, tanh=False, with_input=False):
+def pull_back(
+    weights: dict,
+    x: jax.Array,
+    dy: jax.Array,
+    hidden: tuple,
+    cells: tuple,
+    tanh: bool = False,
+    with_input: bool = False,
+) -> Any:
     """The derivative of a window: < dy, d y / d weights >, with the first states held constant.
 
     Args:
@@ -77,11 +94,13 @@ def pull_back(weights, x, dy, hidden, cells, tanh=False, with_input=False):
       with_input: whether the cotangents of `x` are wanted too.
 
     Returns:
-      Cotangents like the weights, or those and the cotangents of `x`, or None where nothing is faster than `jax.vjp`
-      of `step`.
+      Cotangents like the weights; or those and the cotangents of `x`; or None where nothing is
+      faster than `jax.vjp` of `step`.
     """
     arrays = weights, x, dy, hidden, cells
-    return _fast_pull_back(tanh, with_input)(*arrays) if _is_fast(*arrays) else None
+    if not _is_fast(*arrays):
+        return None
+    return _fast_pull_back(tanh, with_input)(*arrays)
 
 
 @functools.cache
@@ -109,8 +128,8 @@ def _plain_pull_back(weights, x, dy, hidden, cells, tanh=False, with_input=False
     return (pulled, dx) if with_input else pulled
 
 
-def _on_cpu(fast, plain):
-    """`fast` where the program is compiled for a CPU, `plain` elsewhere; a program may be compiled for both."""
+def _on_cpu(fast: Callable, plain: Callable) -> Callable:
+    """`fast` on a CPU, `plain` elsewhere; a program may be compiled for both."""
     return functools.partial(jax.lax.platform_dependent, cpu=fast, default=plain)
 
 
@@ -131,7 +150,10 @@ _compiled_step = jax.jit(_fast_step, inline=True)
 
 @functools.cache
 def _step_of(problems):
-    """The step of `problems` problems on a first axis, or of one without it; vmap makes it one of more problems."""
+    """The step of `problems` problems on a first axis, or of one without it.
+
+    Under vmap it becomes the step of more problems.
+    """
     plain = plain_step if problems is None else jax.vmap(plain_step, (None, 0, 0, 0))
 
     @jax.custom_batching.custom_vmap
@@ -144,10 +166,10 @@ def _step_of(problems):
             axes = jax.tree.map(lambda is_batched: 0 if is_batched else None, tuple(in_batched))
             results = jax.vmap(plain, axes)(weights, *state)
         else:
-            state = jax.tree.map(
-                functools.partial(_with_axis, axis_size, problems), state, tuple(in_batched[1:])
-            )
-            results = _step_of(axis_size * (1 if problems is None else problems))(weights, *state)
+            with_axis = functools.partial(_with_axis, axis_size, problems)
+            state = jax.tree.map(with_axis, state, tuple(in_batched[1:]))
+            all_problems = axis_size * (1 if problems is None else problems)
+            results = _step_of(all_problems)(weights, *state)
             results = jax.tree.map(functools.partial(_split, axis_size, problems), results)
         return results, jax.tree.map(lambda _: True, results)
 

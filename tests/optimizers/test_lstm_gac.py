@@ -65,11 +65,10 @@ def test_averages_and_squares_clip_a_gradient_by_its_norm(x64):
     theta = {"a": jnp.zeros((2, 3)), "b": jnp.zeros(())}
     max_norm, num_coordinates = 1.5, 7
 
-    def update(phi, gs, state):
+    def update(phi, gs, state, coordinates):
         del phi
-        norm = jnp.sqrt(
-            num_coordinates * communicating.average(gs.map(lambda g: jnp.square(g)[None]))[0]
-        )
+        mean_square = coordinates.average(gs.map(lambda g: jnp.square(g)[None]))[0]
+        norm = jnp.sqrt(num_coordinates * mean_square)
         return gs.map(lambda g: g * jnp.minimum(1, max_norm / norm)), state
 
     rule = communicating.TreeRule(lambda zeros, dtype: zeros(1), update)
@@ -84,8 +83,9 @@ def test_averages_and_squares_clip_a_gradient_by_its_norm(x64):
 
 def test_the_average_weighs_every_coordinate_alike():
     leaves = Leaves([jnp.arange(6.0).reshape(1, 2, 3), jnp.full((1,), 8.0), jnp.zeros((1, 0))])
-    np.testing.assert_allclose(communicating.average(leaves), [23 / 7])
-    np.testing.assert_array_equal(communicating.average(Leaves([jnp.zeros((2, 0))])), [0, 0])
+    average = communicating.Coordinates().average
+    np.testing.assert_allclose(average(leaves), [23 / 7])
+    np.testing.assert_array_equal(average(Leaves([jnp.zeros((2, 0))])), [0, 0])
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import pytest
 
 import learned_opt
 from learned_opt.optimizers import communicating, memory, ntm
-from learned_opt.optimizers.communicating import Leaves
+from learned_opt.optimizers.communicating import Coordinates, Leaves
 
 NUM_STEPS = 20
 MEMORIES = {
@@ -181,7 +181,9 @@ def test_memories_read_what_was_written(x64):
         a, b, r = vectors(rng, 2), vectors(rng, 2), vectors(rng, 3)
         whole, last = dense.write(whole, a, b), limited.write(last, a, b)
         pairs += zip(flat(a), flat(b), strict=True)
-        for kept, got in ((pairs, dense.read(whole, r)), (pairs[-5:], limited.read(last, r))):
+        read_whole = dense.read(whole, r, Coordinates())
+        read_last = limited.read(last, r, Coordinates())
+        for kept, got in ((pairs, read_whole), (pairs[-5:], read_last)):
             matrix = 0.5 * np.eye(3) + sum(np.outer(*pair) for pair in kept)
             np.testing.assert_allclose(flat(got), flat(r) @ matrix.T, rtol=1e-12)
     assert sum(x.size for x in jax.tree.leaves(last)) == 2 * 5 * 3
