@@ -1,25 +1,50 @@
 # Everything runs in a virtual environment of its own, which the first target that needs it creates.
 PYTHON ?= python3
 VENV ?= .venv
+# A file of versions that pip has to keep to, or nothing for the newest.
+CONSTRAINTS ?=
 RESULTS ?= results/quadratic
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+# The oldest and the newest Python that are supported: the first of these that runs.
+first_that_runs = $(firstword $(foreach name,$(1),$(shell $(name) -c '' 2>/dev/null && echo $(name))))
+PYTHON_OLDEST ?= $(call first_that_runs,python3.11)
+PYTHON_NEWEST ?= $(call first_that_runs,python3.13 python3.12)
+
+.PHONY: demo test test-thorough test-oldest test-newest test-all lint clean
 
 demo: $(VENV)/installed  ## Learns an optimizer for quadratic functions and compares it with tuned baselines
 	$(BIN)/python -m experiments.quadratic --workdir=$(RESULTS)
 
-test: $(VENV)/installed  ## Runs the test suite
+test: $(VENV)/installed  ## Runs the first tier of the test suite
 	$(BIN)/python -m pytest --numprocesses auto
 
-lint: $(VENV)/installed  ## Runs the linter
-	$(BIN)/python -m ruff check .
+test-thorough: $(VENV)/installed  ## Runs both tiers of the test suite
+	$(BIN)/python -m pytest --numprocesses auto -m 'thorough or not thorough'
 
-$(VENV)/installed: setup.cfg setup.py pyproject.toml $(wildcard learned_opt/native/src/*)
+test-oldest:  ## Runs the first tier on the oldest supported versions
+	$(if $(PYTHON_OLDEST),,$(error There is no Python 3.11 on PATH: name one, PYTHON_OLDEST=...))
+	$(MAKE) test PYTHON=$(PYTHON_OLDEST) VENV=$(VENV)-oldest CONSTRAINTS=requirements/oldest.txt
+
+test-newest:  ## Runs the first tier on the newest versions
+	$(if $(PYTHON_NEWEST),,$(error There is no Python 3.12 or newer on PATH: name one, PYTHON_NEWEST=...))
+	$(MAKE) test PYTHON=$(PYTHON_NEWEST) VENV=$(VENV)-newest
+
+test-all:  ## Runs both tiers, and the first on the oldest and on the newest versions
+	$(MAKE) test-thorough
+	$(MAKE) test-oldest
+	$(MAKE) test-newest
+
+lint: $(VENV)/installed  ## Runs the linter, the formatter's check and the type checker
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+
+$(VENV)/installed: setup.cfg setup.py pyproject.toml $(CONSTRAINTS) $(wildcard learned_opt/native/src/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[dev]'
 	touch $@
 
-clean:  ## Removes the virtual environment
-	rm -rf $(VENV)
+clean:  ## Removes the virtual environments
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest
