@@ -11,6 +11,7 @@ from learned_opt.optimizers.ntm import ntm_bfgs, ntm_lbfgs
 from learned_opt.optimizers.partition import partition
 from learned_opt.optimizers.rnnprop import rnnprop
 from learned_opt.optimizers.rules import from_rule
+from learned_opt.optimizers.small_fc_lopt import small_fc_lopt
 from learned_opt.optimizers.tensorwise import TensorRule
 
 # The next architecture goes here: its name in a spec, and the function that builds it.
@@ -20,6 +21,7 @@ ARCHITECTURES = {
     "ntm_bfgs": ntm_bfgs,
     "ntm_lbfgs": ntm_lbfgs,
     "rnnprop": rnnprop,
+    "small_fc_lopt": small_fc_lopt,
 }
 
 
@@ -77,4 +79,5 @@ __all__ = [
     "ntm_lbfgs",
     "partition",
     "rnnprop",
+    "small_fc_lopt",
 ]

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from learned_opt import _checks, native
 from learned_opt.optimizers import base, cell, coordinatewise, network
+from learned_opt.optimizers.settings import check_precision
 
 PRESETS = {
     # Section 5 of the paper.
@@ -27,8 +28,6 @@ PRESETS = {
     },
 }
 _TIME_SCALE = 10  # log(1 + t) of about twenty thousand steps
-# The largest beta of what 16 bits can average: bfloat16 loses a change by less than 2^-8.
-_MAX_SHORT_BETA = 0.99
 
 
 class RNNpropState(NamedTuple):
@@ -77,8 +76,8 @@ def rnnprop(
     `u_t = output_scale * tanh(w . h_t + b)`, where `h_t` is the output of a stack of LSTM layers
     that reads `ELU(W [m~_t, g~_t] + b)`. Here `m~ = m^ / (sqrt(v^) + epsilon)`,
     `g~ = g / (sqrt(v^) + epsilon)`, and `m^` and `v^` are Adam's bias-corrected averages (Lv,
-    Jiang, Li 2017, equations 5 to 9). The state takes `2 * sum(hidden_sizes) + 2` numbers a parameter:
-    328 bytes in float32 for two layers of 20.
+    Jiang, Li 2017, equations 5 to 9). The state takes `2 * sum(hidden_sizes) + 2` numbers a
+    parameter: 328 bytes in float32 for two layers of 20.
 
     For runs of thousands of steps there are two additions to the paper's network. With several
     pairs of betas it reads m~ and g~ of each; every pair more takes two more numbers of state. With
@@ -123,7 +122,8 @@ def rnnprop(
         _checks.boolean("clock", chosen["clock"]),
     )
     state_dtype = _checks.state_dtype(state_dtype)
-    _check_precision(settings.betas, state_dtype)
+    largest = max(max(pair) for pair in settings.betas)
+    check_precision("betas", largest, state_dtype)
     rule = coordinatewise.CoordinateRule(
         base.bind(_init_state, settings.hidden_sizes, len(settings.betas)),
         base.bind(_update, settings),
@@ -291,13 +291,3 @@ def _is_pair(value):
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         return False
     return all(isinstance(beta, numbers.Real) and 0 <= beta < 1 for beta in value)
-
-
-def _check_precision(betas, state_dtype):
-    largest = max(max(pair) for pair in betas)
-    is_short = state_dtype in ("bfloat16", "float16")
-    if is_short and largest > _MAX_SHORT_BETA:
-        raise ValueError(
-            f"betas must be at most {_MAX_SHORT_BETA} with state_dtype={state_dtype!r}, "
-            f"got {largest}: such averages would stand still. Leave state_dtype out."
-        )

@@ -23,6 +23,20 @@ PRESETS = {
 UNSET: Any = object()  # None means something
 
 
+# The largest decay of what 16 bits can average: bfloat16 loses a change by less than 2^-8.
+_MAX_SHORT_DECAY = 0.99
+
+
+def check_precision(name: str, largest: float, state_dtype: str | None) -> None:
+    """Raises ValueError if a state of that dtype cannot hold averages that move so slowly."""
+    is_short = state_dtype in ("bfloat16", "float16")
+    if is_short and largest > _MAX_SHORT_DECAY:
+        raise ValueError(
+            f"{name} must be at most {_MAX_SHORT_DECAY} with state_dtype={state_dtype!r}, "
+            f"got {largest}: such averages would stand still. Leave state_dtype out."
+        )
+
+
 class Settings(NamedTuple):
     """What the papers' optimizers have around their LSTM layers; see `lstm`."""
 
