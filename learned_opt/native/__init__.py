@@ -1,133 +1,272 @@
-"""The inner loops on a CPU, in C++: called by XLA, and built with the package where there is a compiler.
+"""The inner loops of the network on a CPU, in C++.
 
-A core keeps a block of coordinates in its cache: the gates of a unit are computed, passed through their nonlinearities
-and used while they are in registers, and for the derivative of a window the block's values over all steps stay where
-they are. XLA's program makes a matrix product and an elementwise loop of each of these, over all coordinates, through
-memory.
+XLA calls them, and they are built with the package where there is a compiler. They compute what
+plain JAX computes (`learned_opt.optimizers.network`), several times as fast.
+
+A core works on one block of coordinates at a time and keeps it in its cache. It computes the gates
+of a unit, applies their nonlinearities and uses them while they are still in registers. For the
+derivative of a window it keeps the block's values of all steps. XLA makes a matrix product and an
+elementwise loop of each of these, and each of them passes through memory.
+
+Set the environment variable `LEARNED_OPT_NATIVE=0` to leave the library out of a whole process.
+Use `xla_loops` to leave it out of some programs, such as those that are exported.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
 
-_STEP, _PULL_BACK = "learned_opt_lstm_step", "learned_opt_lstm_pull_back"
-_INTERFACE = 2  # what learned_opt_interface() answers
-_MAX_WORKERS = 32  # kParts in lstm.cc
+from learned_opt.native._interface import INTERFACE
+
+States = tuple[jax.Array, ...]  # One array for each layer.
+
+_STEP = "learned_opt_lstm_step"
+_PULL_BACK = "learned_opt_lstm_pull_back"
+_VARIABLE = "LEARNED_OPT_NATIVE"
+
+# JAX traces again where this changes, so no program that was traced outside is used inside.
+_only_xla = jax.make_user_context(default_value=False)
 
 
-@functools.cache
-def _library():
-    """The compiled library, its functions known to XLA; None where it was not built or cannot be loaded."""
-    try:
-        library = ctypes.CDLL(
-            os.path.join(os.path.dirname(os.path.abspath(__file__)), "lstm.library")
-        )
-        if getattr(library, "learned_opt_interface", int)() != _INTERFACE:
-            warnings.warn(
-                "learned_opt's C++ loops were built from other sources and are left out, which costs time: "
-                "install the package again (pip install -e .).",
-                stacklevel=2,
-            )
-            return None
-        for name in (_STEP, _PULL_BACK):
-            jax.ffi.register_ffi_target(
-                name, jax.ffi.pycapsule(getattr(library, name)), platform="cpu"
-            )
-    except (OSError, AttributeError, RuntimeError):
-        return None
-    library.learned_opt_lstm_room.restype = ctypes.c_int64
-    return library
+def xla_loops() -> contextlib.AbstractContextManager[None]:
+    """Leaves the C++ loops out of the programs that are traced within this context.
+
+    XLA's own loops compute the same, more slowly on a CPU. Use this for a program that is exported:
+    `jax.export` refuses to serialise a call to a library that another process may not have. Inside
+    the context `jax.jit` traces a function again that it has compiled with the C++ loops.
+
+    Returns:
+      A context manager.
+
+    Example:
+      >>> import jax
+      >>> import jax.numpy as jnp
+      >>> import learned_opt
+      >>> tx = learned_opt.pretrained("rnnprop-mnist")
+      >>> theta = {"w": jnp.ones(3)}
+      >>> with learned_opt.xla_loops():
+      ...     exported = jax.export.export(jax.jit(tx.update))(theta, tx.init(theta))
+      >>> updates, state = exported.call(theta, tx.init(theta))
+    """
+    return _only_xla(True)
 
 
-def available():
-    """Whether the C++ loops were built and XLA can call them."""
+def available() -> bool:
+    """Whether the C++ loops were built and XLA can call them in this process.
+
+    This starts JAX's backends.
+    """
     return _library() is not None
 
 
-def usable(*trees):
-    """Whether the C++ loops can take these arrays: all float32, on a CPU that is not cut into several devices.
+def usable(*trees: Any) -> bool:
+    """Whether the program that is being traced can call the C++ loops with these arrays.
 
-    XLA cannot split a call into another library between devices: it would collect all coordinates on each.
+    It can where all arrays are float32, where the program runs on a CPU (`runs_on_cpu`) that is not
+    divided into several devices, and outside `xla_loops`. XLA cannot divide a call to another
+    library between devices: it would collect all coordinates on each of them.
     """
-    return all(map(_fits, jax.tree.leaves(trees))) and available() and _num_devices() == 1
+    if _only_xla.value or not runs_on_cpu():
+        return False
+    for leaf in jax.tree.leaves(trees):
+        if not _fits(leaf):
+            return False
+    return available() and _num_devices() == 1
 
 
-def _fits(x):
-    # Under explicit sharding and in a shard_map, types tell of the mesh, and the results of a call do not.
-    axis_types = jax.typeof(x).sharding.mesh.axis_types
-    return x.dtype == jnp.float32 and all(kind == AxisType.Auto for kind in axis_types)
+def runs_on_cpu() -> bool:
+    """Whether a program that is traced now will run on a CPU.
+
+    That is where JAX's default device is: the one of `jax.default_device` if it is set, and of the
+    default backend otherwise. Arrays that are committed to another device move a program there
+    without being seen here, so on a host with a GPU, trace a program that is meant for the CPU
+    within `jax.default_device`.
+    """
+    config: Any = jax.config
+    device = config.jax_default_device
+    if device is None:
+        return jax.default_backend() == "cpu"
+    platform = device if isinstance(device, str) else device.platform
+    return platform == "cpu"
 
 
-def _num_devices():
-    """How many CPU devices there are, over all processes of one program."""
-    try:
-        return jax.device_count("cpu")
-    except RuntimeError:  # JAX was told to leave the CPU alone
-        return 0
+def lstm_step(
+    problems: int | None,
+    weights: Any,
+    x_t: jax.Array,
+    hidden: States,
+    cells: States,
+) -> tuple[jax.Array, States, States]:
+    """One step of every coordinate, as `network.step` says it.
 
-
-def lstm_step(problems, weights, x_t, hidden, cells):
-    """`network.step`; `problems` is the size of a first axis of `x_t` and the states, or None where there is none.
+    Args:
+      problems: the size of a first axis of `x_t` and of the states, or None where there is none.
+      weights: see `network`.
+      x_t: features `[inputs, *coordinates]` or `[problems, inputs, *coordinates]`.
+      hidden: the outputs of the layers at t - 1, `[units, *coordinates]` or
+        `[problems, units, *coordinates]` each.
+      cells: their cell states, likewise.
 
     Returns:
-      `(y_t, hidden, cells)`.
+      `(y_t, hidden, cells)` at t.
     """
-    shape = x_t.shape[1:] if problems is None else (problems, *x_t.shape[2:])
-    args, results, aliases = (
-        [x_t, weights["output"]["w"], weights["output"]["b"]],
-        [_like(*shape)],
-        {},
-    )
-    for layer, *state in zip(weights["layers"], hidden, cells, strict=True):
+    output = weights["output"]
+    coordinates = x_t.shape[1:]
+    if problems is not None:
+        coordinates = (problems, *x_t.shape[2:])
+    args = [x_t, output["w"], output["b"]]
+    results = [_floats(*coordinates)]
+    # A step happens in place where the caller no longer needs the old state.
+    aliases = {}
+    for layer, *states in zip(weights["layers"], hidden, cells, strict=True):
         args += [layer["w"], layer["b"]]
-        for part in state:
-            aliases[len(args)] = len(
-                results
-            )  # a step in place, where the caller no longer needs the old state
-            args.append(part)
-            results.append(_like(*part.shape))
+        for state in states:
+            aliases[len(args)] = len(results)
+            args.append(state)
+            results.append(_floats(*state.shape))
     call = jax.ffi.ffi_call(_STEP, results, input_output_aliases=aliases)
     y_t, *states = call(*args, problems=np.int64(problems or 1))
-    return y_t, tuple(states[::2]), tuple(states[1::2])
+    new_hidden = tuple(states[::2])
+    new_cells = tuple(states[1::2])
+    return y_t, new_hidden, new_cells
 
 
-def lstm_pull_back(weights, x, dy, hidden, cells, tanh=False, with_input=False):
-    """`network.pull_back` for arrays that are `usable`; `x` `[steps, inputs, n]`, `dy` `[steps, n]`."""
-    args = [x, dy, weights["output"]["w"], weights["output"]["b"]]
-    results = [_like(*(x.shape if with_input else (0,))), _like(*args[2].shape), _like()]
+def lstm_pull_back(
+    weights: Any,
+    x: jax.Array,
+    dy: jax.Array,
+    hidden: States,
+    cells: States,
+    tanh: bool = False,
+    with_input: bool = False,
+) -> Any:
+    """The derivative of a window, as `network.pull_back` says it, for arrays that are `usable`.
+
+    Args:
+      weights: see `network`.
+      x: features of all steps, `[steps, inputs, n]`.
+      dy: cotangents of the outputs, `[steps, n]`.
+      hidden: the outputs of the layers before the first step, `[units, n]` each.
+      cells: their cell states, likewise.
+      tanh: whether `dy` are cotangents of tanh(y) instead of y.
+      with_input: whether the cotangents of `x` are wanted too.
+
+    Returns:
+      Cotangents like the weights, or a pair of those and the cotangents of `x`.
+    """
+    output = weights["output"]
+    dx_shape = x.shape if with_input else (0,)
+    args = [x, dy, output["w"], output["b"]]
+    results = [_floats(*dx_shape), _like(output["w"]), _like(output["b"])]
     for layer, h, c in zip(weights["layers"], hidden, cells, strict=True):
         args += [layer["w"], layer["b"], h, c]
-        results += [_like(*layer["w"].shape), _like(*layer["b"].shape)]
-    results.append(_like(_workers(), _room(weights, x)))
-    call = jax.ffi.ffi_call(_PULL_BACK, results, vmap_method="sequential")
-    dx, w, b, *layers, _ = call(*args, tanh=np.int64(tanh))
-    pairs = zip(layers[::2], layers[1::2], strict=True)
-    pulled = {"layers": [{"w": dw, "b": db} for dw, db in pairs], "output": {"w": w, "b": b}}
+        results += [_like(layer["w"]), _like(layer["b"])]
+    room = _floats(_workers(), _room(weights, x))
+    call = jax.ffi.ffi_call(_PULL_BACK, [*results, room], vmap_method="sequential")
+    dx, output_w, output_b, *of_layers, _ = call(*args, tanh=np.int64(tanh))
+    layers = []
+    for dw, db in zip(of_layers[::2], of_layers[1::2], strict=True):
+        layers.append({"w": dw, "b": db})
+    pulled = {"layers": layers, "output": {"w": output_w, "b": output_b}}
     return (pulled, dx) if with_input else pulled
 
 
-def _like(*shape):
+@functools.cache
+def _library() -> Any:
+    """The compiled library, with its functions registered with XLA, or None where there is none."""
+    # XLA registers functions when its CPU backend starts, and the backend would not start with a
+    # library that it refuses. Where the backend runs already, only the registration fails.
+    if not _wanted() or _num_devices() == 0:
+        return None
+    folder = os.path.dirname(os.path.abspath(__file__))
+    path = os.path.join(folder, "lstm.library")
+    if not os.path.exists(path):
+        return None
+    try:
+        return _load(path)
+    except (OSError, AttributeError, RuntimeError, ValueError) as error:
+        reason = str(error).rstrip(".")
+        warnings.warn(
+            f"learned_opt leaves its C++ loops out, which costs time: {reason}. "
+            "To build them anew, install the package again; "
+            f"to silence this warning, set {_VARIABLE}=0.",
+            stacklevel=2,
+        )
+        return None
+
+
+def _wanted() -> bool:
+    """Whether the environment leaves the library on."""
+    value = os.environ.get(_VARIABLE) or "1"
+    if value not in ("0", "1"):
+        raise ValueError(f"the environment variable {_VARIABLE} must be 0 or 1, got {value!r}")
+    return value == "1"
+
+
+def _load(path: str) -> Any:
+    library = ctypes.CDLL(path)
+    for name in ("interface", "max_workers", "limit_lanes", "lstm_room"):
+        function = getattr(library, f"learned_opt_{name}")
+        function.restype = ctypes.c_int64
+    interface = library.learned_opt_interface()
+    if interface != INTERFACE:
+        raise ValueError(f"they were built from other sources (interface {interface})")
+    for name in (_STEP, _PULL_BACK):
+        function = getattr(library, name)
+        handler = jax.ffi.pycapsule(function)
+        jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    return library
+
+
+def _fits(x: Any) -> bool:
+    # With explicit sharding and in a shard_map, types name the mesh, and the call's results do not.
+    mesh = jax.typeof(x).sharding.mesh
+    is_automatic = all(kind == AxisType.Auto for kind in mesh.axis_types)
+    return is_automatic and x.dtype == jnp.float32
+
+
+def _num_devices() -> int:
+    """The number of CPU devices, over all processes of one program."""
+    try:
+        return jax.device_count("cpu")
+    except RuntimeError:  # JAX was told to leave the CPU alone.
+        return 0
+
+
+def _floats(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.float32)
 
 
-def _workers():
-    return min(os.cpu_count() or 1, _MAX_WORKERS)
+def _like(x: jax.Array) -> jax.ShapeDtypeStruct:
+    return _floats(*x.shape)
 
 
-def _room(weights, x):
-    """Floats that a worker needs: the block of memory is XLA's, and counted like all that a program needs."""
-    sizes, inputs = [], x.shape[1]
+def _workers() -> int:
+    cores = os.cpu_count() or 1
+    most = _library().learned_opt_max_workers()
+    return min(cores, most)
+
+
+def _room(weights: Any, x: jax.Array) -> int:
+    """The floats that a worker needs. XLA allocates them, so they count as the program's memory."""
+    sizes = []
+    inputs = x.shape[1]
     for layer in weights["layers"]:
         units = layer["b"].shape[0] // 4
         sizes += [inputs, units]
         inputs = units
     array = (ctypes.c_int64 * len(sizes))(*sizes)
-    return _library().learned_opt_lstm_room(
-        ctypes.c_int64(x.shape[0]), ctypes.c_int64(len(sizes) // 2), array
-    )
+    steps = ctypes.c_int64(x.shape[0])
+    num_layers = ctypes.c_int64(len(weights["layers"]))
+    floats = _library().learned_opt_lstm_room(steps, num_layers, array)
+    if floats < 0:
+        raise MemoryError("the C++ loops found no memory to plan a derivative")
+    return floats

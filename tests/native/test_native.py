@@ -1,7 +1,10 @@
-"""The C++ loops against NumPy in float64, for every instruction set that this machine has."""
+"""The C++ loops against NumPy in float64, with every instruction set that this machine has."""
 
 import functools
+import os
 import shutil
+import subprocess
+import sys
 import threading
 
 import jax
@@ -9,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import learned_opt
 from learned_opt import native
+from learned_opt.optimizers import network
 
 built = pytest.mark.skipif(
     not native.available(), reason="the C++ loops were not built: there was no compiler"
@@ -31,18 +36,17 @@ NUM_COORDINATES = [1, 2, 31, 33, 63, 64, 65, 127, 1000, 2500]
 
 @pytest.fixture(params=[16, 8, 4])
 def lanes(request):
-    """The floats of a register: what decides which code runs."""
+    """The floats of a register, which decide what code runs."""
     limit = native._library().learned_opt_limit_lanes
     width = limit(request.param)
-    yield (
-        width
-        if width == request.param
-        else pytest.skip(f"this machine has no registers of {request.param} floats")
-    )
+    if width != request.param:
+        limit(16)
+        pytest.skip(f"this machine has no registers of {request.param} floats")
+    yield width
     limit(16)
 
 
-# The same in NumPy, features first
+# The same in NumPy, with the features first
 
 
 def sigmoid(x):
@@ -101,12 +105,13 @@ def numpy_pull_back(weights, x, dy, hidden, cells, tanh=False):
     return pulled, dx
 
 
-# What both are given
+# The arguments of both
 
 
 def make_weights(inputs, sizes, seed=0):
-    """Weights in which nothing is zero."""
-    rng, layers = np.random.default_rng(seed), []
+    """Weights of which none is zero."""
+    rng = np.random.default_rng(seed)
+    layers = []
     for units in sizes:
         w = rng.normal(size=(4 * units, inputs + units)) / np.sqrt(inputs + units)
         layers.append({"w": w, "b": rng.normal(size=4 * units)})
@@ -119,21 +124,16 @@ def make_weights(inputs, sizes, seed=0):
 def make_state(sizes, n, seed=1):
     """`(hidden, cells)`, as after some steps."""
     rng = np.random.default_rng(seed)
-    return as_floats(
-        (
-            tuple(rng.uniform(-1, 1, (h, n)) for h in sizes),
-            tuple(rng.normal(size=(h, n)) for h in sizes),
-        )
-    )
+    hidden = tuple(rng.uniform(-1, 1, (h, n)) for h in sizes)
+    cells = tuple(rng.normal(size=(h, n)) for h in sizes)
+    return as_floats((hidden, cells))
 
 
 def make_window(inputs, sizes, steps, n):
     rng = np.random.default_rng(2)
-    return (
-        make_weights(inputs, sizes),
-        *as_floats((rng.normal(size=(steps, inputs, n)), rng.normal(size=(steps, n)))),
-        *make_state(sizes, n),
-    )
+    x = as_floats(rng.normal(size=(steps, inputs, n)))
+    dy = as_floats(rng.normal(size=(steps, n)))
+    return make_weights(inputs, sizes), x, dy, *make_state(sizes, n)
 
 
 def as_floats(tree):
@@ -145,11 +145,14 @@ def exactly(tree):
 
 
 def error(got, want):
-    """Of all leaves together, relative to their norm."""
-    got, want = (
-        np.concatenate([np.ravel(x) for x in jax.tree.leaves(exactly(t))]) for t in (got, want)
-    )
+    """The norm of the error of all leaves together, relative to the norm of the leaves."""
+    got, want = as_vector(got), as_vector(want)
     return np.linalg.norm(got - want) / np.linalg.norm(want)
+
+
+def as_vector(tree):
+    leaves = jax.tree.leaves(exactly(tree))
+    return np.concatenate([np.ravel(leaf) for leaf in leaves])
 
 
 def stepped(*arguments):
@@ -158,7 +161,7 @@ def stepped(*arguments):
 
 
 def test_the_loops_are_built_where_there_is_a_compiler():
-    """Otherwise everything would still pass, several times as slow."""
+    """Without this test everything else would still pass, several times as slowly."""
     compilers = [name for name in ("c++", "g++", "clang++") if shutil.which(name)]
     assert native.available() or not compilers, (
         f"there is {compilers}: install the package again and read its messages"
@@ -194,12 +197,12 @@ def test_step_of_several_problems(lanes, problems):
 @pytest.mark.parametrize("scale", [1e-30, 1e-3, 30.0, 1e4, 1e30])
 @pytest.mark.parametrize("bias", [0.0, -5.0, -20.0, 20.0])
 def test_step_with_gates_wide_open_and_shut(lanes, scale, bias):
-    """A gate that is shut to 1e-9 is right in its last places too."""
+    """A gate that is shut to 1e-9 is right to its last digits too."""
     weights = make_weights(1, (20, 20))
     for layer in weights["layers"]:
         layer["b"] += bias
     x_t = as_floats(scale * np.random.default_rng(0).normal(size=(1, 200)))
-    # What goes into a gate is rounded, and a shut gate is as far off as that: 20 has an ulp of 2e-6.
+    # The input of a gate is rounded, which shifts a shut gate: an ulp of 20 is 2e-6.
     tolerance = 2e-6 if bias > -10 else 1e-5
     assert max(map(error, *stepped(weights, x_t, *make_state((20, 20), 200)))) < tolerance
 
@@ -276,7 +279,7 @@ def test_pull_back_to_the_inputs_and_through_tanh(lanes, inputs, sizes, steps, n
 @pytest.mark.parametrize("scale", [1e-30, 1e4, 1e8])
 @pytest.mark.parametrize("bias", [0.0, -5.0, 20.0])
 def test_pull_back_with_gates_wide_open_and_shut(lanes, scale, bias):
-    """Large gradients multiply the derivative of a saturated gate, which is nothing, and not an ulp."""
+    """A large gradient multiplies the derivative of a saturated gate, which must be zero."""
     weights, x, dy, *state = make_window(1, (20, 20), 20, 100)
     for layer in weights["layers"]:
         layer["b"] += bias
@@ -287,7 +290,7 @@ def test_pull_back_with_gates_wide_open_and_shut(lanes, scale, bias):
 @built
 @pytest.mark.parametrize(("argument", "bad"), [(1, np.nan), (1, np.inf), (2, np.nan), (2, np.inf)])
 def test_pull_back_of_what_is_not_finite(lanes, argument, bad):
-    """The sum over coordinates is not finite where it would not be, and no more is; nor is another coordinate's dx."""
+    """Sums are not finite exactly where NumPy's are not, and dx of other coordinates is finite."""
     window = list(make_window(1, (5, 3), 4, 33))
     window[argument][2, ..., 32] = bad
     with np.errstate(invalid="ignore"):
@@ -328,11 +331,9 @@ def test_a_program_for_narrower_registers_fails_before_it_writes_past_its_room()
 
 @built
 def test_calls_from_many_threads():
-    """Each computes its own, and none waits for ever for another's helpers."""
-    step, pull_back = (
-        jax.jit(lambda *a: native.lstm_step(None, *a)),
-        jax.jit(lambda *a: native.lstm_pull_back(*a)),
-    )
+    """Each gets its own result, and none waits for ever for the helpers of another."""
+    step = jax.jit(lambda *a: native.lstm_step(None, *a))
+    pull_back = jax.jit(lambda *a: native.lstm_pull_back(*a))
     weights, x, dy, *_ = make_window(1, (20, 20), 5, 2500)
     states = [make_state((20, 20), 2500, seed) for seed in range(6)]
     calls = [
@@ -356,8 +357,167 @@ def test_calls_from_many_threads():
             jax.tree.map(np.testing.assert_array_equal, result, expected)
 
 
+# The library: what it refuses, and who leaves it out
+
+
+NO_MEMORY = """
+import resource
+import jax
+import jax.numpy as jnp
+from learned_opt import native
+
+assert native.available()
+units = 2000
+weights = {
+    "layers": [{"w": jnp.zeros((4 * units, units + 1)), "b": jnp.zeros(4 * units)}],
+    "output": {"w": jnp.zeros(units), "b": jnp.zeros(())},
+}
+arguments = weights, jnp.ones((1, 1)), (jnp.ones((units, 1)),), (jnp.ones((units, 1)),)
+step = jax.jit(lambda *args: native.lstm_step(None, *args)).lower(*arguments).compile()
+pages = int(open("/proc/self/statm").read().split()[0])
+unlimited = resource.getrlimit(resource.RLIMIT_AS)
+limit = pages * resource.getpagesize() + 2**25
+resource.setrlimit(resource.RLIMIT_AS, (limit, unlimited[1]))
+try:
+    jax.block_until_ready(step(*arguments))
+except jax.errors.JaxRuntimeError as error:
+    print(error)
+resource.setrlimit(resource.RLIMIT_AS, unlimited)
+print(step(*arguments)[1][0].shape)
+"""
+
+
+@built
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="limits memory as Linux does")
+def test_a_call_without_memory_is_an_error_of_jax_and_not_a_crash():
+    """The packed weights take 64 MB, and the process may take 32 MB more."""
+    done = subprocess.run([sys.executable, "-c", NO_MEMORY], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    error, shape = done.stdout.splitlines()
+    assert "RESOURCE_EXHAUSTED" in error
+    assert "the C++ loops found no memory" in error
+    assert shape == "(2000, 1)"  # With memory the same program runs.
+
+
+@built
+@pytest.mark.parametrize("rest", [0, 1, 2])
+def test_a_call_with_other_arguments_is_an_error_of_jax(rest):
+    """As from a program that was exported by another version."""
+    x = jnp.ones((1, 8))
+    arguments = [x] * (3 + rest)
+    call = jax.ffi.ffi_call(native._STEP, [jax.ShapeDtypeStruct((8,), jnp.float32)])
+    with pytest.raises(jax.errors.JaxRuntimeError, match="other arguments than the library's"):
+        jax.block_until_ready(call(*arguments, problems=np.int64(1)))
+
+
+@built
+def test_the_library_says_how_many_threads_share_a_call(monkeypatch):
+    most = native._library().learned_opt_max_workers()
+    for cores, workers in [(None, 1), (1, 1), (most, most), (1000, most)]:
+        monkeypatch.setattr(os, "cpu_count", lambda cores=cores: cores)
+        assert native._workers() == workers
+
+
 @built
 def test_a_library_built_from_other_sources_is_left_out(monkeypatch):
-    monkeypatch.setattr(native, "_INTERFACE", -1)
-    with pytest.warns(UserWarning, match="install the package again"):
+    monkeypatch.setattr(native, "INTERFACE", -1)
+    with pytest.warns(UserWarning, match="other sources.* install the package again"):
         assert native._library.__wrapped__() is None
+
+
+@built
+def test_a_library_that_xla_refuses_is_left_out(monkeypatch):
+    """As one that was built against a newer jaxlib."""
+
+    def refuse(*args, **kwargs):
+        raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT: API version (0.9) is incompatible.")
+
+    monkeypatch.setattr(jax.ffi, "register_ffi_target", refuse)
+    with pytest.warns(UserWarning, match="is incompatible. To build them anew"):
+        assert native._library.__wrapped__() is None
+
+
+def test_no_library_is_no_error(monkeypatch, recwarn):
+    monkeypatch.setattr(native, "__file__", os.path.join("nowhere", "__init__.py"))
+    assert native._library.__wrapped__() is None
+    assert not recwarn
+
+
+@built
+def test_the_environment_leaves_the_library_out(monkeypatch, recwarn):
+    for value, is_left_out in [("0", True), ("1", False), ("", False)]:
+        monkeypatch.setenv("LEARNED_OPT_NATIVE", value)
+        assert (native._library.__wrapped__() is None) == is_left_out
+    monkeypatch.setenv("LEARNED_OPT_NATIVE", "off")
+    with pytest.raises(ValueError, match="LEARNED_OPT_NATIVE must be 0 or 1, got 'off'"):
+        native._library.__wrapped__()
+    assert not recwarn
+
+
+def test_where_a_program_runs(monkeypatch):
+    """On a host with a GPU, as far as JAX's settings tell of one."""
+    cpu = jax.devices("cpu")[0]
+    assert native.runs_on_cpu()
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not native.runs_on_cpu()
+    for device in (cpu, "cpu"):
+        with jax.default_device(device):
+            assert native.runs_on_cpu()
+    monkeypatch.setattr(jax, "default_backend", lambda: "cpu")
+    with jax.default_device("gpu"):
+        assert not native.runs_on_cpu()
+
+
+@pytest.mark.usefixtures("native_loops")
+def test_programs_of_an_accelerator_do_not_count_on_the_loops(monkeypatch):
+    x = jnp.ones(3)
+    assert native.usable(x)
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert not native.usable(x)
+    with jax.default_device(jax.devices("cpu")[0]):
+        assert native.usable(x)
+
+
+@pytest.mark.usefixtures("native_loops")
+def test_xla_loops_leave_the_library_out():
+    """A function is traced once inside the context and once outside, and gives the same numbers."""
+    traces = []
+
+    @jax.jit
+    def step(*arguments):
+        traces.append(native.usable(arguments))
+        return network.step(*arguments)
+
+    arguments = make_weights(2, (5, 3)), jnp.ones((2, 40)), *make_state((5, 3), 40)
+    want, _ = numpy_step(*exactly(arguments))
+    for _ in range(2):
+        assert error(step(*arguments), want) < 1e-6
+        with native.xla_loops():
+            assert error(step(*arguments), want) < 1e-6
+    assert traces == [True, False]
+    assert native._STEP in step.lower(*arguments).as_text()
+    with native.xla_loops():
+        assert native._STEP not in step.lower(*arguments).as_text()
+
+
+@pytest.mark.usefixtures("native_loops")
+def test_a_step_with_shipped_weights_is_exported():
+    pytest.importorskip("flatbuffers", reason="jax.export serialises with flatbuffers")
+    tx = learned_opt.pretrained("rnnprop-mnist")
+    theta = {"w": jnp.linspace(-1.0, 1.0, 6).reshape(2, 3), "b": jnp.ones(3)}
+    state, treedef = jax.tree.flatten(tx.init(theta))  # jax.export does not know the state's type.
+
+    @jax.jit
+    def step(theta, state):
+        updates, new_state = tx.update(theta, treedef.unflatten(state))
+        return updates, jax.tree.leaves(new_state)
+
+    with native.xla_loops():
+        exported = jax.export.export(step)(theta, state)
+        want = step(theta, state)
+    got = jax.export.deserialize(exported.serialize()).call(theta, state)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), got, want)
+    assert all(float(jnp.abs(update).max()) > 0 for update in jax.tree.leaves(got[0]))
+    assert exported.platforms == ("cpu",)
+    with pytest.raises(ValueError, match=native._STEP):
+        jax.export.export(step)(theta, state)

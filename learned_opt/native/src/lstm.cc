@@ -1,23 +1,32 @@
-// The two calls that XLA makes on a CPU: a step of many coordinates, and the derivative of a window.
+// The two calls that XLA makes on a CPU: a step of many coordinates, and the derivative of a
+// window.
 //
 // learned_opt_lstm_step
 //   attribute: problems, int64
 //   arguments: x [problems, inputs, n], output weights [units], output bias [], and for each layer
 //              w [4 units, inputs + units], b [4 units], h_tm1 and c_tm1 [problems, units, n]
-//   results:   y [problems, n], and for each layer h_t, c_t (which may stand where h_tm1, c_tm1 stood)
-//   Any shape of the right size will do: a parameter's axes stand for n, and a single problem needs no axis.
+//   results:   y [problems, n], and for each layer h_t and c_t (which may share memory with h_tm1
+//              and c_tm1)
+//   Only the sizes of x, y and the states matter, not their ranks: several axes of a parameter may
+//   stand for n, and a single problem needs no first axis.
 //
 // learned_opt_lstm_pull_back
-//   attribute: tanh, int64, whether dy belongs to tanh(y) and not to y
+//   attribute: tanh, int64, whether dy is the cotangent of tanh(y) instead of y
 //   arguments: x [steps, inputs, n], dy [steps, n], then as above with states [units, n]
-//   results:   the cotangents of x ([0] where nobody asks), of the output's weights and bias, of each layer's w and b;
-//              room to work in, float32 [workers, *]
+//   results:   the cotangents of x ([0] where they are not wanted), of the output's weights and
+//              bias, and of each layer's w and b; then memory to work in, float32 [workers, *]
 //
-// Everything is float32, features first, coordinates last. Coordinates are cut into blocks; a block's state and gates
-// stay in the cache of one core for all the steps of a window.
+// All arrays are float32, with the features first and the coordinates last. The coordinates are cut
+// into blocks, and the state and gates of a block stay in the cache of one core for all the steps
+// of a window.
+//
+// setup.py defines LEARNED_OPT_INTERFACE, the number in learned_opt/native/_interface.py.
 
 #include <cstdlib>
 #include <cstring>
+#include <exception>
+#include <memory>
+#include <new>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -25,17 +34,20 @@
 #endif
 
 #include "workers.h"
-#include "xla_ffi_c_api.h"
+#include "xla/ffi/api/ffi.h"
 
 namespace learned_opt {
 namespace {
+
+namespace ffi = xla::ffi;
 
 struct Layer {
   int inputs, units;
   const float *w, *bias, *h_tm1, *c_tm1;
   float *h_t, *c_t;
-  const float* by_unit;     // [units][inputs + units][4]: the weights that one unit's four gates read
-  const float* transposed;  // [4 units][transposed_stride], w with room at the end of each row
+  const float* by_unit;  // [units][inputs + units][4]: the weights that one unit's four gates read
+  const float*
+      transposed;  // [4 units][transposed_stride], w with unused room at the end of each row
   int transposed_stride;
 };
 
@@ -45,8 +57,8 @@ struct Output {
   int units;
 };
 
-// Sums of cotangents are kept apart in this many parts and added in order: the result does not depend on how many
-// threads there are, or which was first.
+// A call is cut into at most this many parts. Each part has sums of its own, which are added in
+// order, so the result does not depend on the number of threads or on which of them was first.
 constexpr int64_t kParts = 32;
 
 struct Step {
@@ -55,19 +67,8 @@ struct Step {
   Output out;
   std::vector<Layer> layers;
   int64_t problems, n, num_parts;
-};
-
-struct PullBack {
-  const float *x, *dy;
-  float* dx;  // null where nobody asks
-  bool tanh_of_output;
-  Output out;
-  std::vector<Layer> layers;
-  int64_t steps, n, num_parts;
-  float* scratch;
-  int64_t scratch_size;  // of one worker
-  std::vector<float> sums;
-  int64_t sums_size;  // of one part
+  float* room;
+  int64_t room_size;  // floats of one worker
 };
 
 // Where the arrays of one block lie in a worker's room.
@@ -79,6 +80,20 @@ struct Plan {
   int64_t dx, dy, y, size;
 };
 
+struct PullBack {
+  const float *x, *dy;
+  float* dx;  // null where it is not wanted
+  bool tanh_of_output;
+  Output out;
+  std::vector<Layer> layers;
+  int64_t steps, n, num_parts;
+  Plan plan;
+  float* room;
+  int64_t room_size;  // floats of one worker
+  std::vector<float> sums;
+  int64_t sums_size;  // floats of one part
+};
+
 Plan MakePlan(const std::vector<Layer>& layers, int64_t steps, int64_t block) {
   Plan plan;
   int64_t end = 0;
@@ -87,15 +102,17 @@ Plan MakePlan(const std::vector<Layer>& layers, int64_t steps, int64_t block) {
     end += rows * block;
     return start;
   };
-  // Steps a multiple of 4 KiB apart would fall on the same lines of a cache.
-  auto stride = [&](int64_t rows) { return rows * block + (rows * block % 1024 % 512 == 0 ? 256 : 0); };
+  // Steps that lie a multiple of 4 KiB apart would compete for the same lines of a cache.
+  auto stride = [&](int64_t rows) {
+    return rows * block + (rows * block % 1024 % 512 == 0 ? 256 : 0);
+  };
   for (const Layer& layer : layers) {
     Plan::OfLayer of;
     const int64_t rows = layer.inputs + layer.units;
     of.z_stride = stride(rows);
     of.gates_stride = stride(4 * layer.units);
     of.z = end;
-    end += (steps + 1) * of.z_stride + 3 * block;  // three rows of room for tiles of four
+    end += (steps + 1) * of.z_stride + 3 * block;  // tiles of four rows read up to three rows more
     of.gates = end;
     end += steps * of.gates_stride;
     of.tanh_c = take(steps * layer.units);
@@ -111,10 +128,11 @@ Plan MakePlan(const std::vector<Layer>& layers, int64_t steps, int64_t block) {
   return plan;
 }
 
-// Functions between the two are compiled for the instructions named.
+// Functions between BEGIN_TARGET and END_TARGET are compiled for the instructions named.
 #define PRAGMA(...) _Pragma(#__VA_ARGS__)
 #if defined(__clang__)
-#define BEGIN_TARGET(features) PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
+#define BEGIN_TARGET(features) \
+  PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
 #define END_TARGET PRAGMA(clang attribute pop)
 #else
 #define BEGIN_TARGET(features) PRAGMA(GCC push_options) PRAGMA(GCC target(features))
@@ -154,222 +172,280 @@ namespace plain {
 #include "lstm_block.h"
 }  // namespace plain
 
-// The code for this machine.
+// The code for one instruction set.
 struct Code {
   int lanes, block;
+  int64_t (*step_room)(const Step& step);
   void (*step)(void* step, int worker, int64_t part);
   void (*pull_back)(void* pull_back, int worker, int64_t part);
 };
 
+#define CODE(set) \
+  Code { set::kLanes, set::kBlock, set::step_room, set::step_part, set::pull_back_part }
+
+// The fastest code that this machine runs, with registers of at most `max_lanes` floats.
 Code Choose(int max_lanes) {
 #if defined(__x86_64__)
   __builtin_cpu_init();
-  if (max_lanes >= 16 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-      __builtin_cpu_supports("avx512vl")) {
-    return {16, 64, avx512::step_part, avx512::pull_back_part};
+  if (max_lanes >= avx512::kLanes && __builtin_cpu_supports("avx512f") &&
+      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
+    return CODE(avx512);
   }
-  if (max_lanes >= 8 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-    return {8, 32, avx2::step_part, avx2::pull_back_part};
+  if (max_lanes >= avx2::kLanes && __builtin_cpu_supports("avx2") &&
+      __builtin_cpu_supports("fma")) {
+    return CODE(avx2);
   }
 #endif
-  return {4, 32, plain::step_part, plain::pull_back_part};
+  return CODE(plain);
 }
+
+#undef CODE
 
 Code& ThisMachine() {
   static Code code = Choose(16);
   return code;
 }
 
-const XLA_FFI_Buffer& Argument(const XLA_FFI_CallFrame* frame, int i) {
-  return *static_cast<XLA_FFI_Buffer*>(frame->args.args[i]);
+using Floats = std::unique_ptr<float, decltype(&std::free)>;
+
+// Memory for `size` floats, which begins at a line of the cache.
+Floats Allocate(int64_t size) {
+  const size_t bytes = (size * sizeof(float) + 63) / 64 * 64;
+  void* const memory = std::aligned_alloc(64, bytes);
+  if (memory == nullptr) throw std::bad_alloc();
+  return Floats(static_cast<float*>(memory), &std::free);
 }
 
-const XLA_FFI_Buffer& Result(const XLA_FFI_CallFrame* frame, int i) {
-  return *static_cast<XLA_FFI_Buffer*>(frame->rets.rets[i]);
+ffi::AnyBuffer Argument(const ffi::RemainingArgs& args, size_t i) {
+  return args.get<ffi::AnyBuffer>(i).value();
 }
 
-int64_t Size(const XLA_FFI_Buffer& buffer) {
-  int64_t size = 1;
-  for (int64_t d = 0; d < buffer.rank; ++d) size *= buffer.dims[d];
-  return size;
+ffi::AnyBuffer ResultOf(const ffi::RemainingRets& results, size_t i) {
+  return *results.get<ffi::AnyBuffer>(i).value();
 }
 
-float* Floats(const XLA_FFI_Buffer& buffer) { return static_cast<float*>(buffer.data); }
+float* Data(const ffi::AnyBuffer& buffer) { return static_cast<float*>(buffer.untyped_data()); }
 
-// The one attribute of a call.
-int64_t Attribute(const XLA_FFI_CallFrame* frame) {
-  return *static_cast<int64_t*>(static_cast<XLA_FFI_Scalar*>(frame->attrs.attrs[0])->value);
+// Whether a call has `first` arguments and four for each layer, all of them float32.
+bool ArgumentsFit(const ffi::RemainingArgs& args, size_t first) {
+  if (args.size() < first + 4 || (args.size() - first) % 4 != 0) return false;
+  for (size_t i = 0; i < args.size(); ++i) {
+    if (Argument(args, i).element_type() != ffi::DataType::F32) return false;
+  }
+  return true;
 }
 
-// The network of a call: weights in the order in which the inner loops read them, in `packed`.
-std::vector<Layer> ReadLayers(const XLA_FFI_CallFrame* frame, int first, std::vector<std::vector<float>>* packed) {
+// The layers of a call. `packed` holds their weights in the order in which the inner loops read
+// them.
+std::vector<Layer> ReadLayers(const ffi::RemainingArgs& args, size_t first,
+                              std::vector<Floats>* packed) {
   std::vector<Layer> layers;
-  for (int i = first; i + 3 < frame->args.size; i += 4) {
-    const XLA_FFI_Buffer& w = Argument(frame, i);
+  for (size_t i = first; i < args.size(); i += 4) {
+    const ffi::AnyBuffer w = Argument(args, i);
     Layer layer = {};
-    layer.units = w.dims[0] / 4;
-    layer.inputs = w.dims[1] - layer.units;
-    layer.w = Floats(w);
-    layer.bias = Floats(Argument(frame, i + 1));
-    layer.h_tm1 = Floats(Argument(frame, i + 2));
-    layer.c_tm1 = Floats(Argument(frame, i + 3));
+    layer.units = w.dimensions()[0] / 4;
+    layer.inputs = w.dimensions()[1] - layer.units;
+    layer.w = Data(w);
+    layer.bias = Data(Argument(args, i + 1));
+    layer.h_tm1 = Data(Argument(args, i + 2));
+    layer.c_tm1 = Data(Argument(args, i + 3));
     const int64_t rows = layer.inputs + layer.units;
-    std::vector<float> by_unit(4 * layer.units * rows);
+    packed->push_back(Allocate(4 * layer.units * rows));
+    float* const by_unit = packed->back().get();
     for (int64_t u = 0; u < layer.units; ++u) {
       for (int64_t k = 0; k < rows; ++k) {
-        for (int64_t g = 0; g < 4; ++g) by_unit[(u * rows + k) * 4 + g] = layer.w[(g * layer.units + u) * rows + k];
+        for (int64_t g = 0; g < 4; ++g)
+          by_unit[(u * rows + k) * 4 + g] = layer.w[(g * layer.units + u) * rows + k];
       }
     }
-    packed->push_back(std::move(by_unit));
-    layer.by_unit = packed->back().data();
+    layer.by_unit = by_unit;
     layers.push_back(layer);
   }
   return layers;
 }
 
-void TransposeWeights(std::vector<Layer>* layers, std::vector<std::vector<float>>* packed) {
+void TransposeWeights(std::vector<Layer>* layers, std::vector<Floats>* packed) {
   for (Layer& layer : *layers) {
-    const int64_t rows = layer.inputs + layer.units;
-    layer.transposed_stride = rows + 3;
-    std::vector<float> wide(4 * layer.units * (rows + 3));
+    const int64_t rows = layer.inputs + layer.units, stride = rows + 3;
+    packed->push_back(Allocate(4 * layer.units * stride));
+    float* const wide = packed->back().get();
     for (int64_t g = 0; g < 4 * layer.units; ++g) {
-      std::memcpy(&wide[g * (rows + 3)], layer.w + g * rows, rows * sizeof(float));
+      std::memcpy(wide + g * stride, layer.w + g * rows, rows * sizeof(float));
+      std::memset(wide + g * stride + rows, 0, 3 * sizeof(float));
     }
-    packed->push_back(std::move(wide));
-    layer.transposed = packed->back().data();
+    layer.transposed = wide;
+    layer.transposed_stride = stride;
   }
 }
 
-Output ReadOutput(const XLA_FFI_CallFrame* frame, int first) {
-  const XLA_FFI_Buffer& w = Argument(frame, first);
-  return {Floats(w), *Floats(Argument(frame, first + 1)), static_cast<int>(w.dims[0])};
+Output ReadOutput(const ffi::RemainingArgs& args, size_t first) {
+  const ffi::AnyBuffer w = Argument(args, first);
+  return {Data(w), *Data(Argument(args, first + 1)), static_cast<int>(w.dimensions()[0])};
 }
 
-// How many parts a call has: no coordinates, no part.
-int64_t Parts(int64_t coordinates) {
-  const int64_t blocks = (coordinates + ThisMachine().block - 1) / ThisMachine().block;
+// The number of parts of a call; no part where there are no coordinates.
+int64_t NumParts(int64_t coordinates, int64_t block) {
+  const int64_t blocks = (coordinates + block - 1) / block;
   return blocks < kParts ? blocks : kParts;
 }
 
-int Threads(const XLA_FFI_CallFrame* frame) {
-  int64_t threads = 0;
-  XLA_FFI_ThreadPool_NumThreads_Args args = {};
-  args.struct_size = XLA_FFI_ThreadPool_NumThreads_Args_STRUCT_SIZE;
-  args.ctx = frame->ctx;
-  args.num_threads = &threads;
-  if (XLA_FFI_Error* error = frame->api->XLA_FFI_ThreadPool_NumThreads(&args)) {
-    XLA_FFI_Error_Destroy_Args destroy = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, nullptr, error};
-    frame->api->XLA_FFI_Error_Destroy(&destroy);
-    return 1;
+int NumThreads(const ffi::ThreadPool& pool) {
+  const int64_t threads = pool.num_threads();  // 0 where there is no pool
+  if (threads < 1) return 1;
+  return threads < kParts ? threads : kParts;
+}
+
+ffi::Error RunStep(ffi::ThreadPool pool, int64_t problems, ffi::RemainingArgs args,
+                   ffi::RemainingRets results) {
+  if (!ArgumentsFit(args, 3) || 2 * results.size() != args.size() - 1) {
+    return ffi::Error::InvalidArgument(
+        "learned_opt: a step with other arguments than the library's");
   }
-  return threads < kParts ? (threads < 1 ? 1 : threads) : kParts;
-}
-
-// Whether XLA only asks what this handler was built for, which is then answered.
-bool AnswersMetadata(XLA_FFI_CallFrame* frame) {
-  XLA_FFI_Extension_Base* extension = frame->extension_start;
-  if (extension == nullptr || extension->type != XLA_FFI_Extension_Metadata) return false;
-  XLA_FFI_Metadata* metadata = reinterpret_cast<XLA_FFI_Metadata_Extension*>(extension)->metadata;
-  metadata->api_version.major_version = XLA_FFI_API_MAJOR;
-  metadata->api_version.minor_version = XLA_FFI_API_MINOR;
-  return true;
-}
-
-XLA_FFI_Error* FailedPrecondition(const XLA_FFI_CallFrame* frame, const char* message) {
-  XLA_FFI_Error_Create_Args args = {};
-  args.struct_size = XLA_FFI_Error_Create_Args_STRUCT_SIZE;
-  args.message = message;
-  args.errc = XLA_FFI_Error_Code_FAILED_PRECONDITION;
-  return frame->api->XLA_FFI_Error_Create(&args);
-}
-
-void RunStep(const XLA_FFI_CallFrame* frame) {
-  std::vector<std::vector<float>> packed;
+  const Code code = ThisMachine();
+  std::vector<Floats> packed;
   Step step = {};
-  step.x = Floats(Argument(frame, 0));
-  step.y = Floats(Result(frame, 0));
-  step.problems = Attribute(frame);
-  step.n = Size(Result(frame, 0)) / step.problems;
-  step.num_parts = Parts(step.problems * step.n);
-  step.out = ReadOutput(frame, 1);
-  step.layers = ReadLayers(frame, 3, &packed);
+  step.x = Data(Argument(args, 0));
+  step.y = Data(ResultOf(results, 0));
+  step.problems = problems;
+  step.n = ResultOf(results, 0).element_count() / problems;
+  step.num_parts = NumParts(problems * step.n, code.block);
+  step.out = ReadOutput(args, 1);
+  step.layers = ReadLayers(args, 3, &packed);
   for (size_t l = 0; l < step.layers.size(); ++l) {
-    step.layers[l].h_t = Floats(Result(frame, 1 + 2 * l));
-    step.layers[l].c_t = Floats(Result(frame, 2 + 2 * l));
+    step.layers[l].h_t = Data(ResultOf(results, 1 + 2 * l));
+    step.layers[l].c_t = Data(ResultOf(results, 2 + 2 * l));
   }
-  Workers::Run(frame, step.num_parts, Threads(frame), ThisMachine().step, &step);
+  const int threads = NumThreads(pool);
+  step.room_size = code.step_room(step);
+  const Floats room = Allocate(threads * step.room_size);
+  step.room = room.get();
+  Workers::Run(pool, step.num_parts, threads, code.step, &step);
+  return ffi::Error::Success();
 }
 
-XLA_FFI_Error* RunPullBack(const XLA_FFI_CallFrame* frame) {
-  const XLA_FFI_Buffer& x = Argument(frame, 0);
-  const XLA_FFI_Buffer& room = Result(frame, frame->rets.size - 1);
-  std::vector<std::vector<float>> packed;
-  PullBack call = {};
-  call.x = Floats(x);
-  call.dy = Floats(Argument(frame, 1));
-  call.dx = Result(frame, 0).rank == 3 ? Floats(Result(frame, 0)) : nullptr;
-  call.tanh_of_output = Attribute(frame);
-  call.steps = x.dims[0];
-  call.n = x.dims[2];
-  call.num_parts = Parts(call.n);
-  call.out = ReadOutput(frame, 2);
-  call.layers = ReadLayers(frame, 4, &packed);
-  TransposeWeights(&call.layers, &packed);
-  call.scratch = Floats(room);
-  call.scratch_size = room.dims[1];
-  if (MakePlan(call.layers, call.steps, ThisMachine().block).size > call.scratch_size) {
-    return FailedPrecondition(frame, "learned_opt: this program was made for a processor with narrower registers");
-  }
-  call.sums_size = call.out.units + 1;
-  for (const Layer& layer : call.layers) call.sums_size += 4 * layer.units * (layer.inputs + layer.units + 1);
-  call.sums.assign(call.num_parts * call.sums_size, 0.0f);
-  const int threads = Threads(frame), rooms = room.dims[0];
-  Workers::Run(frame, call.num_parts, threads < rooms ? threads : rooms, ThisMachine().pull_back, &call);
+// Adds the sums of all parts, in order, and writes them to the results between the first and the
+// last.
+void AddParts(const PullBack& call, const ffi::RemainingRets& results) {
   int64_t at = 0;
-  for (int i = 1; i + 1 < frame->rets.size; ++i) {
-    const XLA_FFI_Buffer& result = Result(frame, i);
-    const int64_t size = Size(result);
+  for (size_t i = 1; i + 1 < results.size(); ++i) {
+    const ffi::AnyBuffer result = ResultOf(results, i);
+    const int64_t size = result.element_count();
     for (int64_t k = 0; k < size; ++k, ++at) {
       float total = 0;
-      for (int64_t part = 0; part < call.num_parts; ++part) total += call.sums[part * call.sums_size + at];
-      Floats(result)[k] = total;
+      for (int64_t part = 0; part < call.num_parts; ++part)
+        total += call.sums[part * call.sums_size + at];
+      Data(result)[k] = total;
     }
   }
-  return nullptr;
+}
+
+ffi::Error RunPullBack(ffi::ThreadPool pool, int64_t tanh, ffi::RemainingArgs args,
+                       ffi::RemainingRets results) {
+  if (!ArgumentsFit(args, 4) || 2 * results.size() != args.size() + 4) {
+    return ffi::Error::InvalidArgument(
+        "learned_opt: a derivative with other arguments than the library's");
+  }
+  const Code code = ThisMachine();
+  const ffi::AnyBuffer x = Argument(args, 0), dx = ResultOf(results, 0),
+                       room = ResultOf(results, results.size() - 1);
+  std::vector<Floats> packed;
+  PullBack call = {};
+  call.x = Data(x);
+  call.dy = Data(Argument(args, 1));
+  call.dx = dx.dimensions().size() == 3 ? Data(dx) : nullptr;
+  call.tanh_of_output = tanh;
+  call.steps = x.dimensions()[0];
+  call.n = x.dimensions()[2];
+  call.num_parts = NumParts(call.n, code.block);
+  call.out = ReadOutput(args, 2);
+  call.layers = ReadLayers(args, 4, &packed);
+  TransposeWeights(&call.layers, &packed);
+  call.plan = MakePlan(call.layers, call.steps, code.block);
+  call.room = Data(room);
+  call.room_size = room.dimensions()[1];
+  if (call.plan.size > call.room_size) {
+    return ffi::Error(ffi::ErrorCode::kFailedPrecondition,
+                      "learned_opt: this program was made for a processor with narrower registers");
+  }
+  call.sums_size = call.out.units + 1;
+  for (const Layer& layer : call.layers) {
+    call.sums_size += static_cast<int64_t>(4 * layer.units) * (layer.inputs + layer.units + 1);
+  }
+  call.sums.assign(call.num_parts * call.sums_size, 0.0f);
+  const int threads = NumThreads(pool), rooms = room.dimensions()[0];
+  Workers::Run(pool, call.num_parts, threads < rooms ? threads : rooms, code.pull_back, &call);
+  AddParts(call, results);
+  return ffi::Error::Success();
+}
+
+// Exceptions must not leave a C function: XLA gets an error instead, which JAX raises.
+template <typename Run>
+ffi::Error WithoutExceptions(Run run) {
+  try {
+    return run();
+  } catch (const std::bad_alloc&) {
+    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
+                      "learned_opt: the C++ loops found no memory");
+  } catch (const std::exception& error) {
+    return ffi::Error::Internal(error.what());
+  }
+}
+
+ffi::Error CheckedStep(ffi::ThreadPool pool, int64_t problems, ffi::RemainingArgs args,
+                       ffi::RemainingRets results) {
+  return WithoutExceptions([&] { return RunStep(pool, problems, args, results); });
+}
+
+ffi::Error CheckedPullBack(ffi::ThreadPool pool, int64_t tanh, ffi::RemainingArgs args,
+                           ffi::RemainingRets results) {
+  return WithoutExceptions([&] { return RunPullBack(pool, tanh, args, results); });
 }
 
 }  // namespace
 }  // namespace learned_opt
 
+XLA_FFI_DEFINE_HANDLER_SYMBOL(learned_opt_lstm_step, learned_opt::CheckedStep,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Attr<int64_t>("problems")
+                                  .RemainingArgs()
+                                  .RemainingRets());
+
+XLA_FFI_DEFINE_HANDLER_SYMBOL(learned_opt_lstm_pull_back, learned_opt::CheckedPullBack,
+                              xla::ffi::Ffi::Bind()
+                                  .Ctx<xla::ffi::ThreadPool>()
+                                  .Attr<int64_t>("tanh")
+                                  .RemainingArgs()
+                                  .RemainingRets());
+
 extern "C" {
 
-// The number of this interface: a change to what the calls take or give raises it, here and in __init__.py.
-int learned_opt_interface() { return 2; }
+int64_t learned_opt_interface() { return LEARNED_OPT_INTERFACE; }
 
-XLA_FFI_Error* learned_opt_lstm_step(XLA_FFI_CallFrame* frame) {
-  if (!learned_opt::AnswersMetadata(frame)) learned_opt::RunStep(frame);
-  return nullptr;
-}
+// The most threads that share a call.
+int64_t learned_opt_max_workers() { return learned_opt::kParts; }
 
-XLA_FFI_Error* learned_opt_lstm_pull_back(XLA_FFI_CallFrame* frame) {
-  return learned_opt::AnswersMetadata(frame) ? nullptr : learned_opt::RunPullBack(frame);
-}
-
-// Has later calls use registers of at most `max_lanes` floats, where this machine has wider ones; returns how wide they
-// are. For tests and measurements: derivatives that were traced for narrower ones then fail, for want of room.
-int learned_opt_limit_lanes(int max_lanes) {
+// Limits the registers of later calls to `max_lanes` floats, and returns how wide they are now. It
+// is there for tests and measurements. A derivative that was traced before fails if the registers
+// are wider now, because its room is too small.
+int64_t learned_opt_limit_lanes(int64_t max_lanes) {
   learned_opt::ThisMachine() = learned_opt::Choose(max_lanes);
   return learned_opt::ThisMachine().lanes;
 }
 
-// Floats that a worker needs for the derivative of a window; layers as pairs (inputs, units).
+// The floats that a worker needs for the derivative of a window, or -1 where there is no memory to
+// count them. `sizes` holds (inputs, units) of each layer.
 int64_t learned_opt_lstm_room(int64_t steps, int64_t num_layers, const int64_t* sizes) {
-  std::vector<learned_opt::Layer> layers(num_layers);
-  for (int64_t l = 0; l < num_layers; ++l) {
-    layers[l].inputs = sizes[2 * l];
-    layers[l].units = sizes[2 * l + 1];
+  try {
+    std::vector<learned_opt::Layer> layers(num_layers);
+    for (int64_t l = 0; l < num_layers; ++l) {
+      layers[l].inputs = sizes[2 * l];
+      layers[l].units = sizes[2 * l + 1];
+    }
+    return learned_opt::MakePlan(layers, steps, learned_opt::ThisMachine().block).size;
+  } catch (const std::exception&) {
+    return -1;
   }
-  return learned_opt::MakePlan(layers, steps, learned_opt::ThisMachine().block).size;
 }
 
 }  // extern "C"

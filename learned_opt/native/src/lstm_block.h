@@ -1,13 +1,19 @@
-// A stack of LSTM layers with a linear output, run on one block of coordinates: everything that a core does alone.
+// A stack of LSTM layers with a linear output, run on one block of coordinates: the work of one
+// core.
 //
 // This file has no include guard: lstm.cc includes it once for each instruction set, with
-//   LANES       floats in a vector register,
-//   TILE        vectors of coordinates whose gates are computed at a time (what the registers hold),
-//   BLOCK       coordinates of a block, a multiple of LANES * TILE (what the caches hold).
-// Nothing of the standard library is used here: a template instantiated with wide instructions could be linked into
-// code that runs on narrower machines.
+// - LANES: the floats in a vector register,
+// - TILE: the vectors of coordinates whose gates are computed together, as the registers allow,
+// - BLOCK: the coordinates of a block, a multiple of LANES * TILE, as the caches allow.
+// Take care with templates of the standard library here: one that is instantiated with wide
+// instructions could be linked into code that runs on machines without them. Nothing here allocates
+// memory or throws: these functions run on XLA's threads.
 //
-// Arrays of a block are [rows][BLOCK]. A layer reads z_t = [x_t; h_tm1], so h_t is written where z_{t+1} stands.
+// Arrays of a block are [rows][BLOCK]. A layer reads z_t = [x_t; h_tm1], so h_t is written to its
+// place in z_{t+1}.
+
+constexpr int kLanes = LANES;
+constexpr int kBlock = BLOCK;
 
 typedef float Vector __attribute__((vector_size(4 * LANES)));
 typedef int Bits __attribute__((vector_size(4 * LANES)));
@@ -22,7 +28,8 @@ INLINE Vector all(float x) { return x - Vector{}; }
 
 INLINE Vector reciprocal(Vector x) {
 #if LANES == 16
-  // Fourteen bits, and one step of Newton's method: a division costs more than the polynomials around it.
+  // An estimate of fourteen bits and one step of Newton's method: a division would cost more than
+  // the polynomials around it.
   Vector y = reinterpret_cast<Vector>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
   return y * (2.0f - x * y);
 #else
@@ -30,7 +37,8 @@ INLINE Vector reciprocal(Vector x) {
 #endif
 }
 
-// Between -limit and limit. NaN stays NaN: of two of which one is NaN, the instructions give the second.
+// `x` between -limit and limit. NaN stays NaN: where one of two operands is NaN, the instructions
+// return the second.
 INLINE Vector clamp(Vector x, float limit) {
 #if LANES == 16
   return _mm512_max_ps(all(-limit), _mm512_min_ps(all(limit), x));
@@ -44,8 +52,9 @@ INLINE Vector clamp(Vector x, float limit) {
 #endif
 }
 
-// The rational approximation of XLA and Eigen, good to a few units in the last place. It is beyond one where `x` is
-// clamped, so that what saturates is one exactly, and its derivative nothing: however large a gradient that multiplies.
+// The rational approximation that XLA and Eigen use; its error is a few units in the last place.
+// Where `x` is clamped it exceeds one, so the last clamp makes a saturated value exactly one and
+// its derivative exactly zero, however large the gradient that it multiplies.
 INLINE Vector tanh_of(Vector x) {
   x = clamp(x, 10.0f);
   const Vector s = x * x;
@@ -61,17 +70,19 @@ INLINE Vector tanh_of(Vector x) {
   return clamp(x * p * reciprocal(q), 1.0f);
 }
 
-// By an exponential: a closed gate is good to a few units in its last place too, which half of 1 + tanh(x / 2) is not.
+// Computed from an exponential: then a nearly closed gate too is right to a few units in its last
+// place, as (1 + tanh(x / 2)) / 2 would not be.
 INLINE Vector sigmoid_of(Vector x) {
   const Vector t = clamp(x, 87.0f) * -1.44269504088896f;  // exp(-x) = 2^t
-  const Vector shifted = t + 12582912.0f;                 // 1.5 * 2^23: the last bits are t, rounded
+  const Vector shifted = t + 12582912.0f;  // 1.5 * 2^23: the last bits hold t, rounded
   const Vector f = t - (shifted - 12582912.0f);
   Vector p = f * 1.32647239e-3f + 9.67151287e-3f;
   p = f * p + 5.55073375e-2f;
   p = f * p + 2.40222421e-1f;
   p = f * p + 6.93146978e-1f;
   p = f * p + 1.0f;
-  const Vector power = reinterpret_cast<Vector>((reinterpret_cast<Bits>(shifted) << 23) + 0x3f800000);
+  const Vector power =
+      reinterpret_cast<Vector>((reinterpret_cast<Bits>(shifted) << 23) + 0x3f800000);
   return reciprocal(p * power + 1.0f);
 }
 
@@ -81,28 +92,28 @@ INLINE float sum_of(Vector x) {
   return total;
 }
 
-// What the reverse pass of a step reads again; null in `step` where there is none.
+// What a step stores for the reverse pass; null where there is none.
 struct Kept {
   float* gates;   // [4 * units][BLOCK]: input, forget, cell, output, after their nonlinearities
   float* tanh_c;  // [units][BLOCK]
 };
 
-// State that will be read soon, a unit's row every `stride` floats; null where there is none.
+// State that will be read soon, with a unit's row every `stride` floats; null where there is none.
 struct Next {
   const float *h, *c;
   int64_t stride;
 };
 
-// A processor does not foresee accesses to so many rows at a time by itself.
+// A processor cannot predict accesses to so many rows at a time.
 INLINE void prefetch(const float* row) {
   EACH(line, BLOCK / 16) __builtin_prefetch(row + line * 16, 1, 2);
 }
 
-// One step of one layer: z [inputs + units][BLOCK], c_tm1 and c_t [units][BLOCK] (may be the same), h_t to one or two
-// places (`above` may be null).
+// One step of one layer: reads z [inputs + units][BLOCK] and c_tm1 [units][BLOCK]; writes c_t
+// (which may be c_tm1) and h_t, and h_t once more to `above` unless that is null.
 template <bool kKeep>
-INLINE void cell(const Layer& layer, const float* z, const float* c_tm1, float* c_t, float* h_t, float* above,
-                 Kept kept, Next next) {
+INLINE void cell(const Layer& layer, const float* z, const float* c_tm1, float* c_t, float* h_t,
+                 float* above, Kept kept, Next next) {
   const int rows = layer.inputs + layer.units;
   for (int u = 0; u < layer.units; ++u) {
     if (next.h) {
@@ -112,7 +123,8 @@ INLINE void cell(const Layer& layer, const float* z, const float* c_tm1, float* 
     const float* w = layer.by_unit + static_cast<long>(u) * 4 * rows;
     for (int start = 0; start < BLOCK; start += LANES * TILE) {
       Vector a[4][TILE];
-      EACH(g, 4) EACH(j, TILE) a[g][j] = all(layer.bias[g * layer.units + u]);
+      EACH(g, 4)
+        EACH(j, TILE) a[g][j] = all(layer.bias[g * layer.units + u]);
       for (int k = 0; k < rows; ++k) {
         EACH(j, TILE) {
           const Vector x = load(z + k * BLOCK + start + j * LANES);
@@ -121,7 +133,8 @@ INLINE void cell(const Layer& layer, const float* z, const float* c_tm1, float* 
       }
       EACH(j, TILE) {
         const int at = u * BLOCK + start + j * LANES;
-        const Vector i = sigmoid_of(a[0][j]), f = sigmoid_of(a[1][j]), g = tanh_of(a[2][j]), o = sigmoid_of(a[3][j]);
+        const Vector i = sigmoid_of(a[0][j]), f = sigmoid_of(a[1][j]), g = tanh_of(a[2][j]),
+                     o = sigmoid_of(a[3][j]);
         const Vector c = f * load(c_tm1 + at) + i * g;
         const Vector tanh_c = tanh_of(c);
         const Vector h = o * tanh_c;
@@ -150,8 +163,10 @@ INLINE void output(const Output& out, const float* h, float* y) {
   }
 }
 
-// The derivative of the nonlinearities of a step: gates become the cotangents of what went into them.
-INLINE void cell_backward(const Layer& layer, const float* c_tm1, const float* dh, float* dc, Kept kept) {
+// The derivative of the nonlinearities of a step: replaces the gates by the cotangents of their
+// inputs.
+INLINE void cell_backward(const Layer& layer, const float* c_tm1, const float* dh, float* dc,
+                          Kept kept) {
   const long gate = static_cast<long>(layer.units) * BLOCK;
   for (long at = 0; at < gate; at += LANES) {
     float* const p = kept.gates + at;
@@ -166,16 +181,19 @@ INLINE void cell_backward(const Layer& layer, const float* c_tm1, const float* d
   }
 }
 
-// Rows `first` .. of the cotangent of z_t, from the cotangents of the gates: rows below layer.inputs are added to `dx`,
-// the others replace `dh`.
-INLINE void input_backward(const Layer& layer, const float* gates, int first, float* dx, float* dh) {
+// The cotangent of z_t from row `first` on, from the cotangents of the gates: rows below
+// layer.inputs are added to `dx`, the others replace `dh`.
+INLINE void input_backward(const Layer& layer, const float* gates, int first, float* dx,
+                           float* dh) {
   const int rows = layer.inputs + layer.units;
   for (int k0 = first; k0 < rows; k0 += 4) {
     for (int start = 0; start < BLOCK; start += LANES * TILE) {
       Vector a[4][TILE];
-      EACH(r, 4) EACH(j, TILE) a[r][j] = Vector{};
+      EACH(r, 4)
+        EACH(j, TILE) a[r][j] = Vector{};
       for (int g = 0; g < 4 * layer.units; ++g) {
-        // Weights of four rows, side by side; `transposed` has room for three rows more than there are.
+        // The weights of four rows, side by side; rows of `transposed` are three floats longer for
+        // this.
         const float* w = layer.transposed + static_cast<long>(g) * layer.transposed_stride + k0;
         EACH(j, TILE) {
           const Vector x = load(gates + static_cast<long>(g) * BLOCK + start + j * LANES);
@@ -198,15 +216,17 @@ INLINE void input_backward(const Layer& layer, const float* gates, int first, fl
   }
 }
 
-// dw [4 * units][inputs + units] and db [4 * units] of a layer: sums over steps and coordinates of gates z^T.
-INLINE void weights_backward(const Layer& layer, int steps, const float* gates, const float* z, long gates_stride,
-                             long z_stride, float* dw, float* db) {
+// Adds to dw [4 * units][inputs + units] and db [4 * units] of a layer the sums over steps and
+// coordinates of gates z^T and of gates.
+INLINE void weights_backward(const Layer& layer, int steps, const float* gates, const float* z,
+                             long gates_stride, long z_stride, float* dw, float* db) {
   const int rows = layer.inputs + layer.units;
   for (int g0 = 0; g0 < 4 * layer.units; g0 += 4) {
     for (int k0 = 0; k0 < rows; k0 += 4) {
       Vector a[4][4];
-      EACH(r, 4) EACH(s, 4) a[r][s] = Vector{};
-      // Past the last row other values are read and their sums dropped; z has the room.
+      EACH(r, 4)
+        EACH(s, 4) a[r][s] = Vector{};
+      // Beyond the last row this reads other values, whose sums are dropped; z has room for it.
       for (int t = 0; t < steps; ++t) {
         const float* const d = gates + t * gates_stride + static_cast<long>(g0) * BLOCK;
         const float* const x = z + t * z_stride + static_cast<long>(k0) * BLOCK;
@@ -219,7 +239,9 @@ INLINE void weights_backward(const Layer& layer, int steps, const float* gates, 
           }
         }
       }
-      EACH(r, 4) EACH(s, 4) if (k0 + s < rows) dw[(g0 + r) * static_cast<long>(rows) + k0 + s] += sum_of(a[r][s]);
+      EACH(r, 4)
+        EACH(s, 4)
+          if (k0 + s < rows) dw[(g0 + r) * static_cast<long>(rows) + k0 + s] += sum_of(a[r][s]);
     }
     EACH(r, 4) {
       Vector total{};
@@ -232,9 +254,11 @@ INLINE void weights_backward(const Layer& layer, int steps, const float* gates, 
   }
 }
 
-// Columns start .. start + count of [problems][rows][n], taken as [rows][problems * n], to or from [rows][BLOCK].
+// Copies columns start .. start + count - 1 of [problems][rows][n], seen as [rows][problems * n],
+// to or from [rows][BLOCK].
 template <bool kToBlock>
-INLINE void copy(float* whole, int64_t rows, int64_t n, int64_t start, int64_t count, float* block) {
+INLINE void copy(float* whole, int64_t rows, int64_t n, int64_t start, int64_t count,
+                 float* block) {
   for (int64_t j = 0; j < count;) {
     const int64_t problem = (start + j) / n, column = (start + j) % n;
     const int64_t length = n - column < count - j ? n - column : count - j;
@@ -257,21 +281,31 @@ INLINE void copy(float* whole, int64_t rows, int64_t n, int64_t start, int64_t c
   }
 }
 
-INLINE void clear(float* block, int64_t rows) { std::memset(block, 0, rows * BLOCK * sizeof(float)); }
+INLINE void clear(float* block, int64_t rows) {
+  std::memset(block, 0, rows * BLOCK * sizeof(float));
+}
 
-// The first block of a part, of `blocks` in all: parts differ by at most one block.
-INLINE int64_t first_block(int64_t part, int64_t num_parts, int64_t blocks) { return part * blocks / num_parts; }
+// The first block of a part, of `blocks` in total: the sizes of parts differ by at most one block.
+INLINE int64_t first_block(int64_t part, int64_t num_parts, int64_t blocks) {
+  return part * blocks / num_parts;
+}
 
-void step_part(void* data, int, int64_t part) {
+// The floats that a worker needs for a step: y, and z, c and h of each layer.
+int64_t step_room(const Step& call) {
+  int64_t rows = 1;
+  for (const Layer& layer : call.layers) rows += layer.inputs + 3 * layer.units;
+  return rows * BLOCK;
+}
+
+void step_part(void* data, int worker, int64_t part) {
   const Step& call = *static_cast<Step*>(data);
   const int64_t coordinates = call.problems * call.n, blocks = (coordinates + BLOCK - 1) / BLOCK;
-  int64_t rows = 0;
-  for (const Layer& layer : call.layers) rows += layer.inputs + 3 * layer.units;
-  float* const room = static_cast<float*>(std::aligned_alloc(64, (rows + 1) * BLOCK * sizeof(float)));
-  std::memset(room, 0, (rows + 1) * BLOCK * sizeof(float));
+  float* const room = call.room + worker * call.room_size;
+  std::memset(room, 0, call.room_size * sizeof(float));
   const int64_t last = first_block(part + 1, call.num_parts, blocks);
   for (int64_t b = first_block(part, call.num_parts, blocks); b < last; ++b) {
-    const int64_t start = b * BLOCK, count = coordinates - start < BLOCK ? coordinates - start : BLOCK;
+    const int64_t start = b * BLOCK,
+                  count = coordinates - start < BLOCK ? coordinates - start : BLOCK;
     float* z = room + BLOCK;
     copy<true>(const_cast<float*>(call.x), call.layers[0].inputs, call.n, start, count, z);
     for (size_t l = 0; l < call.layers.size(); ++l) {
@@ -282,19 +316,20 @@ void step_part(void* data, int, int64_t part) {
       copy<true>(const_cast<float*>(layer.h_tm1), layer.units, call.n, start, count, h_tm1);
       copy<true>(const_cast<float*>(layer.c_tm1), layer.units, call.n, start, count, c);
       const Next next{layer.h_tm1 + start + BLOCK, layer.c_tm1 + start + BLOCK, call.n};
-      cell<false>(layer, z, c, c, h, nullptr, Kept{}, call.problems == 1 && b + 1 < last ? next : Next{});
+      cell<false>(layer, z, c, c, h, nullptr, Kept{},
+                  call.problems == 1 && b + 1 < last ? next : Next{});
       copy<false>(layer.h_t, layer.units, call.n, start, count, h);
       copy<false>(layer.c_t, layer.units, call.n, start, count, c);
-      z = h;  // where the next layer's input stands
+      z = h;  // the next layer's input
     }
     output(call.out, z, room);
     copy<false>(call.y, 1, call.n, start, count, room);
   }
-  std::free(room);
 }
 
-// The network over all steps of a block: fills z, c and what `Kept` names.
-INLINE void forward_block(const PullBack& call, const Plan& plan, float* room, int64_t start, int64_t count) {
+// Runs the network over all steps of a block, and fills z, c and what `Kept` names.
+INLINE void forward_block(const PullBack& call, const Plan& plan, float* room, int64_t start,
+                          int64_t count) {
   const size_t num_layers = call.layers.size();
   for (size_t l = 0; l < num_layers; ++l) {
     const Layer& layer = call.layers[l];
@@ -315,7 +350,9 @@ INLINE void forward_block(const PullBack& call, const Plan& plan, float* room, i
       const Plan::OfLayer& at = plan.layers[l];
       const int64_t state = static_cast<int64_t>(layer.units) * BLOCK;
       float* const z = room + at.z + t * at.z_stride;
-      float* const above = l + 1 < num_layers ? room + plan.layers[l + 1].z + t * plan.layers[l + 1].z_stride : nullptr;
+      float* const above = l + 1 < num_layers
+                               ? room + plan.layers[l + 1].z + t * plan.layers[l + 1].z_stride
+                               : nullptr;
       cell<true>(layer, z, room + at.c + t * state, room + at.c + (t + 1) * state,
                  z + at.z_stride + layer.inputs * BLOCK, above,
                  Kept{room + at.gates + t * at.gates_stride, room + at.tanh_c + t * state}, Next{});
@@ -323,8 +360,10 @@ INLINE void forward_block(const PullBack& call, const Plan& plan, float* room, i
   }
 }
 
-// The reverse pass over the steps of a block: gates become cotangents; dx of the call is written where it is asked for.
-INLINE void backward_block(const PullBack& call, const Plan& plan, float* room, int64_t start, int64_t count) {
+// The reverse pass over the steps of a block: replaces the gates by cotangents, and writes the
+// call's dx where that is wanted.
+INLINE void backward_block(const PullBack& call, const Plan& plan, float* room, int64_t start,
+                           int64_t count) {
   for (size_t l = 0; l < call.layers.size(); ++l) {
     clear(room + plan.layers[l].dh, call.layers[l].units);
     clear(room + plan.layers[l].dc, call.layers[l].units);
@@ -349,11 +388,12 @@ INLINE void backward_block(const PullBack& call, const Plan& plan, float* room, 
       float* const dx = room + (l > 0 ? plan.layers[l - 1].dh : plan.dx);
       input_backward(layer, gates, l > 0 || call.dx ? 0 : layer.inputs, dx, room + at.dh);
     }
-    if (call.dx) copy<false>(call.dx + t * inputs * call.n, inputs, call.n, start, count, room + plan.dx);
+    if (call.dx)
+      copy<false>(call.dx + t * inputs * call.n, inputs, call.n, start, count, room + plan.dx);
   }
 }
 
-// Adds a block's share to the sums of its part: the output's w and b, then each layer's.
+// Adds a block's share to the sums of its part: of the output's w and b, then of each layer's.
 INLINE void sum_block(const PullBack& call, const Plan& plan, const float* room, float* sums) {
   const Layer& last = call.layers.back();
   const Plan::OfLayer& top = plan.layers.back();
@@ -362,7 +402,8 @@ INLINE void sum_block(const PullBack& call, const Plan& plan, const float* room,
     for (int64_t t = 0; t < call.steps; ++t) {
       const float* const h = room + top.z + (t + 1) * top.z_stride + (last.inputs + u) * BLOCK;
       const float* const dy = room + plan.dy + t * BLOCK;
-      for (int64_t j = 0; j < BLOCK; j += LANES) total += u < call.out.units ? load(dy + j) * load(h + j) : load(dy + j);
+      for (int64_t j = 0; j < BLOCK; j += LANES)
+        total += u < call.out.units ? load(dy + j) * load(h + j) : load(dy + j);
     }
     sums[u] += sum_of(total);
   }
@@ -371,12 +412,13 @@ INLINE void sum_block(const PullBack& call, const Plan& plan, const float* room,
     const Layer& layer = call.layers[l];
     const Plan::OfLayer& at = plan.layers[l];
     const int64_t size = 4 * layer.units * static_cast<int64_t>(layer.inputs + layer.units);
-    weights_backward(layer, call.steps, room + at.gates, room + at.z, at.gates_stride, at.z_stride, sums, sums + size);
+    weights_backward(layer, call.steps, room + at.gates, room + at.z, at.gates_stride, at.z_stride,
+                     sums, sums + size);
     sums += size + 4 * layer.units;
   }
 }
 
-// dy from the cotangent of tanh(y), for all steps of a block.
+// Turns the cotangents of tanh(y) into those of y, for all steps of a block.
 INLINE void through_tanh(const PullBack& call, const Plan& plan, float* room) {
   const Layer& last = call.layers.back();
   const Plan::OfLayer& top = plan.layers.back();
@@ -392,15 +434,17 @@ INLINE void through_tanh(const PullBack& call, const Plan& plan, float* room) {
 
 void pull_back_part(void* data, int worker, int64_t part) {
   PullBack& call = *static_cast<PullBack*>(data);
-  const Plan plan = MakePlan(call.layers, call.steps, BLOCK);
-  float* const room = call.scratch + worker * call.scratch_size;
-  const int64_t blocks = (call.n + BLOCK - 1) / BLOCK, last = first_block(part + 1, call.num_parts, blocks);
+  const Plan& plan = call.plan;
+  float* const room = call.room + worker * call.room_size;
+  const int64_t blocks = (call.n + BLOCK - 1) / BLOCK,
+                last = first_block(part + 1, call.num_parts, blocks);
   for (int64_t b = first_block(part, call.num_parts, blocks); b < last; ++b) {
     const int64_t start = b * BLOCK, count = call.n - start < BLOCK ? call.n - start : BLOCK;
     forward_block(call, plan, room, start, count);
     clear(room + plan.dy, call.steps);
     for (int64_t t = 0; t < call.steps; ++t) {
-      copy<true>(const_cast<float*>(call.dy) + t * call.n, 1, call.n, start, count, room + plan.dy + t * BLOCK);
+      copy<true>(const_cast<float*>(call.dy) + t * call.n, 1, call.n, start, count,
+                 room + plan.dy + t * BLOCK);
     }
     if (call.tanh_of_output) through_tanh(call, plan, room);
     backward_block(call, plan, room, start, count);

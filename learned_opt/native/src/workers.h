@@ -7,32 +7,28 @@
 #include <memory>
 #include <mutex>
 
-#include "xla_ffi_c_api.h"
+#include "xla/ffi/api/ffi.h"
 
 namespace learned_opt {
 
-// Runs `part(worker, p)` for p = 0 .. num_parts - 1 on the calling thread and on up to `max_workers - 1` threads of the
-// pool; `worker` is below `max_workers`, and no two threads share one. The caller works too and never waits for a
-// helper that has not begun: calls that fill the pool cannot lock each other out.
+// Runs `part(data, worker, p)` for p = 0 .. num_parts - 1 on the calling thread and on up to
+// `max_workers - 1` threads of the pool. `worker` is below `max_workers`, and no two threads share
+// one. The calling thread works too, and it never waits for a helper that has not begun: calls that
+// fill the pool cannot block each other.
 class Workers {
  public:
+  // Must not throw: it runs on threads that belong to XLA.
   using Part = void (*)(void* data, int worker, int64_t part);
 
-  static void Run(const XLA_FFI_CallFrame* frame, int64_t num_parts, int max_workers, Part part, void* data) {
+  static void Run(xla::ffi::ThreadPool& pool, int64_t num_parts, int max_workers, Part part,
+                  void* data) {
     auto work = std::make_shared<Workers>(num_parts, max_workers, part, data);
     const int64_t helpers = (num_parts < max_workers ? num_parts : max_workers) - 1;
     for (int64_t i = 0; i < helpers; ++i) {
-      auto* held = new std::shared_ptr<Workers>(work);
-      XLA_FFI_ThreadPool_Schedule_Args args = {};
-      args.struct_size = XLA_FFI_ThreadPool_Schedule_Args_STRUCT_SIZE;
-      args.ctx = frame->ctx;
-      args.task = &Workers::Help;
-      args.data = held;
-      if (XLA_FFI_Error* error = frame->api->XLA_FFI_ThreadPool_Schedule(&args)) {
-        XLA_FFI_Error_Destroy_Args destroy = {XLA_FFI_Error_Destroy_Args_STRUCT_SIZE, nullptr, error};
-        frame->api->XLA_FFI_Error_Destroy(&destroy);
-        delete held;  // no pool: the caller does it all
-        break;
+      try {
+        pool.Schedule([work] { work->Join(); });
+      } catch (...) {
+        break;  // No memory. Helpers that have begun use `data`, so finish with those.
       }
     }
     work->Join();
@@ -44,11 +40,6 @@ class Workers {
       : num_parts_(num_parts), max_workers_(max_workers), part_(part), data_(data) {}
 
  private:
-  static void Help(void* held) {
-    std::unique_ptr<std::shared_ptr<Workers>> work(static_cast<std::shared_ptr<Workers>*>(held));
-    (*work)->Join();
-  }
-
   void Join() {
     std::unique_lock<std::mutex> lock(mutex_);
     if (next_ >= num_parts_ || joined_ >= max_workers_) return;
