@@ -54,32 +54,42 @@ def sigmoid(x):
 
 
 def numpy_cell(layer, x_t, h_tm1, c_tm1):
-    """`(h_t, c_t, what the reverse pass reads)`."""
+    """`(h_t, c_t)` and a tuple of what the reverse pass reads."""
     z = np.concatenate([x_t, h_tm1])
-    i, f, g, o = np.split(layer["w"] @ z + layer["b"][:, None], 4)
-    i, f, g, o = sigmoid(i), sigmoid(f), np.tanh(g), sigmoid(o)
+    gates = layer["w"] @ z + layer["b"][:, None]
+    i, f, g, o = np.split(gates, 4)
+    i = sigmoid(i)
+    f = sigmoid(f)
+    g = np.tanh(g)
+    o = sigmoid(o)
     c_t = f * c_tm1 + i * g
-    return o * np.tanh(c_t), c_t, (z, i, f, g, o, c_tm1, np.tanh(c_t))
+    tanh_c = np.tanh(c_t)
+    return o * tanh_c, c_t, (z, i, f, g, o, c_tm1, tanh_c)
 
 
 def numpy_cell_backward(layer, kept, dh, dc):
     """Cotangents of the weights, of `[x_t; h_tm1]` and of c_tm1."""
-    z, i, f, g, o, c_tm1, t = kept
-    dc = dc + dh * o * (1 - t**2)
-    d = np.concatenate(
-        [dc * g * i * (1 - i), dc * c_tm1 * f * (1 - f), dc * i * (1 - g**2), dh * t * o * (1 - o)]
-    )
-    return {"w": d @ z.T, "b": d.sum(1)}, layer["w"].T @ d, dc * f
+    z, i, f, g, o, c_tm1, tanh_c = kept
+    dc = dc + dh * o * (1 - tanh_c**2)
+    di = dc * g * i * (1 - i)
+    df = dc * c_tm1 * f * (1 - f)
+    dg = dc * i * (1 - g**2)
+    do = dh * tanh_c * o * (1 - o)
+    gates = np.concatenate([di, df, dg, do])
+    of_weights = {"w": gates @ z.T, "b": gates.sum(1)}
+    return of_weights, layer["w"].T @ gates, dc * f
 
 
 def numpy_step(weights, x_t, hidden, cells):
     """`(y_t, hidden, cells)`, and what the reverse pass reads of each layer."""
-    x, stepped = x_t, []
+    x = x_t
+    layers = []
     for layer, h, c in zip(weights["layers"], hidden, cells, strict=True):
-        stepped.append(numpy_cell(layer, x, h, c))
-        x = stepped[-1][0]
-    hidden, cells, kept = zip(*stepped, strict=True)
-    return (weights["output"]["w"] @ x + weights["output"]["b"], hidden, cells), kept
+        layers.append(numpy_cell(layer, x, h, c))
+        x = layers[-1][0]
+    hidden, cells, kept = zip(*layers, strict=True)
+    y_t = weights["output"]["w"] @ x + weights["output"]["b"]
+    return (y_t, hidden, cells), kept
 
 
 def numpy_pull_back(weights, x, dy, hidden, cells, tanh=False):
@@ -87,20 +97,25 @@ def numpy_pull_back(weights, x, dy, hidden, cells, tanh=False):
     tape = []
     for x_t, dy_t in zip(x, dy, strict=True):
         (y_t, hidden, cells), kept = numpy_step(weights, x_t, hidden, cells)
-        tape.append((dy_t * (1 - np.tanh(y_t) ** 2) if tanh else dy_t, hidden[-1], kept))
+        if tanh:
+            dy_t = dy_t * (1 - np.tanh(y_t) ** 2)
+        tape.append((dy_t, hidden[-1], kept))
     pulled = jax.tree.map(np.zeros_like, weights)
-    dh, dc, dx = list(map(np.zeros_like, hidden)), list(map(np.zeros_like, cells)), np.zeros_like(x)
-    for t, (dy_t, h_t, kept) in reversed(list(enumerate(tape))):
-        pulled["output"] = jax.tree.map(
-            np.add, pulled["output"], {"w": h_t @ dy_t, "b": dy_t.sum()}
-        )
+    dh = [np.zeros_like(h) for h in hidden]
+    dc = [np.zeros_like(c) for c in cells]
+    dx = np.zeros_like(x)
+    for t in reversed(range(len(tape))):
+        dy_t, h_t, kept = tape[t]
+        pulled["output"]["w"] += h_t @ dy_t
+        pulled["output"]["b"] += dy_t.sum()
         above = weights["output"]["w"][:, None] * dy_t
         for k in reversed(range(len(dh))):
-            of_layer, dz, dc[k] = numpy_cell_backward(
-                weights["layers"][k], kept[k], dh[k] + above, dc[k]
-            )
-            pulled["layers"][k] = jax.tree.map(np.add, pulled["layers"][k], of_layer)
-            above, dh[k] = np.split(dz, [dz.shape[0] - dh[k].shape[0]])
+            layer = weights["layers"][k]
+            of_layer, dz, dc[k] = numpy_cell_backward(layer, kept[k], dh[k] + above, dc[k])
+            pulled["layers"][k]["w"] += of_layer["w"]
+            pulled["layers"][k]["b"] += of_layer["b"]
+            num_inputs = dz.shape[0] - dh[k].shape[0]
+            above, dh[k] = dz[:num_inputs], dz[num_inputs:]
         dx[t] = above
     return pulled, dx
 
@@ -116,9 +131,8 @@ def make_weights(inputs, sizes, seed=0):
         w = rng.normal(size=(4 * units, inputs + units)) / np.sqrt(inputs + units)
         layers.append({"w": w, "b": rng.normal(size=4 * units)})
         inputs = units
-    return as_floats(
-        {"layers": layers, "output": {"w": rng.normal(size=sizes[-1]), "b": np.asarray(0.3)}}
-    )
+    output = {"w": rng.normal(size=sizes[-1]), "b": np.asarray(0.3)}
+    return as_floats({"layers": layers, "output": output})
 
 
 def make_state(sizes, n, seed=1):
@@ -184,13 +198,16 @@ def test_step(lanes, inputs, sizes):
 @pytest.mark.parametrize("problems", [1, 2, 3, 70])
 def test_step_of_several_problems(lanes, problems):
     """Blocks of coordinates begin in one problem and end in another."""
-    weights, n, sizes = make_weights(2, (5, 3)), 31, (5, 3)
+    n, sizes = 31, (5, 3)
+    weights = make_weights(2, sizes)
     x = as_floats(np.random.default_rng(0).normal(size=(problems, 2, n)))
     states = [make_state(sizes, n, seed) for seed in range(problems)]
-    got = native.lstm_step(problems, weights, x, *jax.tree.map(lambda *xs: np.stack(xs), *states))
+    stacked = jax.tree.map(lambda *xs: np.stack(xs), *states)
+    got = native.lstm_step(problems, weights, x, *stacked)
     for k, state in enumerate(states):
         want, _ = numpy_step(*exactly((weights, x[k], *state)))
-        assert error(jax.tree.map(lambda x, k=k: x[k], got), want) < 1e-6
+        of_problem = jax.tree.map(lambda x, k=k: x[k], got)
+        assert error(of_problem, want) < 1e-6
 
 
 @built
@@ -209,9 +226,8 @@ def test_step_with_gates_wide_open_and_shut(lanes, scale, bias):
 
 @built
 def test_step_changes_no_argument_and_one_array_may_be_two(lanes):
-    weights, (hidden, cells) = jax.tree.map(
-        jnp.asarray, (make_weights(1, (5,)), make_state((5,), 100))
-    )
+    weights = jax.tree.map(jnp.asarray, make_weights(1, (5,)))
+    hidden, cells = jax.tree.map(jnp.asarray, make_state((5,), 100))
     x_t = jnp.ones((1, 100))
     before = jax.tree.map(np.array, (weights, x_t, hidden, cells))
     native.lstm_step(None, weights, x_t, hidden, cells)
@@ -222,14 +238,15 @@ def test_step_changes_no_argument_and_one_array_may_be_two(lanes):
 @built
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_stays_with_its_coordinate(lanes, bad):
-    weights, state, where = make_weights(2, (5, 3)), make_state((5, 3), 130), [0, 17, 64, 129]
+    weights, state = make_weights(2, (5, 3)), make_state((5, 3), 130)
+    where = [0, 17, 64, 129]
     x_t = as_floats(np.random.default_rng(0).normal(size=(2, 130)))
     poisoned = x_t.copy()
     poisoned[0, where] = bad
     got, want = stepped(weights, poisoned, *state)
     clean = native.lstm_step(None, weights, x_t, *state)
-    # NaN where there is NaN, and all else as it was.
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6), got, want)
+    # Every other coordinate is as it is without them.
     others = functools.partial(jax.tree.map, lambda x: np.delete(x, where, -1))
     jax.tree.map(np.testing.assert_array_equal, others(got), others(clean))
 
@@ -254,10 +271,12 @@ WINDOWS = [
 @pytest.mark.parametrize(("inputs", "sizes", "steps", "n"), WINDOWS)
 def test_pull_back(lanes, inputs, sizes, steps, n):
     window = make_window(inputs, sizes, steps, n)
-    got, (want, _) = native.lstm_pull_back(*window), numpy_pull_back(*exactly(window))
+    got = native.lstm_pull_back(*window)
+    want, _ = numpy_pull_back(*exactly(window))
     assert jax.tree.map(np.shape, got) == jax.tree.map(np.shape, want)
     assert error(got, want) < 1e-6
-    assert max(map(error, jax.tree.leaves(got), jax.tree.leaves(want))) < 1e-5  # sums that cancel
+    # The terms of a single leaf's sums may cancel.
+    assert max(map(error, jax.tree.leaves(got), jax.tree.leaves(want))) < 1e-5
 
 
 @built
@@ -284,7 +303,8 @@ def test_pull_back_with_gates_wide_open_and_shut(lanes, scale, bias):
     for layer in weights["layers"]:
         layer["b"] += bias
     window = weights, as_floats(scale * x), dy, *state
-    assert error(native.lstm_pull_back(*window), numpy_pull_back(*exactly(window))[0]) < 2e-6
+    want, _ = numpy_pull_back(*exactly(window))
+    assert error(native.lstm_pull_back(*window), want) < 2e-6
 
 
 @built
@@ -296,9 +316,8 @@ def test_pull_back_of_what_is_not_finite(lanes, argument, bad):
     with np.errstate(invalid="ignore"):
         want = numpy_pull_back(*exactly(window))
     got = native.lstm_pull_back(*window, with_input=True)
-    jax.tree.map(
-        lambda g, w: np.testing.assert_array_equal(np.isfinite(g), np.isfinite(w)), got, want
-    )
+    finite = functools.partial(jax.tree.map, np.isfinite)
+    jax.tree.map(np.testing.assert_array_equal, finite(got), finite(want))
 
 
 @built
@@ -312,7 +331,8 @@ def test_pull_back_is_the_same_each_time_and_for_any_number_of_threads(lanes, mo
 
 @built
 def test_a_program_for_narrower_registers_fails_before_it_writes_past_its_room():
-    limit, window = native._library().learned_opt_limit_lanes, make_window(1, (3,), 2, 100)
+    limit = native._library().learned_opt_limit_lanes
+    window = make_window(1, (3,), 2, 100)
     if limit(16) != 16:
         pytest.skip("this machine has no registers of 16 floats")
     try:
@@ -336,17 +356,19 @@ def test_calls_from_many_threads():
     pull_back = jax.jit(lambda *a: native.lstm_pull_back(*a))
     weights, x, dy, *_ = make_window(1, (20, 20), 5, 2500)
     states = [make_state((20, 20), 2500, seed) for seed in range(6)]
-    calls = [
-        (step, (weights, x[0], *s)) if k % 2 else (pull_back, (weights, x, dy, *s))
-        for k, s in enumerate(states)
+    calls = [functools.partial(pull_back, weights, x, dy, *state) for state in states[::2]]
+    calls += [functools.partial(step, weights, x[0], *state) for state in states[1::2]]
+    want = [call() for call in calls]
+    got = [[] for _ in calls]
+
+    def work(call, results):
+        for _ in range(8):
+            results.append(jax.block_until_ready(call()))
+
+    threads = [
+        threading.Thread(target=work, args=arguments, daemon=True)
+        for arguments in zip(calls, got, strict=True)
     ]
-    want, got = [f(*args) for f, args in calls], [[] for _ in calls]
-
-    def work(k):
-        f, args = calls[k]
-        got[k] += [jax.block_until_ready(f(*args)) for _ in range(8)]
-
-    threads = [threading.Thread(target=work, args=(k,), daemon=True) for k in range(len(calls))]
     for thread in threads:
         thread.start()
     for thread in threads:
