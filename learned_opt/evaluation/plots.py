@@ -207,6 +207,8 @@ def _finish(
     all_axes = list(all_axes)
     for axes in all_axes:
         axes.grid(alpha=0.25, which="both")
+        if not np.isfinite(axes.dataLim.minposy):  # a logarithmic axis of nothing is an error
+            axes.set_yscale("linear")
     all_axes[0].legend(ncols=2, fontsize="small")
     with _files.whole(path) as temporary:
         figure.savefig(temporary, dpi=150)
@@ -227,8 +229,8 @@ def _series(
     """One optimizer over the cases: a line over numbers, points side by side over names."""
     style = dict(_LEARNED if is_learned else _OTHER)
     if all(isinstance(position, (int, float)) for position in values):
-        positions = list(values)
-        ticks = positions
+        ticks = np.array(list(values))
+        positions = ticks
     else:
         ticks = np.arange(len(values))
         positions = ticks + shift
