@@ -1,11 +1,13 @@
 """Learned optimizers for JAX, used like any other optax transformation."""
 
-from learned_opt import data, optimizees
+from learned_opt import data, estimators, optimizees
+from learned_opt.estimators import MetaLoss
 from learned_opt.evaluation.comparison import compare
 from learned_opt.meta.evaluating import evaluate
 from learned_opt.meta.gradient import meta_gradient
-from learned_opt.meta.imitation import Imitation
-from learned_opt.meta.settings import Curriculum, Mixture, RandomSearch
+from learned_opt.meta.optimizer import ClippedAdam
+from learned_opt.meta.progress import Progress
+from learned_opt.meta.settings import Curriculum, RandomSearch, Validation
 from learned_opt.meta.signals import Interrupted
 from learned_opt.meta.training import MetaTrainingError, meta_train
 from learned_opt.meta.unrolling import unroll
@@ -27,16 +29,19 @@ __version__ = "0.1.0"
 
 __all__ = [
     "PRETRAINED",
+    "ClippedAdam",
     "Curriculum",
-    "Imitation",
     "Interrupted",
     "LearnedOptimizer",
+    "MetaLoss",
     "MetaTrainingError",
-    "Mixture",
     "Optimizee",
+    "Progress",
     "RandomSearch",
+    "Validation",
     "compare",
     "data",
+    "estimators",
     "evaluate",
     "from_optax",
     "load",

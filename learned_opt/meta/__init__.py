@@ -1,1 +1,1 @@
-"""Lives of optimizees, and everything about phi: unroll, evaluation, meta-gradient, meta-training."""
+"""Meta-training: everything about phi, the weights of a learned optimizer."""

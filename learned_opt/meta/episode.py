@@ -1,16 +1,39 @@
-"""Meta-training on the device: one horizon after another, pure functions of a `MetaState`."""
+"""Meta-training on the device: one window after another, pure functions of a `MetaState`.
+
+An episode is one horizon's worth of windows. What a window does with its lives is its estimator's
+business: nothing here knows one estimator from another.
+"""
 
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from learned_opt.meta import evaluating, imitation
-from learned_opt.meta import gradient as gradient_lib
+from learned_opt.estimators import Estimator
+from learned_opt.meta import evaluating
+from learned_opt.meta.optimizer import Bound
 from learned_opt.optimizees import base as optimizee_base
-from learned_opt.optimizers import base
+from learned_opt.optimizees.base import Family
+from learned_opt.optimizers.base import LearnedOptimizer, Phi
+
+
+class Sums(NamedTuple):
+    """What an epoch adds up; everything else of its history is made of these.
+
+    Attributes:
+      loss: finite meta-losses, each the mean loss of a step.
+      weighted: the same of sum_t w_t f(theta_t).
+      weight: of sum_t w_t.
+      count: how many windows are in them.
+    """
+
+    loss: jax.Array
+    weighted: jax.Array
+    weight: jax.Array
+    count: jax.Array
 
 
 class MetaState(NamedTuple):
@@ -18,296 +41,323 @@ class MetaState(NamedTuple):
 
     Attributes:
       phi: the weights.
-      adam: state of the meta-optimizer.
-      learning_rate: of the meta-optimizer, before its schedule.
-      episode: how many horizons are done.
-      loss_sum: sum over this epoch's finite meta-losses, each the mean loss of a step (with imitation alone, its
-        loss); `loss_count` of them.
-      loss_count: see `loss_sum`.
-      weighted_sum: the same of sum_t w_t f(theta_t), and `weight_sum` of sum_t w_t.
-      weight_sum: see `weighted_sum`.
-      imitation_sum: the same of the losses of imitation.
-      average_loss: moving average over epochs of the weighted meta-loss, decay 0.9, not yet divided by 1 - 0.9^epochs.
+      optimizer: the state of phi's optimizer.
+      learning_rate: of phi's optimizer, before any schedule.
+      window: how many windows are done.
+      lives: the estimator's lives, one entry for each family.
+      sums: the `Sums` of this epoch.
+      average_loss: moving average over epochs of the weighted meta-loss, decay 0.9, not yet divided
+        by 1 - 0.9^epochs.
       average_count: epochs in it.
       skipped: how many meta-gradients were not finite and not applied, in all.
       skipped_in_a_row: and without a finite one in between.
-      best_phi: the weights with the best loss, as `Plan.selection` has it; the newest, until one is finite.
+      best_phi: the weights with the best loss, as `Plan.selection` has it; the newest, until one is
+        finite.
       best_loss: that loss.
+      best_validation: the validation loss of `best_phi`.
     """
 
-    phi: Any
-    adam: Any
+    phi: Phi
+    optimizer: Any
     learning_rate: jax.Array
-    episode: jax.Array
-    loss_sum: jax.Array
-    loss_count: jax.Array
-    weighted_sum: jax.Array
-    weight_sum: jax.Array
-    imitation_sum: jax.Array
+    window: jax.Array
+    lives: tuple
+    sums: Sums
     average_loss: jax.Array
     average_count: jax.Array
     skipped: jax.Array
     skipped_in_a_row: jax.Array
-    best_phi: Any
+    best_phi: Phi
     best_loss: jax.Array
+    best_validation: jax.Array
 
 
-class Schedule(NamedTuple):
+class Share(NamedTuple):
     """The part of all meta-training that a stage of it is; what decays, decays over all of it.
 
     Attributes:
-      cosine: whether the meta-learning rate decays to zero as a cosine.
       start: the part of all that was done before this stage, in [0, 1].
       end: the part that is done after it.
       num_episodes: of this stage.
     """
 
-    cosine: bool
     start: float
     end: float
     num_episodes: int
 
-    def done(self, episode):
+    def done(self, episode: jax.Array) -> jax.Array:
         """The part of all meta-training that is done after so many episodes of this stage."""
         return self.start + (self.end - self.start) * jnp.minimum(episode / self.num_episodes, 1)
 
 
-FOREVER = Schedule(cosine=False, start=0.0, end=1.0, num_episodes=1)
-
-
 class Plan(NamedTuple):
-    """What an episode does, static under jit.
+    """What a window and a validation do; static under jit.
 
     Attributes:
       opt: the `LearnedOptimizer`.
-      windows: how windows are differentiated (`gradient.Windows`).
-      num_windows: windows of a horizon.
-      shorter: windows of other horizons that are mixed with it.
-      window: steps of a window.
-      num_problems: problems of a horizon at once.
-      clip_norm: meta-gradients are clipped to this global norm.
-      schedule: the `Schedule` of the meta-learning rate.
-      selection: "validation" or "training", by which loss the best phi is kept, or "last" for the newest.
-      validation_steps: horizon of validation.
-      imitation: an `imitation.Imitation`, or None.
+      estimator: the estimator.
+      optimizer: of phi, without its learning rate.
+      num_steps: the horizon.
+      num_problems: problems of a family at once.
+      family_weights: by what each family counts.
+      share: the `Share` of all meta-training.
+      selection: see `settings.Validation`.
+      validation_steps: the horizon of validation.
+      validation_weights: by what each family of validation counts.
     """
 
-    opt: base.LearnedOptimizer
-    windows: gradient_lib.Windows
-    num_windows: int
-    shorter: tuple
-    window: int
+    opt: LearnedOptimizer
+    estimator: Estimator
+    optimizer: Bound
+    num_steps: int
     num_problems: int
-    clip_norm: float
-    schedule: Schedule
+    family_weights: tuple[float, ...]
+    share: Share
     selection: str
     validation_steps: int
-    imitation: imitation.Imitation | None
+    validation_weights: tuple[float, ...]
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of an episode."""
+        return self.num_steps // self.estimator.window
 
 
-def init(plan, key, phi, learning_rate):
-    """The state in which meta-training begins: from the weights `phi`, or from fresh ones where it is None."""
-    phi = plan.opt.init(key) if phi is None else phi
+def init(
+    plan: Plan,
+    families: tuple[Family, ...],
+    key: jax.Array,
+    phi: Phi,
+    learning_rate: jax.Array,
+) -> MetaState:
+    """The state in which meta-training begins.
+
+    Args:
+      plan: the plan.
+      families: the families of problems.
+      key: the run's key; draws the first problems.
+      phi: the weights to begin with.
+      learning_rate: of phi's optimizer.
+    """
     dtype = jnp.result_type(float)
-    zero, count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
-    state = MetaState(
-        phi,
-        optax.scale_by_adam().init(phi),
-        jnp.asarray(learning_rate, dtype),
-        episode=count,
-        loss_sum=zero,
-        loss_count=count,
-        weighted_sum=zero,
-        weight_sum=zero,
-        imitation_sum=zero,
+    rate = jnp.asarray(learning_rate, dtype)
+    zero, no_count = jnp.zeros((), dtype), jnp.zeros((), jnp.int32)
+    never = jnp.asarray(jnp.inf, dtype)
+    first_key = jax.random.fold_in(key, no_count)
+    return MetaState(
+        phi=phi,
+        optimizer=plan.optimizer(rate).init(phi),
+        learning_rate=rate,
+        window=no_count,
+        lives=_begin(plan, families, first_key, phi),
+        sums=Sums(zero, zero, zero, no_count),
         average_loss=zero,
-        average_count=count,
-        skipped=count,
-        skipped_in_a_row=count,
+        average_count=no_count,
+        skipped=no_count,
+        skipped_in_a_row=no_count,
         best_phi=phi,
-        best_loss=jnp.asarray(jnp.inf, dtype),
+        best_loss=never,
+        best_validation=never,
     )
-    # The state is donated: no two leaves may share a buffer. A dtype that is named is no weak one, with which the
-    # program would be compiled twice.
-    return jax.tree.map(lambda x: jnp.array(x, x.dtype), state)
 
 
-def next_stage(plan, key, state):
-    """The state in which another stage begins: from the best phi of the one before."""
-    return init(plan, key, state.best_phi, state.learning_rate)._replace(adam=state.adam)
+def own(x: jax.Array) -> jax.Array:
+    """A copy of a leaf of the state, with a dtype that is named.
+
+    The state is donated: no two leaves may share a buffer. And a weak dtype would have the program
+    compiled twice.
+    """
+    if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        return jnp.copy(x)
+    return jnp.array(x, x.dtype)
 
 
-def run(plan, problem, key, weights, state):
-    """One horizon: fresh problems, one meta-gradient and one meta-update after each window (truncated BPTT).
+def _begin(plan: Plan, families: tuple[Family, ...], key: jax.Array, phi: Phi) -> tuple:
+    lives = []
+    for i, family in enumerate(families):
+        keys = jax.random.split(_key_of(key, i), plan.num_problems)
+        lives.append(plan.estimator.begin(plan.opt, phi, family, keys, plan.num_steps))
+    return tuple(lives)
+
+
+def _key_of(key: jax.Array, i: int) -> jax.Array:
+    """The key of the i-th family; the first has the key itself."""
+    return jax.random.fold_in(key, i) if i else key
+
+
+def run(
+    plan: Plan,
+    families: tuple[Family, ...],
+    key: jax.Array,
+    weights: jax.Array,
+    num: jax.Array,
+    state: MetaState,
+) -> MetaState:
+    """Some windows: after each, one update of phi along the estimate of the meta-gradient.
+
+    How many run in one call does not change what they compute.
 
     Args:
       plan: the `Plan`.
-      problem: an `Optimizee` of `Partial`s.
-      key: the run's key; the episode's number is folded into it.
-      weights: `[num_windows, window]`, the w_t.
+      families: the families of problems.
+      key: the run's key; the window's number is folded into it.
+      weights: w_t, `[num_windows, window]`.
+      num: how many windows.
       state: the `MetaState`.
 
     Returns:
       The next `MetaState`.
     """
-    key = jax.random.fold_in(key, state.episode)
-    lengths = (plan.num_windows, *plan.shorter)
-    everyone = [_begin(plan, problem, key, i, 0, state.phi) for i in range(len(lengths))]
 
-    def window(carry, inputs):
-        (state, everyone), (number, w) = carry, inputs
-        everyone = [
-            _begin_anew(plan, problem, key, i, lives, number, length, state.phi)
-            for i, (lives, length) in enumerate(zip(everyone, lengths, strict=True))
-        ]
-        losses, imitated, gradients, everyone = zip(
-            *(_window(plan, problem, state, lives, w) for lives in everyone), strict=True
+    def one(_: jax.Array, state: MetaState) -> MetaState:
+        return _window(plan, families, key, weights, state)
+
+    return jax.lax.fori_loop(0, num, one, state)
+
+
+def _window(
+    plan: Plan, families: tuple[Family, ...], key: jax.Array, weights: jax.Array, state: MetaState
+) -> MetaState:
+    episode, number = jnp.divmod(state.window, plan.num_windows)
+    key = jax.random.fold_in(key, episode)
+    # The first window of an episode has the episode's key itself.
+    key = jnp.where(number > 0, jax.random.fold_in(key, number), key)
+    mine = weights[number]
+    done = plan.share.done(episode)
+    estimates = []
+    for i, family in enumerate(families):
+        estimate = plan.estimator.run(
+            plan.opt, state.phi, family, state.lives[i], _key_of(key, i), mine, done
         )
-        gradient = jax.tree.map(lambda *g: sum(g) / len(g), *gradients)
-        state = _meta_update(
-            plan, state, jnp.concatenate(losses, axis=1), w, sum(imitated) / len(imitated), gradient
-        )
-        return (state, list(everyone)), None
-
-    (state, _), _ = jax.lax.scan(window, (state, everyone), (jnp.arange(plan.num_windows), weights))
-    return state._replace(episode=state.episode + 1)
-
-
-def _begin(plan, problem, key, horizon, life, phi):
-    """Fresh problems: `(lives under the optimizer, lives under its teacher)`, () for what there is not.
-
-    `horizon` is the number of their horizon, 0 for the longest, and `life` how many problems of it were before.
-    """
-    key = jax.random.fold_in(jax.random.fold_in(key, horizon), life) if horizon else key
-    keys = jax.random.split(key, plan.num_problems)
-    teacher = plan.imitation and plan.imitation.teacher
-    lives = (
-        ()
-        if imitation.is_alone(plan.imitation)
-        else plan.windows.begin(plan.opt, phi, problem, keys)
+        estimates.append(estimate)
+    state = state._replace(lives=tuple(estimate.lives for estimate in estimates))
+    gradient = _weighted_mean([e.gradient for e in estimates], plan.family_weights)
+    loss, weighted = _meta_losses(plan, estimates, mine)
+    state = _meta_update(plan, state, gradient, loss, done)
+    finite = state.skipped_in_a_row == 0
+    sums = Sums(
+        state.sums.loss + jnp.where(finite, loss, 0),
+        state.sums.weighted + jnp.where(finite, weighted, 0),
+        state.sums.weight + jnp.where(finite, jnp.sum(mine), 0),
+        state.sums.count + finite,
     )
-    return lives, imitation.begin(plan.opt, phi, problem, keys, teacher) if teacher else ()
+    return state._replace(sums=sums, window=state.window + 1)
 
 
-def _begin_anew(plan, problem, key, horizon, lives, number, length, phi):
-    """Fresh problems where the window `number` of the longest horizon comes after the last of these lives."""
-    if length == plan.num_windows:
-        return lives
-    return jax.lax.cond(
-        (number > 0) & (number % length == 0),
-        lambda _: _begin(plan, problem, key, horizon, number // length, phi),
-        lambda same: same,
-        lives,
+def _weighted_mean(trees: list, weights: tuple[float, ...]) -> Any:
+    if len(trees) == 1:
+        return trees[0]
+
+    def mean(*leaves: jax.Array) -> jax.Array:
+        return sum(weight * leaf for weight, leaf in zip(weights, leaves, strict=True))
+
+    return jax.tree.map(mean, *trees)
+
+
+def _meta_losses(plan: Plan, estimates: list, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The mean loss of a step, and the mean of sum_t w_t f(theta_t)."""
+    losses = [jnp.mean(e.losses) for e in estimates]
+    weighted = [jnp.mean(weights @ e.losses) for e in estimates]
+    return _weighted_mean(losses, plan.family_weights), _weighted_mean(
+        weighted, plan.family_weights
     )
 
 
-def _window(plan, problem, state, lives, weights):
-    """One window of problems of one horizon: `(losses [T, problems], imitation's loss, gradient, lives)`."""
-    lives, taught = lives
-    if imitation.is_alone(plan.imitation):
-        imitated, gradient, taught = _imitate(plan, problem, state, taught)
-        return jnp.broadcast_to(imitated, (plan.window, 1)), imitated, gradient, (lives, taught)
-    losses, gradient, lives = plan.windows.run(plan.opt, state.phi, problem, lives, weights)
-    imitated, gradient, taught = _add_imitation(plan, problem, state, gradient, taught)
-    return losses, imitated, gradient, (lives, taught)
-
-
-def _imitate(plan, problem, state, taught):
-    """The imitation's loss on the next window, its gradient, and the lives after it."""
-    return plan.windows.imitate(
-        plan.opt, state.phi, problem, taught, plan.imitation.teacher, plan.window
-    )
-
-
-def _add_imitation(plan, problem, state, gradient, taught):
-    """The imitation's loss on the next window, the meta-gradient with its gradient added, and the lives after it."""
-    if plan.imitation is None:
-        return 0.0, gradient, taught
-    faded = 1 - plan.schedule.done(state.episode) / plan.imitation.fraction
-    weight = plan.imitation.weight * jnp.maximum(faded, 0)
-
-    def imitate(taught):
-        loss, toward_teacher, taught = _imitate(plan, problem, state, taught)
-        gradients = jax.tree.map(
-            lambda g, i: g + (weight * i).astype(g.dtype), gradient, toward_teacher
-        )
-        return loss.astype(jnp.result_type(float)), gradients, taught
-
-    def leave_out(taught):  # it costs as much as the window itself
-        return jnp.zeros((), jnp.result_type(float)), gradient, taught
-
-    return jax.lax.cond(weight > 0, imitate, leave_out, taught)
-
-
-def _meta_update(plan, state, losses, weights, imitated, gradient):
-    """Adam on phi; a meta-gradient that is not finite changes nothing but the counts."""
-    loss = jnp.mean(losses)
-    norm = optax.tree.norm(gradient)
-    finite = jnp.isfinite(norm) & jnp.isfinite(loss)
-    scale = jnp.minimum(1.0, plan.clip_norm / jnp.maximum(norm, 1e-20))
-    updates, adam = optax.scale_by_adam().update(
-        jax.tree.map(lambda g: g * scale, gradient), state.adam
-    )
-    rate = state.learning_rate * _rate_factor(plan.schedule, state.episode)
-    phi = jax.tree.map(lambda p, u: (p - rate * u).astype(p.dtype), state.phi, updates)
+def _meta_update(
+    plan: Plan, state: MetaState, gradient: Phi, loss: jax.Array, done: jax.Array
+) -> MetaState:
+    """phi's optimizer; a meta-gradient that is not finite changes nothing but the counts."""
+    finite = jnp.isfinite(optax.tree.norm(gradient)) & jnp.isfinite(loss)
+    tx = plan.optimizer(state.learning_rate)
+    updates, optimizer = tx.update(gradient, state.optimizer, state.phi, done=done)
+    phi = optax.apply_updates(state.phi, updates)
     choose = functools.partial(jax.tree.map, functools.partial(jnp.where, finite))
     return state._replace(
         phi=choose(phi, state.phi),
-        adam=choose(adam, state.adam),
-        loss_sum=state.loss_sum + jnp.where(finite, loss, 0),
-        loss_count=state.loss_count + finite,
-        weighted_sum=state.weighted_sum + jnp.where(finite, jnp.mean(weights @ losses), 0),
-        weight_sum=state.weight_sum + jnp.where(finite, jnp.sum(weights), 0),
-        imitation_sum=state.imitation_sum + jnp.where(finite, imitated, 0),
+        optimizer=choose(optimizer, state.optimizer),
         skipped=state.skipped + ~finite,
         skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
     )
 
 
-def _rate_factor(schedule, episode):
-    return 0.5 * (1 + jnp.cos(jnp.pi * schedule.done(episode))) if schedule.cosine else 1.0
+def end_epoch(
+    plan: Plan, families: tuple[Family, ...], key: jax.Array, num_runs: int, state: MetaState
+) -> tuple[jax.Array, jax.Array, MetaState]:
+    """After an epoch: phi is validated, and the best phi is kept.
 
-
-def validate(plan, problem, key, num_runs, state):
-    """After an epoch: phi frozen, the mean final loss on `num_runs` validation problems; keeps the best phi.
+    Args:
+      plan: the plan.
+      families: the families of validation.
+      key: draws the validation problems.
+      num_runs: how many, of each family.
+      state: the state.
 
     Returns:
-      `(validation loss, moving average of the training loss, the next state)`, the epoch's sums back at zero.
+      The validation loss, the moving average of the training loss, and the next state with the
+      epoch's sums back at zero.
     """
-    tx = plan.opt.transform(state.phi)
-    begun = optimizee_base.begin_all(problem, key, num_runs)
-    curves, _ = evaluating.runs(tx, None, problem, begun, plan.validation_steps)
-    loss = jnp.mean(curves[:, -1]).astype(state.best_loss.dtype)
+    loss = _validation_loss(plan, families, key, num_runs, state)
     state, average = _average(state)
     selected = average if plan.selection == "training" else loss
-    better = (selected < state.best_loss) | ~jnp.isfinite(
-        state.best_loss
-    )  # until one is finite, the newest is kept
+    # Until one is finite, the newest is kept.
+    better = (selected < state.best_loss) | ~jnp.isfinite(state.best_loss)
     better |= plan.selection == "last"
-    best_phi = jax.tree.map(lambda new, old: jnp.where(better, new, old), state.phi, state.best_phi)
-    zero = jnp.zeros_like(state.loss_sum)
-    return (
-        loss,
-        average,
-        state._replace(
-            best_phi=best_phi,
-            best_loss=jnp.where(better, selected, state.best_loss),
-            loss_sum=zero,
-            weighted_sum=zero,
-            weight_sum=zero,
-            imitation_sum=zero,
-            loss_count=jnp.zeros_like(state.loss_count),
+    state = _kept(state, better, selected, loss)
+    sums = jax.tree.map(jnp.zeros_like, state.sums)
+    return loss, average, state._replace(sums=sums)
+
+
+def validate_first(
+    plan: Plan, families: tuple[Family, ...], key: jax.Array, num_runs: int, state: MetaState
+) -> MetaState:
+    """Before the first epoch: the weights that training starts from are the first candidate."""
+    loss = _validation_loss(plan, families, key, num_runs, state)
+    return _kept(state, jnp.isfinite(loss), loss, loss)
+
+
+def _kept(
+    state: MetaState, better: jax.Array, selected: jax.Array, validation: jax.Array
+) -> MetaState:
+    """The state with its newest phi as the best one, where it is better."""
+    return state._replace(
+        best_phi=jax.tree.map(
+            lambda new, old: jnp.where(better, new, old), state.phi, state.best_phi
         ),
+        best_loss=jnp.where(better, selected, state.best_loss),
+        best_validation=jnp.where(better, validation, state.best_validation),
     )
 
 
-def _average(state):
-    """The moving average of the training loss (Lv, Jiang, Li 2017, section 5) with this epoch in it."""
-    any_finite = state.weight_sum > 0
+def _validation_loss(
+    plan: Plan, families: tuple[Family, ...], key: jax.Array, num_runs: int, state: MetaState
+) -> jax.Array:
+    """The mean final loss of phi, frozen, on validation problems."""
+    tx = plan.opt.transform(state.phi)
+    losses = []
+    for i, family in enumerate(families):
+        keys = optimizee_base.problem_keys(_key_of(key, i), num_runs)
+        begun = optimizee_base.begin_all(family, keys)
+        curves, _ = evaluating.runs(tx, None, family, begun, plan.validation_steps)
+        losses.append(jnp.mean(curves[:, -1]))
+    mean = _weighted_mean(losses, plan.validation_weights)
+    return mean.astype(state.best_loss.dtype)
+
+
+def _average(state: MetaState) -> tuple[MetaState, jax.Array]:
+    """The moving average of the training loss (Lv, Jiang, Li 2017, section 5) with this epoch."""
+    any_finite = state.sums.weight > 0
     count = state.average_count + any_finite
-    mean = state.weighted_sum / jnp.where(any_finite, state.weight_sum, 1)
+    mean = state.sums.weighted / jnp.where(any_finite, state.sums.weight, 1)
     total = jnp.where(any_finite, 0.9 * state.average_loss + 0.1 * mean, state.average_loss)
     average = jnp.where(count > 0, total / (1 - 0.9 ** jnp.maximum(count, 1)), jnp.inf)
-    return state._replace(average_loss=total, average_count=count), average.astype(
-        state.best_loss.dtype
-    )
+    state = state._replace(average_loss=total, average_count=count)
+    return state, average.astype(state.best_loss.dtype)
+
+
+Lift = Callable[..., Callable]  # `jax.vmap`, or `alone` in its place
+
+
+def alone(function: Callable, **axes: Any) -> Callable:
+    """In the place of `jax.vmap`, for one run alone."""
+    del axes
+    return function

@@ -1,31 +1,34 @@
 """The settings of meta-training, and their checks."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
-from learned_opt import _checks
-from learned_opt.meta import drawing, fingerprint, groups
-from learned_opt.meta import gradient as gradient_lib
-from learned_opt.meta.imitation import Imitation, is_alone
+from learned_opt import _checks, _fingerprint
+from learned_opt.estimators import Adjoint, Estimator, MetaLoss
+from learned_opt.estimators.mixture import check_horizons
+from learned_opt.meta.optimizer import ClippedAdam, is_transformation
 from learned_opt.optimizees import base as optimizee_base
-from learned_opt.optimizers import base as optimizer_base
+from learned_opt.optimizees.base import Family, Optimizee
+from learned_opt.optimizers.base import LearnedOptimizer, check_optimizer
 
-SCHEDULES = ("cosine", "constant")
 SELECTIONS = ("validation", "training", "last")
+FORMAT = 2  # of a work directory
 
 
 class RandomSearch(NamedTuple):
-    """Random search of the meta-learning rate: all trials run as one program, from the same initial weights.
+    """Random search of the meta-learning rate.
+
+    All trials run as one program, from the same initial weights. The rate with the best validation
+    loss is then used from the start.
 
     Attributes:
       low: smallest rate; rates are drawn uniformly in their logarithm.
       high: largest rate.
       num_trials: how many rates are tried.
-      num_epochs: how long each is tried; the best by validation loss is then used from the start.
+      num_epochs: how long each is tried.
     """
 
     low: float = 1e-4
@@ -35,198 +38,271 @@ class RandomSearch(NamedTuple):
 
 
 class Curriculum(NamedTuple):
-    """A curriculum over horizons (Chen et al. 2020, arXiv 2010.09089, section 4.1), in the place of `num_steps`.
+    """A curriculum over horizons (Chen et al. 2020, arXiv 2010.09089, section 4.1).
 
-    Stage i trains on `horizons[i]` and validates on the next one, the last on its own; it goes on from the best phi of
-    the stage before. An epoch of every stage takes about as many steps as one of the first.
+    It stands in the place of `num_steps`. Stage i trains on `horizons[i]` and validates on the next
+    one, the last on its own. A stage goes on from the best phi of the one before. An epoch of every
+    stage takes about as many steps as one of the first.
 
     Attributes:
       horizons: in steps, ascending.
-      patience: epochs without a better validation loss after which the next stage begins; `num_epochs` of a stage is
-        the most. In the last stage the `patience` of `meta_train` counts instead.
+      patience: epochs without a better validation loss after which the next stage begins. The last
+        stage has the patience of `Validation`.
     """
 
     horizons: tuple = (100, 200, 500, 1_000)
     patience: int = 5
 
 
-class Mixture(NamedTuple):
-    """Problems of several horizons side by side, in the place of `num_steps`.
-
-    After every window phi takes one step along the mean over horizons of their meta-gradients; while a problem of the
-    longest lives, the others begin anew as often as theirs end. So the beginning of a life, which is all that short
-    runs have, is as often in what is learned as the rest, and not forgotten over it.
+@dataclasses.dataclass(frozen=True, eq=False)
+class Validation:
+    """How phi is validated after every epoch, and which phi is kept.
 
     Attributes:
-      horizons: in steps, ascending. Validation is on the last.
+      num_problems: validation problems, of each family.
+      problem: the family to validate on, or a list of them, which count alike; None for the
+        families that are trained on, with their weights.
+      num_steps: the horizon of validation; None for that of training.
+      patience: training ends after so many epochs without a better validation loss; None for never.
+      selection: which phi is kept: that with the best "validation" loss; that with the lowest
+        moving average of the "training" loss (Lv, Jiang, Li 2017, section 5; decay 0.9, over
+        epochs); or the "last", which has come to rest where the rate decays to zero.
+
+    Raises:
+      ValueError: for settings that are not possible.
     """
 
-    horizons: tuple = (100, 1_000, 10_000)
+    num_problems: int = 64
+    problem: Any = None
+    num_steps: int | None = None
+    patience: int | None = None
+    selection: str = "validation"
+
+    def __post_init__(self) -> None:
+        _checks.positive_int("num_problems", self.num_problems)
+        for name in ("num_steps", "patience"):
+            if getattr(self, name) is not None:
+                _checks.positive_int(name, getattr(self, name))
+        _checks.choice("selection", self.selection, SELECTIONS)
 
 
-@dataclasses.dataclass(frozen=True)
+class Weighted(NamedTuple):
+    """A family, and by what its meta-gradient counts; weights of several add up to one."""
+
+    family: Family
+    weight: float
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Settings:
     """The checked arguments of `meta_train`."""
 
-    horizons: tuple  # of the stages, one after the other
-    shorter: tuple  # horizons that are mixed with it
+    opt: LearnedOptimizer
+    families: tuple[Weighted, ...]  # bound to the meta-loss
+    validation_families: tuple[Weighted, ...]  # not bound
+    horizons: tuple[int, ...]  # of the stages, one after the other
     stage_patience: int | None  # of all stages but the last
-    window: int
     num_problems: int
     num_epochs: int
     episodes_per_epoch: int
+    estimator: Estimator
+    meta_loss: MetaLoss
+    optimizer: Any
     learning_rate: Any
-    schedule: str
-    clip_norm: float
-    weights: Any  # [num_windows, window] of the first horizon, or [1, window] of every one
-    num_validation: int
-    patience: int | None
+    validation: Validation
     max_skipped: int
-    selection: str
-    imitation: Any
-    coordinates: int | None
 
     @property
-    def total_episodes(self):
-        """Horizons of the search and of all stages, at most."""
-        search = (
-            self.learning_rate.num_epochs if isinstance(self.learning_rate, RandomSearch) else 0
-        )
-        return search * self.episodes_per_epoch + self.num_epochs * sum(
-            map(self.episodes_of_stage, range(len(self.horizons)))
-        )
+    def is_searched(self) -> bool:
+        """Whether the learning rate is searched for."""
+        return isinstance(self.learning_rate, RandomSearch)
 
-    def episodes_of_stage(self, stage):
+    @property
+    def total_episodes(self) -> int:
+        """Horizons of the search and of all stages, at most."""
+        search_epochs = self.learning_rate.num_epochs if self.is_searched else 0
+        stages = range(len(self.horizons))
+        per_epoch = sum(self.episodes_of_stage(stage) for stage in stages)
+        return search_epochs * self.episodes_per_epoch + self.num_epochs * per_epoch
+
+    @property
+    def total_windows(self) -> int:
+        """Windows of the search and of all stages, at most."""
+        search_epochs = self.learning_rate.num_epochs if self.is_searched else 0
+        searching = search_epochs * self.windows_of_epoch(0)
+        stages = range(len(self.horizons))
+        return searching + self.num_epochs * sum(map(self.windows_of_epoch, stages))
+
+    def episodes_of_stage(self, stage: int) -> int:
         """Horizons in an epoch of a stage: about as many steps as in one of the first."""
         return max(1, round(self.episodes_per_epoch * self.horizons[0] / self.horizons[stage]))
 
-    def weights_of_stage(self, stage):
-        """`[num_windows, window]`."""
-        return jnp.broadcast_to(self.weights, (self.horizons[stage] // self.window, self.window))
+    def windows_of_epoch(self, stage: int) -> int:
+        """Windows in an epoch of a stage."""
+        return self.episodes_of_stage(stage) * self.num_windows(stage)
 
-    def plain(self, problem, key):
-        """As JSON can hold it."""
-        rate, imitation = self.learning_rate, self.imitation
-        values = {
-            f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "shorter"
-        }
-        # What there was not in earlier versions stands there where it is used: their runs are resumed.
-        values |= {"shorter": list(self.shorter)} if self.shorter else {}
+    def num_windows(self, stage: int) -> int:
+        """Windows in a horizon of a stage."""
+        return self.horizons[stage] // self.estimator.window
+
+    def validation_steps(self, stage: int) -> int:
+        """The horizon on which a stage validates."""
+        following = self.horizons[min(stage + 1, len(self.horizons) - 1)]
+        return self.validation.num_steps or following
+
+    def plain(self, key: jax.Array) -> dict:
+        """As JSON can hold it: what tells one run from another."""
+        theta = jax.eval_shape(optimizee_base.begin, self.families[0].family, key).theta_0
+        family = self.families[0].family
+        rate = self.learning_rate
+        validation = self.validation
         return {
-            **values,
-            "learning_rate": list(rate) if isinstance(rate, RandomSearch) else rate,
-            "weights": np.asarray(self.weights).tolist(),
-            "imitation": imitation
-            and [
-                fingerprint.of_transformation(imitation.teacher, problem, key),
-                imitation.weight,
-                imitation.fraction,
-                *["alone"] * imitation.alone,
-            ],
+            "format": FORMAT,
+            "num_steps": list(self.horizons),
+            "stage_patience": self.stage_patience,
+            "num_problems": self.num_problems,
+            "num_epochs": self.num_epochs,
+            "episodes_per_epoch": self.episodes_per_epoch,
+            "estimator": self.estimator.plain(family, key),
+            "meta_loss": self.meta_loss.plain(),
+            "optimizer_of_phi": self._plain_optimizer(key),
+            "learning_rate": list(rate) if self.is_searched else rate,
+            "validation": {
+                "num_problems": validation.num_problems,
+                "num_steps": validation.num_steps,
+                "patience": validation.patience,
+                "selection": validation.selection,
+                "problem": validation.problem and _plain_families(self.validation_families),
+            },
+            "optimizer": _fingerprint.of_optimizer(self.opt, theta),
+            "problem": _plain_families(self.families),
+            "key": _fingerprint.of_key(key),
         }
+
+    def _plain_optimizer(self, key: jax.Array) -> Any:
+        if isinstance(self.optimizer, ClippedAdam):
+            return dataclasses.asdict(self.optimizer)
+        phi = jax.eval_shape(self.opt.init, key)
+        if is_transformation(self.optimizer):
+            return _fingerprint.of_transformation(self.optimizer, phi)
+        return _fingerprint.of_transformation(self.optimizer(0.01, self.total_windows), phi)
 
 
 def check(
-    opt,
-    problem,
-    key,
+    opt: LearnedOptimizer,
+    problem: Any,
+    key: jax.Array,
     *,
-    num_steps,
-    window,
-    num_problems,
-    num_epochs,
-    episodes_per_epoch,
-    learning_rate,
-    schedule="cosine",
-    clip_norm=1.0,
-    weights=None,
-    num_validation,
-    patience=None,
-    max_skipped=100,
-    selection="validation",
-    imitation=None,
-    method=None,
-    coordinates=None,
-):
-    """The checks of `meta_train`'s arguments, for programs that have other work to do before it; returns settings."""
-    optimizer_base.check_optimizer("opt", opt)
-    optimizee_base.as_partials(problem)
+    num_steps: Any = 100,
+    num_problems: int = 16,
+    num_epochs: int = 40,
+    episodes_per_epoch: int = 50,
+    estimator: Estimator | None = None,
+    meta_loss: MetaLoss | None = None,
+    optimizer: Any = None,
+    learning_rate: Any = 0.003,
+    validation: Validation | None = None,
+    max_skipped: int = 100,
+) -> Settings:
+    """The checks of `meta_train`'s arguments, for programs that have other work to do before it.
+
+    Args, Raises:
+      See `meta_train`.
+
+    Returns:
+      The `Settings`.
+    """
+    check_optimizer("opt", opt)
     _checks.random_key(key)
     if not jax.tree.leaves(jax.eval_shape(opt.init, key)):
-        raise ValueError(f"opt has no weights to learn: {opt.spec['name']}.")
-    window = _checks.positive_int("window", window)
-    horizons, shorter, stage_patience = _check_horizons(num_steps, window)
-    lengths = (window,) if stage_patience or shorter else (*horizons, window)
-    imitation = None if imitation is None else _check_imitation(imitation, method)
-    if weights is not None and is_alone(imitation):
-        raise ValueError("weights have no part in imitation alone: leave them out.")
-    weights = jnp.ones(window) if weights is None else gradient_lib.check_weights(weights, lengths)
+        name = opt.spec["name"] if opt.spec else "an optax transformation"
+        raise ValueError(f"opt has no weights to learn: {name}.")
+    estimator = Adjoint() if estimator is None else estimator
+    _checks.instance_of(
+        "estimator", estimator, Estimator, "give one of learned_opt.estimators, such as Adjoint()."
+    )
+    meta_loss = MetaLoss() if meta_loss is None else meta_loss
+    _checks.instance_of("meta_loss", meta_loss, MetaLoss, "give learned_opt.MetaLoss(...).")
+    validation = Validation() if validation is None else validation
+    _checks.instance_of("validation", validation, Validation, "give learned_opt.Validation(...).")
+    horizons, stage_patience = _check_horizons(num_steps)
+    families = as_weighted(problem)
+    bound = tuple(Weighted(meta_loss.bound(f.family), f.weight) for f in families)
+    for horizon in horizons:
+        # A mixture's lengths, a pair's horizons: what a window may be is the estimator's business.
+        for weighted in bound:
+            estimator.check(opt, weighted.family, key, horizon)
+        meta_loss.of_windows(estimator.window, horizon)
+    validated = families if validation.problem is None else as_weighted(validation.problem)
     return Settings(
+        opt=opt,
+        families=bound,
+        validation_families=validated,
         horizons=horizons,
-        shorter=shorter,
         stage_patience=stage_patience,
-        window=window,
         num_problems=_checks.positive_int("num_problems", num_problems),
         num_epochs=_checks.positive_int("num_epochs", num_epochs),
         episodes_per_epoch=_checks.positive_int("episodes_per_epoch", episodes_per_epoch),
+        estimator=estimator,
+        meta_loss=meta_loss,
+        optimizer=_check_optimizer(optimizer, learning_rate),
         learning_rate=_check_learning_rate(learning_rate),
-        schedule=_checks.choice("schedule", schedule, SCHEDULES),
-        clip_norm=_checks.positive_float("clip_norm", clip_norm),
-        weights=weights.reshape(-1, window),
-        num_validation=_checks.positive_int("num_validation", num_validation),
-        patience=None if patience is None else _checks.positive_int("patience", patience),
+        validation=validation,
         max_skipped=_checks.positive_int("max_skipped", max_skipped),
-        selection=_checks.choice("selection", selection, SELECTIONS),
-        imitation=imitation,
-        coordinates=None
-        if coordinates is None
-        else _check_coordinates(coordinates, opt, problem, key),
     )
 
 
-def _check_horizons(num_steps, window):
-    """The horizons of the stages, those that are mixed with the only one, and the patience of a curriculum or None."""
-    if isinstance(num_steps, (Curriculum, Mixture)):
-        if not isinstance(num_steps.horizons, (tuple, list)) or not num_steps.horizons:
+def as_weighted(problem: Any) -> tuple[Weighted, ...]:
+    """One family, or a list of families or of pairs `(family, weight)`, with weights that add to 1.
+
+    Raises:
+      ValueError: for anything else, and for weights that are not positive.
+    """
+    is_family = isinstance(problem, (Optimizee, Family)) or hasattr(problem, "loss")
+    members = [problem] if is_family or not isinstance(problem, Sequence) else list(problem)
+    if not members:
+        raise ValueError("problem must be a family of problems, or several, got an empty list.")
+    pairs = []
+    for member in members:
+        is_pair = isinstance(member, tuple) and not hasattr(member, "loss") and len(member) == 2
+        family, weight = member if is_pair else (member, 1.0)
+        weight = _checks.positive_float("the weight of a family", weight)
+        pairs.append((optimizee_base.as_family(family), weight))
+    total = sum(weight for _, weight in pairs)
+    return tuple(Weighted(family, weight / total) for family, weight in pairs)
+
+
+def _plain_families(families: tuple[Weighted, ...]) -> list:
+    return [[_fingerprint.of_family(f.family), f.weight] for f in families]
+
+
+def _check_horizons(num_steps: Any) -> tuple[tuple[int, ...], int | None]:
+    """The horizons of the stages, and the patience of a curriculum or None."""
+    if not isinstance(num_steps, Curriculum):
+        return (_checks.positive_int("num_steps", num_steps),), None
+    patience = _checks.positive_int("patience", num_steps.patience)
+    return check_horizons(num_steps.horizons), patience
+
+
+def _check_optimizer(optimizer: Any, learning_rate: Any) -> Any:
+    if optimizer is None:
+        return ClippedAdam()
+    if is_transformation(optimizer):
+        if isinstance(learning_rate, (str, RandomSearch)):
             raise ValueError(
-                "horizons must be one number of steps or several, as a tuple, got "
-                f"{num_steps.horizons!r}."
+                "a search of the learning rate needs an optimizer that takes one: give a function "
+                "(learning_rate, num_updates) -> optax transformation."
             )
-        horizons = tuple(_checks.positive_int("horizons", h) for h in num_steps.horizons)
-        if list(horizons) != sorted(set(horizons)):
-            raise ValueError(f"horizons must ascend, got {num_steps.horizons}.")
-    else:
-        horizons = (_checks.positive_int("num_steps", num_steps),)
-    for horizon in horizons:
-        _checks.divides("window", window, "num_steps", horizon)
-    if isinstance(num_steps, Mixture):
-        return horizons[-1:], horizons[:-1], None
-    curriculum = isinstance(num_steps, Curriculum)
-    return (
-        horizons,
-        (),
-        _checks.positive_int("patience", num_steps.patience) if curriculum else None,
-    )
+        return optimizer
+    if not callable(optimizer):
+        raise ValueError(
+            "optimizer must be an optax transformation or a function (learning_rate, num_updates) "
+            f"-> optax transformation, got {type(optimizer).__name__}."
+        )
+    return optimizer
 
 
-def _check_imitation(value, method):
-    _checks.instance_of(
-        "imitation", value, Imitation, "give learned_opt.Imitation(optax.adam(0.01))."
-    )
-    optimizer_base.check_transformation("teacher", value.teacher)
-    if method == "autodiff":
-        raise ValueError("imitation needs method='adjoint': leave method out.")
-    if not 0 < _checks.positive_float("fraction", value.fraction) <= 1:
-        raise ValueError(f"fraction must be in (0, 1], got {value.fraction}.")
-    return Imitation(
-        value.teacher,
-        _checks.positive_float("weight", value.weight),
-        float(value.fraction),
-        _checks.boolean("alone", value.alone),
-    )
-
-
-def _check_learning_rate(value):
+def _check_learning_rate(value: Any) -> Any:
     if isinstance(value, str):
         _checks.choice("learning_rate", value, ["search"])
         return RandomSearch()
@@ -236,13 +312,4 @@ def _check_learning_rate(value):
         raise ValueError(f"low must not be above high={value.high}, got {value.low}.")
     for name in ("num_trials", "num_epochs"):
         _checks.positive_int(name, getattr(value, name))
-    return value
-
-
-def _check_coordinates(value, opt, problem, key):
-    value = _checks.positive_int("coordinates", value)
-    theta = jax.eval_shape(optimizee_base.begin, problem, key).theta_0
-    drawing.shares(
-        groups.sizes(groups.groups_of(opt, theta), theta), value
-    )  # before anything is written
     return value

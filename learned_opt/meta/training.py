@@ -1,10 +1,12 @@
-"""Meta-training: truncated backpropagation through time, validation, early stopping, checkpoints."""
+"""Meta-training: windows and updates of phi, validation, early stopping, checkpoints."""
 
 import functools
+import math
 import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -12,29 +14,33 @@ import jax.numpy as jnp
 import numpy as np
 
 from learned_opt import _checks
-from learned_opt.meta import checkpoints, episode, fingerprint, progress, signals
-from learned_opt.meta import gradient as gradient_lib
-from learned_opt.meta.imitation import is_alone
-from learned_opt.meta.settings import RandomSearch, check
-from learned_opt.optimizees import base as optimizee_base
+from learned_opt.estimators import Estimator, MetaLoss
+from learned_opt.meta import checkpoints, episode, programs, progress, signals
+from learned_opt.meta.episode import MetaState, Plan, Share
+from learned_opt.meta.optimizer import Bound
+from learned_opt.meta.settings import Settings, Validation, check
+from learned_opt.optimizers.base import LearnedOptimizer, Phi
+
+# A request to leave waits for the windows at hand: so many seconds of them are started at once.
+SECONDS_AT_ONCE = 0.5
 
 
 class MetaTrainResult(NamedTuple):
     """What meta-training gives.
 
     Attributes:
-      phi: the weights with the best loss, as `selection` has it.
+      phi: the weights with the best loss, as `Validation.selection` has it.
       validation_loss: of these weights, the mean final loss over the validation problems.
-      learning_rate: the meta-learning rate, given or found.
-      history: one dict an epoch: `epoch`, `num_steps` (the horizon), `meta_loss` (mean loss of a step, over the epoch's
-        finite windows; not with imitation alone), `average_loss` (moving average of what is minimised, weighted as it
-        is), `imitation_loss` (with `imitation`: 1 for doing nothing), `validation_loss`, `skipped` (meta-gradients that
-        were not finite, so far in this stage), `seconds` (of training so far in this stage, the compilation of its
-        program included, validations not).
+      learning_rate: of phi's optimizer, given or found.
+      history: one dict an epoch: `epoch`; `num_steps`, the horizon; `meta_loss`, the mean loss of a
+        step over the epoch's finite windows; `average_loss`, the moving average of what is
+        minimized, weighted as it is; `validation_loss`; `skipped`, the meta-gradients that were
+        not finite, so far in this stage; `seconds` of training so far in this stage, with the
+        compilation of its program and without validations.
       skipped: how many meta-gradients were not finite and not applied.
     """
 
-    phi: Any
+    phi: Phi
     validation_loss: float
     learning_rate: float
     history: list
@@ -44,80 +50,69 @@ class MetaTrainResult(NamedTuple):
 class MetaTrainingError(RuntimeError):
     """Meta-gradients stayed non-finite. `best_phi` holds the best validated weights so far."""
 
-    def __init__(self, message, best_phi):
+    def __init__(self, message: str, best_phi: Phi) -> None:
         super().__init__(message)
         self.best_phi = best_phi
 
 
 def meta_train(
-    opt,
-    problem,
-    key,
+    opt: LearnedOptimizer,
+    problem: Any,
+    key: jax.Array,
     *,
-    num_steps=100,
-    window=20,
-    num_problems=16,
-    num_epochs=40,
-    episodes_per_epoch=25,
-    learning_rate=3e-3,
-    schedule="cosine",
-    clip_norm=1.0,
-    weights=None,
-    num_validation=64,
-    patience=None,
-    max_skipped=100,
-    selection="validation",
-    imitation=None,
-    method=None,
-    block_size=None,
-    coordinates=None,
-    workdir=None,
-    progress_bar=True,
-    reference=None,
-    on_epoch=None,
-    phi=None,
-):
+    num_steps: Any = 100,
+    num_problems: int = 16,
+    num_epochs: int = 40,
+    episodes_per_epoch: int = 50,
+    estimator: Estimator | None = None,
+    meta_loss: MetaLoss | None = None,
+    optimizer: Any = None,
+    learning_rate: Any = 0.003,
+    validation: Validation | None = None,
+    max_skipped: int = 100,
+    phi: Phi | None = None,
+    workdir: Any = None,
+    callback: Callable[[progress.Progress], Any] | None = None,
+    progress_bar: bool | str = True,
+) -> MetaTrainResult:
     """Learns an optimizer for a family of problems.
 
-    Each episode draws fresh problems and lets them live for `num_steps` steps; after every window of `window` steps
-    phi takes one step of Adam along the meta-gradient of that window, and the optimizer's state is carried on
-    (Andrychowicz et al. 2016, section 3). After every epoch phi is frozen and validated on problems of its own; the
-    best phi is kept. Far longer horizons need a `Curriculum` or a `Mixture`, and an `Imitation`. A meta-gradient that
-    is not finite is not applied, but counted and shown.
+    Problems live for `num_steps` steps, in windows. After every window phi takes one step along an
+    estimate of the gradient of that window's meta-loss, and the lives go on (Andrychowicz et al.
+    2016, section 3). After every epoch phi is validated on problems of its own, and the best phi is
+    kept. A meta-gradient that is not finite is not applied, but counted and shown.
 
     Args:
       opt: the `LearnedOptimizer`.
-      problem: an `Optimizee`.
+      problem: a family of problems, an `Optimizee`; or a list of families, of any shapes, which are
+        trained on side by side. `(family, weight)` in the place of a family says by what its
+        meta-gradient counts.
       key: draws the initial weights, all problems, and the rates of a search.
-      num_steps: the horizon, in steps, or a `Curriculum` of horizons one after the other, or a `Mixture` of some.
-      window: steps of one meta-gradient; divides every horizon.
-      num_problems: problems of a horizon at once; the meta-gradient is their mean.
+      num_steps: the horizon: the steps of the longest life. Or a `Curriculum` of horizons.
+      num_problems: problems of a family at once; the meta-gradient is their mean.
       num_epochs: at most so many epochs, in each stage of a curriculum.
-      episodes_per_epoch: horizons between two validations.
-      learning_rate: of Adam on phi, or a `RandomSearch`, or "search" for one with its defaults.
-      schedule: "cosine" lets the rate decay to zero over all epochs of all stages, "constant" keeps it.
-      clip_norm: meta-gradients are clipped to this global norm.
-      weights: w_1 .. w_T of the meta-loss for the horizon, or for one window and repeated (with several horizons always
-        these); None for ones.
-      num_validation: validation problems.
-      patience: stop after so many epochs without a better validation loss; None for never.
+      episodes_per_epoch: an epoch has so many horizons' worth of windows.
+      estimator: how the meta-gradient is estimated, one of `learned_opt.estimators`; None for
+        `Adjoint(window=20)`. For networks of thousands of coordinates the benchmarks
+        (benchmarks/README.md) recommend `Adjoint(coordinates=...)` with about a sixteenth of them.
+      meta_loss: what is minimized, a `MetaLoss`; None for the papers'.
+      optimizer: of phi: an optax transformation, or a function `(learning_rate, num_updates) ->
+        optax transformation`. None for `ClippedAdam()`: Adam, clipping and cosine decay.
+      learning_rate: of phi's optimizer; or a `RandomSearch`; or "search" for one with its defaults.
+        It has no part where `optimizer` is a transformation already.
+      validation: a `Validation`: on which problems, how many, and which phi is kept.
       max_skipped: stop with an error after so many non-finite meta-gradients in a row.
-      selection: which phi is kept: that with the best "validation" loss; with the lowest moving average of the
-        "training" loss (Lv, Jiang, Li 2017, section 5; decay 0.9, over epochs); or the "last", which with the cosine
-        schedule has come to rest, where validation problems are so few that the best of them is luck.
-      imitation: an `Imitation` of another optimizer, or None.
-      method: see `meta_gradient`.
-      block_size: see `meta_gradient`.
-      coordinates: see `meta_gradient`; every window of every horizon draws its own. For networks of thousands of
-        coordinates the benchmarks (benchmarks/README.md) recommend about a sixteenth of them.
-      workdir: where the whole state is saved after every epoch and on SIGTERM or SIGINT; a call with the same
-        directory and settings goes on where the last one was stopped, to the same weights, bit for bit; one with
-        other settings, or another problem, is refused.
-      progress_bar: whether to show one, on stderr.
-      reference: `(name, loss)` to show beside the validation loss, such as the best tuned baseline's.
-      on_epoch: called after every epoch, before its checkpoint, with the epoch's entry of the history and the best phi
-        so far; not for epochs that an earlier call has finished.
-      phi: weights to go on from, such as those of `learned_opt.load_pretrained`; None for fresh ones.
+      phi: weights to go on from, such as those of `learned_opt.load_pretrained`; None for fresh
+        ones. They are validated first, so that nothing worse is kept.
+      workdir: where the whole state is saved after every epoch, and on SIGTERM or SIGINT after the
+        windows at hand. A call with the same directory and settings goes on where the last one was
+        stopped, to the same weights, bit for bit. One with other settings, or another problem, is
+        refused.
+      callback: called with a `Progress` after every epoch, before its checkpoint: the epoch's
+        entry of the history, the newest phi and the best one. If it returns True, training ends.
+        It is not called for epochs that an earlier call has finished.
+      progress_bar: whether to show one, on stderr; or a text to show in it, such as the loss of the
+        best baseline.
 
     Returns:
       A `MetaTrainResult`.
@@ -125,104 +120,113 @@ def meta_train(
     Raises:
       ValueError: for settings that are not possible, or a workdir of another configuration.
       MetaTrainingError: if `max_skipped` meta-gradients in a row are not finite.
-      Interrupted: (a SystemExit) after SIGTERM with a workdir, once the state is saved; KeyboardInterrupt for SIGINT.
+      Interrupted: (a SystemExit) after SIGTERM with a workdir, once the state is saved;
+        KeyboardInterrupt for SIGINT.
+
+    Example:
+      >>> import jax, learned_opt
+      >>> result = learned_opt.meta_train(
+      ...     learned_opt.lstm(hidden_sizes=(4,)), learned_opt.optimizees.quadratic(2),
+      ...     jax.random.key(0), num_steps=4, num_epochs=1, episodes_per_epoch=1,
+      ...     estimator=learned_opt.estimators.Adjoint(window=2), progress_bar=False)
+      >>> len(result.history)
+      1
     """
     settings = check(
         opt,
         problem,
         key,
         num_steps=num_steps,
-        window=window,
         num_problems=num_problems,
         num_epochs=num_epochs,
         episodes_per_epoch=episodes_per_epoch,
+        estimator=estimator,
+        meta_loss=meta_loss,
+        optimizer=optimizer,
         learning_rate=learning_rate,
-        schedule=schedule,
-        clip_norm=clip_norm,
-        weights=weights,
-        num_validation=num_validation,
-        patience=patience,
+        validation=validation,
         max_skipped=max_skipped,
-        selection=selection,
-        imitation=imitation,
-        method=method,
-        coordinates=coordinates,
     )
     if phi is not None:
         _checks.same_tree("phi", phi, "the weights of opt", jax.eval_shape(opt.init, key))
-    problem = optimizee_base.as_partials(problem)
-    # Blocks change the order of a sum: they are settings of the run, or a resumed one would not be bit-identical.
-    windows = gradient_lib.windows_of(method, block_size, coordinates=settings.coordinates)
-    if workdir is not None:
-        workdir = os.path.expanduser(os.fspath(workdir))
-        checkpoints.import_orbax()  # before anything is written
-        os.makedirs(workdir, exist_ok=True)
-        checkpoints.claim(
-            workdir,
-            {
-                **settings.plain(problem, key),
-                "method": method,
-                "block_size": block_size,
-                "phi": phi and fingerprint.of_arrays(phi),
-                **fingerprint.of(opt, problem, key),
-            },
-        )
-    loss_name = "imitation" if is_alone(settings.imitation) else "meta-loss"
-    bar = progress.Bar(settings.total_episodes, progress_bar, reference, loss_name)
+    workdir = _claimed(workdir, settings, key, phi)
+    bar = progress.Bar(settings.total_windows, progress_bar)
     with signals.Watch(active=workdir is not None) as watch, bar:
-        session = _Session(opt, phi, windows, settings, problem, key, workdir, watch, bar, on_epoch)
-        rate = (
-            session.search()
-            if isinstance(settings.learning_rate, RandomSearch)
-            else settings.learning_rate
-        )
+        session = _Session(settings, phi, key, workdir, watch, bar, callback)
+        rate = session.search() if settings.is_searched else settings.learning_rate
         state, logs = session.train(rate)
-    _check_learned(state, logs[-1]["history"], settings)
+    _check_learned(state, settings)
     history = [entry for log in logs for entry in log["history"]]
+    skipped = sum(log["history"][-1]["skipped"] for log in logs)
     return MetaTrainResult(
-        state.best_phi,
-        _validation_loss_of_best(logs[-1]["history"], settings),
-        float(rate),
-        history,
-        sum(log["history"][-1]["skipped"] for log in logs),
+        state.best_phi, float(state.best_validation), float(rate), history, skipped
     )
 
 
-def validation_key(key):
-    """What `meta_train` with `key` draws its validation problems from: `evaluate` with it measures others on them."""
+def validation_key(key: jax.Array) -> jax.Array:
+    """What `meta_train` with `key` draws its validation problems from.
+
+    `evaluate` with it measures other optimizers on the same problems.
+    """
     return jax.random.split(key, 4)[2]
+
+
+def _claimed(workdir: Any, settings: Settings, key: jax.Array, phi: Phi | None) -> str | None:
+    """The work directory, which is this run's from now on."""
+    if workdir is None:
+        return None
+    workdir = os.path.expanduser(os.fspath(workdir))
+    checkpoints.import_orbax()  # before anything is written
+    configuration = settings.plain(key)
+    configuration["phi"] = None if phi is None else checkpoints.digest(phi)
+    os.makedirs(workdir, exist_ok=True)
+    checkpoints.claim(workdir, configuration)
+    return workdir
 
 
 class _Stage(NamedTuple):
     """A search, or the training on one horizon.
 
-    `number` is that of its horizon, `key` draws its problems, `lift` vmaps over trials, or does not.
+    Attributes:
+      name: of its folder of checkpoints.
+      number: of its horizon.
+      num_epochs: at most.
+      patience: epochs without a better validation loss after which it ends, or None.
+      key: draws its problems.
+      lift: vmaps over trials, or does not.
+      plan: what its windows do.
     """
 
     name: str
     number: int
     num_epochs: int
     patience: int | None
-    key: Any
-    lift: Any
+    key: jax.Array
+    lift: episode.Lift
+    plan: Plan
 
 
 class _Session:
     """One call of `meta_train`: what its stages, search and training, share."""
 
-    def __init__(self, opt, phi, windows, settings, problem, key, workdir, watch, bar, on_epoch):
-        self._opt, self._phi, self._windows, self._settings = opt, phi, windows, settings
-        self._problem, self._workdir, self._watch, self._bar, self._on_epoch = (
-            problem,
-            workdir,
-            watch,
-            bar,
-            on_epoch,
-        )
+    def __init__(
+        self,
+        settings: Settings,
+        phi: Phi | None,
+        key: jax.Array,
+        workdir: str | None,
+        watch: signals.Watch,
+        bar: progress.Bar,
+        callback: Callable | None,
+    ) -> None:
+        self._settings, self._phi, self._workdir = settings, phi, workdir
+        self._watch, self._bar, self._callback = watch, bar, callback
+        self._families = tuple(weighted.family for weighted in settings.families)
+        self._validation_families = tuple(w.family for w in settings.validation_families)
         self._init_key, self._train_key, _, self._search_key = jax.random.split(key, 4)
         self._validation_key = validation_key(key)
 
-    def search(self):
+    def search(self) -> float:
         """The best of some random learning rates."""
         search = self._settings.learning_rate
         logs = jax.random.uniform(
@@ -231,129 +235,166 @@ class _Session:
             minval=np.log(search.low),
             maxval=np.log(search.high),
         )
-        stage = _Stage("search", 0, search.num_epochs, None, self._train_key, jax.vmap)
-        plan = self._plan(stage, 0.0, 1.0)
-        state = jax.vmap(functools.partial(episode.init, plan, self._init_key, self._phi))(
-            jnp.exp(logs)
-        )
-        state, _ = self._run(stage, plan, state)
+        plan = self._plan(0, search.num_epochs, 0.0, 1.0)
+        stage = _Stage("search", 0, search.num_epochs, None, self._train_key, jax.vmap, plan)
+
+        def begin() -> MetaState:
+            return self._init(stage, self._phi, jnp.exp(logs))
+
+        state, _ = self._run(stage, begin)
         return float(state.learning_rate[jnp.argmin(state.best_loss)])
 
-    def train(self, learning_rate):
-        """The training itself; returns the last state and the log of every stage."""
-        settings, logs, state = self._settings, [], None
-        last = len(settings.horizons) - 1
+    def train(self, learning_rate: float) -> tuple[MetaState, list[dict]]:
+        """The training itself: the last state, and the log of every stage."""
+        settings = self._settings
+        logs: list[dict] = []
+        state: MetaState | None = None
+        num_stages = len(settings.horizons)
         for i, horizon in enumerate(settings.horizons):
-            patience = settings.patience if i == last else settings.stage_patience
-            name = f"train-{horizon}" if last else "train"
+            is_last = i == num_stages - 1
+            patience = settings.validation.patience if is_last else settings.stage_patience
+            name = "train" if num_stages == 1 else f"train-{horizon}"
             key = jax.random.fold_in(self._train_key, i) if i else self._train_key
-            stage = _Stage(name, i, settings.num_epochs, patience, key, _alone)
-            plan = self._plan(stage, i / (last + 1), (i + 1) / (last + 1))
-            begun = (
-                episode.init(plan, self._init_key, self._phi, learning_rate)
-                if state is None
-                else episode.next_stage(plan, self._init_key, state)
-            )
-            state, log = self._run(stage, plan, begun)
+            plan = self._plan(i, settings.num_epochs, i / num_stages, (i + 1) / num_stages)
+            stage = _Stage(name, i, settings.num_epochs, patience, key, episode.alone, plan)
+            state, log = self._run(stage, self._beginning(stage, state, learning_rate))
             logs.append(log)
+            if log.get("stopped"):
+                break
         return state, logs
 
-    def _plan(self, stage, start, end):
-        settings, horizons = self._settings, self._settings.horizons
-        num_episodes = stage.num_epochs * settings.episodes_of_stage(stage.number)
-        schedule = episode.Schedule(settings.schedule == "cosine", start, end, num_episodes)
-        if not schedule.cosine and settings.imitation is None:
-            schedule = episode.FOREVER  # nothing decays: runs of other lengths share their programs
-        return episode.Plan(
-            self._opt,
-            self._windows,
-            horizons[stage.number] // settings.window,
-            tuple(horizon // settings.window for horizon in settings.shorter),
-            settings.window,
-            settings.num_problems,
-            settings.clip_norm,
-            schedule,
-            settings.selection,
-            horizons[min(stage.number + 1, len(horizons) - 1)],
-            settings.imitation,
+    def _beginning(
+        self, stage: _Stage, before: MetaState | None, learning_rate: float
+    ) -> Callable[[], MetaState]:
+        """What makes the state in which a stage of the training begins."""
+
+        def begin() -> MetaState:
+            if before is None:
+                return self._init(stage, self._phi, jnp.asarray(learning_rate))
+            begun = self._init(stage, before.best_phi, before.learning_rate)
+            return begun._replace(optimizer=before.optimizer)
+
+        return begin
+
+    def _init(self, stage: _Stage, phi: Phi | None, learning_rate: jax.Array) -> MetaState:
+        """The state in which a stage begins, from `phi` or fresh weights."""
+        phi = self._settings.opt.init(self._init_key) if phi is None else phi
+        rates = learning_rate.astype(jnp.result_type(float))
+        state = _begun(stage.plan, stage.lift, self._families, stage.key, phi, rates)
+        return jax.tree.map(episode.own, state)
+
+    def _plan(self, number: int, num_epochs: int, start: float, end: float) -> Plan:
+        settings = self._settings
+        num_episodes = num_epochs * settings.episodes_of_stage(number)
+        return Plan(
+            opt=settings.opt,
+            estimator=settings.estimator,
+            optimizer=Bound(settings.optimizer, settings.total_windows),
+            num_steps=settings.horizons[number],
+            num_problems=settings.num_problems,
+            family_weights=tuple(weighted.weight for weighted in settings.families),
+            share=Share(start, end, num_episodes),
+            selection=settings.validation.selection,
+            validation_steps=settings.validation_steps(number),
+            validation_weights=tuple(w.weight for w in settings.validation_families),
         )
 
-    def _run(self, stage, plan, state):
+    def _run(self, stage: _Stage, begin: Callable[[], MetaState]) -> tuple[MetaState, dict]:
         """Runs epochs from wherever the last checkpoint of this stage stands."""
-        run, validate = _programs(plan, self._settings.num_validation, stage.lift)
-        episodes = self._settings.episodes_of_stage(stage.number)
-        weights = self._settings.weights_of_stage(stage.number)
-        store = checkpoints.Checkpoints(
-            self._workdir and os.path.join(self._workdir, "checkpoints", stage.name)
-        )
+        settings = self._settings
+        num_validation = settings.validation.num_problems
+        run = functools.partial(_windows, stage.plan, stage.lift)
+        validate = functools.partial(_end_epoch, stage.plan, stage.lift, num_validation)
+        per_epoch = settings.windows_of_epoch(stage.number)
+        weights = settings.meta_loss.of_windows(settings.estimator.window, stage.plan.num_steps)
+        folder = self._workdir and os.path.join(self._workdir, "checkpoints", stage.name)
+        store = checkpoints.Checkpoints(folder)
+        pace = _Pace()
         try:
-            state, log = store.restore(state)
-            log = {"history": [], "seconds": 0.0, **log}
-            self._bar.start_stage(stage.name, int(np.max(state.episode)), log["history"])
-            while not _finished(log["history"], stage.num_epochs, stage.patience):
+            state, log = store.restore(begin())
+            if log is None:
+                state, log = self._validated_first(stage, state), {"history": [], "seconds": 0.0}
+            done = int(np.max(state.window))
+            self._bar.start_stage(stage.name, done, log["history"])
+            while not _finished(log, stage.num_epochs, stage.patience):
                 self._leave_if_asked(store, state, log)
                 start = time.perf_counter()
-                state = run(self._problem, stage.key, weights, state)
+                num = pace.windows(per_epoch - done % per_epoch)
+                state = run(self._families, stage.key, weights, jnp.int32(num), state)
                 self._check_finite(state)  # waits for the device
-                log["seconds"] += time.perf_counter() - start
-                self._bar.advance(state)
-                if int(np.max(state.episode)) % episodes == 0:
-                    state, log = self._end_epoch(plan, validate, state, log)
-                    store.save(state, log)
+                seconds = time.perf_counter() - start
+                log["seconds"] += seconds
+                pace.note(num, seconds)
+                done += num
+                self._bar.advance(state, num)
+                if done % per_epoch == 0:
+                    state, log = self._finish_epoch(stage, validate, state, log)
+                    store.save(done, state, log)
         finally:
             store.close()
-        self._bar.end_stage(stage.num_epochs * episodes - int(np.max(state.episode)))
+        self._bar.end_stage(stage.num_epochs * per_epoch - done)
         return state, log
 
-    def _end_epoch(self, plan, validate, state, log):
-        counts = np.asarray(state.loss_count)
-        mean = {
-            "meta_loss": np.asarray(state.loss_sum),
-            "imitation_loss": np.asarray(state.imitation_sum),
-        }
-        mean = {
-            name: np.where(counts > 0, total / np.maximum(counts, 1), np.inf)
-            for name, total in mean.items()
-        }
-        if plan.imitation is None:
-            del mean["imitation_loss"]
-        elif plan.imitation.alone:
-            del mean["meta_loss"]
-        loss, average, state = validate(self._problem, self._validation_key, state)
+    def _validated_first(self, stage: _Stage, state: MetaState) -> MetaState:
+        """Weights that come from elsewhere are the first candidate, and not to be made worse."""
+        is_given = self._phi is not None or stage.number > 0
+        if not is_given or stage.plan.selection != "validation":
+            return state
+        num_validation = self._settings.validation.num_problems
+        return _validate_first(
+            stage.plan,
+            stage.lift,
+            num_validation,
+            self._validation_families,
+            self._validation_key,
+            state,
+        )
+
+    def _finish_epoch(
+        self, stage: _Stage, validate: Callable, state: MetaState, log: dict
+    ) -> tuple[MetaState, dict]:
+        """Validates, writes the history, and calls back."""
+        counts = np.asarray(state.sums.count)
+        total = np.asarray(state.sums.loss)
+        meta_loss = np.where(counts > 0, total / np.maximum(counts, 1), np.inf)
+        loss, average, state = validate(self._validation_families, self._validation_key, state)
         entry = {
             "epoch": len(log["history"]) + 1,
-            "num_steps": plan.num_windows * plan.window,
-            **{name: value.tolist() for name, value in mean.items()},
+            "num_steps": stage.plan.num_steps,
+            "meta_loss": meta_loss.tolist(),
             "average_loss": np.asarray(average).tolist(),
             "validation_loss": np.asarray(loss).tolist(),
             "skipped": np.asarray(state.skipped).tolist(),
             "seconds": log["seconds"],
         }
         self._bar.show_epoch(entry)
-        if self._on_epoch is not None:
-            self._on_epoch(
-                entry, jax.tree.map(jnp.copy, state.best_phi)
-            )  # the state itself is donated
-        return state, {**log, "history": [*log["history"], entry]}
+        log = {**log, "history": [*log["history"], entry]}
+        if self._callback is not None and stage.name != "search":
+            # The state itself is donated to the next window.
+            phi, best_phi = jax.tree.map(jnp.copy, (state.phi, state.best_phi))
+            log["stopped"] = bool(self._callback(progress.Progress(entry, phi, best_phi)))
+        return state, log
 
-    def _check_finite(self, state):
+    def _check_finite(self, state: MetaState) -> None:
         if np.min(state.skipped_in_a_row) < self._settings.max_skipped:
             return
         kept = f" The last finished epoch is in {self._workdir}." if self._workdir else ""
         raise MetaTrainingError(
-            f"{np.min(state.skipped_in_a_row)} meta-gradients in a row were not finite, up to episode "
-            f"{np.max(state.episode)}, at learning_rate={np.asarray(state.learning_rate)}: the loss diverges under "
-            f"this optimizer. Lower learning_rate or the optimizer's output_scale, or check the loss.{kept}",
+            f"{np.min(state.skipped_in_a_row)} meta-gradients in a row were not finite, up to "
+            f"window {np.max(state.window)}, at learning_rate={np.asarray(state.learning_rate)}: "
+            "the loss diverges under this optimizer. Lower learning_rate or the optimizer's "
+            f"output_scale, or check the loss.{kept}",
             state.best_phi,
         )
 
-    def _leave_if_asked(self, store, state, log):
+    def _leave_if_asked(self, store: checkpoints.Checkpoints, state: MetaState, log: dict) -> None:
         if self._watch.received is None:
             return
-        store.save(state, log)
+        windows = int(np.max(state.window))
+        store.save(windows, state, log)
         message = (
-            f"meta-training stopped on signal {self._watch.received} after episode {np.max(state.episode)}; "
-            f"its state is saved in {self._workdir}: run the same command again to go on."
+            f"meta-training stopped on signal {self._watch.received} after window {windows}; its "
+            f"state is saved in {self._workdir}: run the same command again to go on."
         )
         print(f"\n{message}", file=sys.stderr, flush=True)
         if self._watch.received == signals.signal.SIGINT:
@@ -361,48 +402,100 @@ class _Session:
         raise signals.Interrupted(self._watch.received, message)
 
 
-def _check_learned(state, history, settings):
+class _Pace:
+    """How many windows to start at once: about `SECONDS_AT_ONCE` of them."""
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None  # of one window
+
+    def windows(self, most: int) -> int:
+        """How many of the next windows; one until it is known how long a window takes."""
+        if self._seconds is None:
+            return 1
+        return max(1, min(most, math.floor(SECONDS_AT_ONCE / max(self._seconds, 1e-6))))
+
+    def note(self, num: int, seconds: float) -> None:
+        """So many windows took so long; the first time is mostly compilation."""
+        self._seconds = seconds / num
+
+
+def _check_learned(state: MetaState, settings: Settings) -> None:
     """Says so where nothing was learned, or nothing could be validated."""
-    num_windows = settings.horizons[-1] // settings.window
-    if history[-1]["skipped"] == int(state.episode) * num_windows:
+    if int(state.skipped) == int(state.window):
         raise MetaTrainingError(
             "no meta-gradient was finite: nothing was learned. Check the loss.", state.best_phi
         )
+    del settings
     if not np.isfinite(state.best_loss):
         warnings.warn(
-            "no epoch ended with a finite validation loss, some validation problem always diverges: the last "
-            "weights are returned.",
+            "no epoch ended with a finite validation loss, some validation problem always "
+            "diverges: the last weights are returned.",
             stacklevel=3,
         )
 
 
-def _validation_loss_of_best(history, settings):
-    """The validation loss of the epoch whose phi is kept."""
-    if settings.selection == "last":
-        return float(history[-1]["validation_loss"])
-    name = "validation_loss" if settings.selection == "validation" else "average_loss"
-    losses = [entry[name] for entry in history]
-    return float(history[losses.index(min(losses))]["validation_loss"])
+@functools.partial(programs.jit, static_argnums=(0, 1))
+def _begun(
+    plan: Plan,
+    lift: episode.Lift,
+    families: tuple,
+    key: jax.Array,
+    phi: Phi,
+    learning_rate: jax.Array,
+) -> MetaState:
+    def one(rate: jax.Array) -> MetaState:
+        return episode.init(plan, families, key, phi, rate)
+
+    return lift(one)(learning_rate)
 
 
-@functools.lru_cache(maxsize=8)  # runs that differ in their key alone compile once
-def _programs(plan, num_validation, lift):
-    run = lift(functools.partial(episode.run, plan), in_axes=(None, None, None, 0))
-    validate = lift(
-        lambda problem, key, state: episode.validate(plan, problem, key, num_validation, state),
-        in_axes=(None, None, 0),
-    )
-    return jax.jit(run, donate_argnums=3), jax.jit(validate)
+@functools.partial(programs.jit, static_argnums=(0, 1), donate_argnums=(6,))
+def _windows(
+    plan: Plan,
+    lift: episode.Lift,
+    families: tuple,
+    key: jax.Array,
+    weights: jax.Array,
+    num: jax.Array,
+    state: MetaState,
+) -> MetaState:
+    run = lift(functools.partial(episode.run, plan), in_axes=(None, None, None, None, 0))
+    return run(families, key, weights, num, state)
 
 
-def _alone(function, **axes):
-    """In the place of `jax.vmap`, for one run alone."""
-    del axes
-    return function
+@functools.partial(programs.jit, static_argnums=(0, 1, 2))
+def _end_epoch(
+    plan: Plan,
+    lift: episode.Lift,
+    num_validation: int,
+    families: tuple,
+    key: jax.Array,
+    state: MetaState,
+) -> tuple[jax.Array, jax.Array, MetaState]:
+    def one(state: MetaState) -> tuple[jax.Array, jax.Array, MetaState]:
+        return episode.end_epoch(plan, families, key, num_validation, state)
+
+    return lift(one)(state)
 
 
-def _finished(history, num_epochs, patience):
-    if len(history) >= num_epochs:
+@functools.partial(programs.jit, static_argnums=(0, 1, 2))
+def _validate_first(
+    plan: Plan,
+    lift: episode.Lift,
+    num_validation: int,
+    families: tuple,
+    key: jax.Array,
+    state: MetaState,
+) -> MetaState:
+    def one(state: MetaState) -> MetaState:
+        return episode.validate_first(plan, families, key, num_validation, state)
+
+    return lift(one)(state)
+
+
+def _finished(log: dict, num_epochs: int, patience: int | None) -> bool:
+    history = log["history"]
+    if len(history) >= num_epochs or log.get("stopped"):
         return True
     losses = [entry["validation_loss"] for entry in history]
     if patience is None or len(losses) <= patience:

@@ -65,7 +65,7 @@ def unroll(
 
     Example:
       >>> import jax, learned_opt
-      >>> opt = learned_opt.rnnprop()
+      >>> opt = learned_opt.lstm()
       >>> problem = learned_opt.optimizees.quadratic()
       >>> phi = opt.init(jax.random.key(0))
       >>> learned_opt.unroll((opt, phi), problem, jax.random.key(1), num_steps=3).losses.shape

@@ -53,13 +53,19 @@ class Family(NamedTuple):
       loss: `loss(theta, instance, key, statistics) -> (scalar, statistics)`.
       statistics: `statistics(key, instance) -> statistics`; an empty tuple where there is nothing.
       held_out: `held_out(theta, instance, key, statistics) -> scalar`, or None.
+      target: what a meta-loss is made of in the place of the loss: `held_out`, or None for the
+        loss itself. The optimizer never sees it.
+      shape: `shape(target_t, target_0) -> scalar`, what a meta-loss makes of it, or None for
+        itself.
     """
 
     sample: jax.tree_util.Partial
     init: jax.tree_util.Partial
     loss: jax.tree_util.Partial
     statistics: jax.tree_util.Partial
-    held_out: jax.tree_util.Partial | None
+    held_out: jax.tree_util.Partial | None = None
+    target: jax.tree_util.Partial | None = None
+    shape: jax.tree_util.Partial | None = None
 
 
 class Problem(NamedTuple):
@@ -221,3 +227,41 @@ def value_and_grad_at(
 
     (loss, statistics), gradient = jax.value_and_grad(loss_of, has_aux=True)(theta)
     return loss, gradient, statistics
+
+
+def term_at(
+    family: Family,
+    problem: Problem,
+    theta: Theta,
+    t: jax.Array | int,
+    statistics: Any,
+    loss: jax.Array,
+    first: jax.Array,
+) -> jax.Array:
+    """The term of the meta-loss at time t: f(theta_t), or what the family has in its place.
+
+    Args:
+      family: a family.
+      problem: one problem of it.
+      theta: theta_t.
+      t: the time.
+      statistics: those after the minibatch of step t.
+      loss: f(theta_t).
+      first: what `target_at` gave at time 0.
+    """
+    target = target_at(family, problem, theta, t, statistics, loss)
+    return target if family.shape is None else family.shape(target, first)
+
+
+def target_at(
+    family: Family,
+    problem: Problem,
+    theta: Theta,
+    t: jax.Array | int,
+    statistics: Any,
+    loss: jax.Array,
+) -> jax.Array:
+    """What a meta-loss is made of at time t, before its shape: the loss, or that on held-out data."""
+    if family.target is None:
+        return loss
+    return family.target(theta, problem.instance, minibatch_key(problem.key, t), statistics)

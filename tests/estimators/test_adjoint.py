@@ -8,8 +8,8 @@ import optax
 import pytest
 
 import learned_opt
-from learned_opt import native
-from learned_opt.meta import adjoint
+from learned_opt import estimators, native
+from learned_opt.estimators import second_pass
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizers import CoordinateRule, from_rule
 
@@ -158,7 +158,7 @@ def test_adjoint_agrees_with_autodiff_in_float64(case):
 
 
 def test_large_blocks_are_computed_again_and_give_the_same(monkeypatch):
-    monkeypatch.setattr(adjoint, "STORED_BLOCK_SIZE", 3)
+    monkeypatch.setattr(second_pass, "STORED_BLOCK_SIZE", 3)
     got, want = both(learned_opt.lstm(), tree_problem(), 4, 2, None, 7)
     assert difference(got[1], want[1]) < 1e-5
 
@@ -309,7 +309,7 @@ def coupled(m, s):
         del instance, key
         return jnp.sum(jnp.square(theta["m"])) * (1 + jnp.sum(jnp.cos(theta["s"])))
 
-    return optimizee_base.as_partials(learned_opt.Optimizee(lambda key: (), init, loss))
+    return optimizee_base.as_family(learned_opt.Optimizee(lambda key: (), init, loss))
 
 
 def two(m, s):
@@ -321,20 +321,24 @@ def small_lstm():
 
 
 @functools.partial(jax.jit, static_argnums=(0, 2, 3))
-def estimates_and_whole(opt, problem, num_problems, coordinates, keys):
-    """Meta-gradients of the second window of some lives: with each of `keys` for the draw, and from all coordinates."""
+def estimates_and_whole(opt, family, num_problems, coordinates, keys):
+    """Meta-gradients of the second window of some lives.
+
+    With each of `keys` for the draw, and from all coordinates.
+    """
     phi = jax.tree.map(lambda x: x.astype(jnp.float64), opt.init(jax.random.key(0)))
-    lives = adjoint.begin(opt, phi, problem, jax.random.split(KEY, num_problems))
-    lives = adjoint.window(opt, phi, problem, lives, jnp.ones(3), 2)[2]
+    first = estimators.Adjoint(window=3, block_size=2)
+    problem_keys = jax.random.split(KEY, num_problems)
+    lives = first.begin(opt, phi, family, problem_keys, 6)
+    lives = first.run(opt, phi, family, lives, KEY, jnp.ones(3)).lives
 
     def gradient(key, coordinates):
-        mine = lives._replace(
-            problems=lives.problems._replace(key=jax.random.split(key, num_problems))
-        )
-        _, gradient, _ = adjoint.window(
-            opt, phi, problem, mine, jnp.asarray([0.5, 2.0, 1.0]), 2, coordinates
-        )
-        return jax.flatten_util.ravel_pytree(gradient)[0]
+        estimator = estimators.Adjoint(3, coordinates, block_size=2)
+        problems = lives.problems._replace(key=jax.random.split(key, num_problems))
+        mine = lives._replace(problems=problems)
+        weights = jnp.asarray([0.5, 2.0, 1.0])
+        estimate = estimator.run(opt, phi, family, mine, KEY, weights)
+        return jax.flatten_util.ravel_pytree(estimate.gradient)[0]
 
     return jax.vmap(lambda key: gradient(key, coordinates))(keys), gradient(KEY, None)
 
@@ -561,3 +565,173 @@ def test_bad_input(arguments, message):
     }
     with pytest.raises(ValueError, match=message):
         learned_opt.meta_gradient(**{**good, **arguments})
+
+
+# Optimizers that read more than gradients
+
+
+def decaying(reads=None):
+    """SGD with a learned rate and a learned pull of theta to zero: its update reads theta."""
+
+    def transform(phi):
+        def update(updates, state, params=None, **extra):
+            del extra
+            pull = jax.tree.map(jnp.zeros_like, updates) if params is None else params
+            new = jax.tree.map(
+                lambda g, p, m: -phi["rate"] * (g + 0.5 * m) - phi["pull"] * jnp.tanh(p),
+                updates,
+                pull,
+                state,
+            )
+            return new, updates
+
+        return optax.GradientTransformationExtraArgs(
+            lambda params: jax.tree.map(jnp.zeros_like, params), update
+        )
+
+    return learned_opt.LearnedOptimizer(
+        lambda key: {"rate": jnp.float32(0.02), "pull": jnp.float32(0.1)},
+        transform,
+        coordinatewise=True,
+        spec=None,
+        reads=reads,
+    )
+
+
+@pytest.mark.parametrize("coordinatewise", [True, False])
+@pytest.mark.parametrize("declared", [None, frozenset({"params"})])
+def test_an_optimizer_that_reads_theta_has_the_gradient_of_its_own_trajectory(
+    coordinatewise, declared
+):
+    """With theta in the chain of derivatives, and on the trajectory that `unroll` has."""
+    opt, problem = decaying(declared)._replace(coordinatewise=coordinatewise), tree_problem()
+    weights = make_weights("random", 6)
+    got, want = both(opt, problem, 6, 2, weights, 4)
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
+    assert difference(got[1], want[1]) < 1e-5
+    curves = learned_opt.evaluate((opt, opt.init(KEY)), problem, KEY, 6, 2)
+    np.testing.assert_allclose(got[0], (curves[:, 1:] @ weights).mean(), rtol=1e-5)
+
+
+def test_estimates_from_coordinates_of_an_optimizer_that_reads_theta():
+    """Their mean over all draws is the whole gradient: every draw of one of seven coordinates."""
+    with jax.enable_x64(True):
+        keys = jax.random.split(jax.random.key(7), 400)
+        estimates, whole = estimates_and_whole(decaying(), coupled(4, 3), 1, 1, keys)
+        each = np.unique(np.round(np.asarray(estimates), 9), axis=0)
+        assert len(each) == 7
+        np.testing.assert_allclose(each.mean(0), whole, rtol=1e-6)
+
+
+def reading_the_loss():
+    def transform(phi):
+        def update(updates, state, params=None, *, value, **extra):
+            del params, extra
+            return jax.tree.map(lambda g: -phi["rate"] * jnp.tanh(value) * g, updates), state
+
+        return optax.GradientTransformationExtraArgs(lambda params: (), update)
+
+    return learned_opt.LearnedOptimizer(
+        lambda key: {"rate": jnp.float32(0.02)}, transform, coordinatewise=False, spec=None
+    )
+
+
+def test_an_optimizer_that_reads_the_loss_is_refused_by_name_and_served_by_autodiff():
+    opt, problem = reading_the_loss(), tree_problem()
+    phi = opt.init(KEY)
+    with pytest.raises(ValueError, match=r"Adjoint cannot differentiate .* reads value: .*Autodiff"):
+        learned_opt.meta_gradient(opt, phi, problem, KEY, 4)
+    loss, gradient = learned_opt.meta_gradient(opt, phi, problem, KEY, 4, method="autodiff")
+    curve = learned_opt.unroll((opt, phi), problem, KEY, 4).losses
+    np.testing.assert_allclose(loss, curve[1:].sum(), rtol=1e-5)
+    assert np.isfinite(gradient["rate"])
+    with pytest.raises(ValueError, match=r"Imitate cannot differentiate .* reads params: "):
+        estimators.Imitate(optax.sgd(0.1)).check(
+            decaying(), optimizee_base.as_family(problem), KEY, 20
+        )
+
+
+def test_blocks_are_those_of_the_place_where_the_program_runs(monkeypatch):
+    """On a machine with a GPU the C++ loops may be callable, and are not what runs."""
+    monkeypatch.setattr(native, "runs_on_cpu", lambda: False)
+    assert second_pass._block_size(is_fast=True) == second_pass.ACCELERATOR_BLOCK_SIZE
+    monkeypatch.setattr(native, "runs_on_cpu", lambda: True)
+    assert second_pass._block_size(is_fast=True) == second_pass.NATIVE_BLOCK_SIZE
+    assert second_pass._block_size(is_fast=False) == second_pass.CPU_BLOCK_SIZE
+
+
+# Meta-losses
+
+
+def held_out_problem():
+    """Trained on noisy targets, judged on others."""
+    return learned_opt.Optimizee(
+        lambda key: jax.random.normal(key, (3,)),
+        lambda key, target: jax.random.normal(key, (3,)),
+        lambda theta, target, key: jnp.sum((theta - target - jax.random.normal(key, (3,))) ** 2),
+        held_out=lambda theta, target, key: 1 + jnp.sum(jnp.cosh(theta - target)),
+    )
+
+
+@pytest.mark.parametrize("shape", ["loss", "log", "relative", lambda f, first: f**2 / first])
+@pytest.mark.parametrize("held_out", [False, True])
+def test_meta_losses_against_autodiff_of_their_definition(shape, held_out):
+    """Written out over unrolls whose gradients are held constant."""
+    opt = small_lstm()
+    phi, num_steps = opt.init(KEY), 5
+    weights = np.array([0.5, 1.0, 0.0, 2.0, 1.0])
+    meta_loss = estimators.MetaLoss(weights, shape, held_out)
+    plain = optimizee_base.as_family(held_out_problem())
+    family = meta_loss.bound(plain)
+    keys = jax.random.split(KEY, 2)
+    problems = [optimizee_base.begin(plain, key) for key in keys]
+    s = {"loss": lambda f, first: f, "log": lambda f, first: jnp.log(f),
+         "relative": lambda f, first: f / first}.get(shape, shape)
+
+    def value(problem, theta, t):
+        key = optimizee_base.minibatch_key(problem.key, t)
+        function = held_out_problem().held_out if held_out else held_out_problem().loss
+        return function(theta, problem.instance, key)
+
+    def definition(phi):
+        total, tx = 0.0, opt.transform(phi)
+        for problem in problems:
+            theta, state = problem.theta_0, tx.init(problem.theta_0)
+            first = value(problem, theta, 0)
+            for t in range(num_steps):
+                key = optimizee_base.minibatch_key(problem.key, t)
+                g = jax.grad(held_out_problem().loss)(theta, problem.instance, key)
+                u, state = tx.update(jax.lax.stop_gradient(g), state)
+                theta = theta + u
+                total += weights[t] * s(value(problem, theta, t + 1), first)
+        return total / 2
+
+    def window(estimator, phi):
+        lives = estimator.begin(opt, phi, family, keys, num_steps)
+        w = meta_loss.of_windows(num_steps, num_steps)[0]
+        estimate = estimator.run(opt, phi, family, lives, KEY, w)
+        return jnp.mean(w @ estimate.losses), estimate.gradient
+
+    want = jax.jit(jax.value_and_grad(definition))(phi)
+    for estimator in (estimators.Adjoint(num_steps), estimators.Autodiff(num_steps)):
+        got = jax.jit(functools.partial(window, estimator))(phi)
+        np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
+        assert difference(got[1], want[1]) < 1e-5
+
+
+def test_bad_meta_losses():
+    with pytest.raises(ValueError, match="held_out=True needs problems with held-out data"):
+        estimators.MetaLoss(held_out=True).bound(optimizee_base.as_family(tree_problem()))
+    with pytest.raises(ValueError, match="unknown shape 'logg'. Did you mean 'log'"):
+        estimators.MetaLoss(shape="logg")
+    with pytest.raises(ValueError, match="weights must be finite and not negative"):
+        estimators.MetaLoss(weights=[1.0, -1.0])
+
+
+def test_equal_estimators_are_equal_values():
+    assert estimators.Adjoint(window=5) == estimators.Adjoint(window=5)
+    assert hash(estimators.PES(sigma=0.1)) == hash(estimators.PES(sigma=0.1))
+    assert estimators.PES() != estimators.NRES()
+    assert estimators.Mixture(estimators.Adjoint(), (20, 40)) == estimators.Mixture(
+        estimators.Adjoint(), [20, 40]
+    )

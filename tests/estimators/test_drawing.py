@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from learned_opt.meta import adjoint, drawing, groups
+from learned_opt.estimators import adjoint, drawing, groups
 from learned_opt.optimizees import base as optimizee_base
 
 KEY = jax.random.key(3)
@@ -12,12 +12,12 @@ KEY = jax.random.key(3)
 def draw(sizes, coordinates, key=KEY, t=0):
     """Draws from groups of these sizes, one parameter each, of a life with this key at this time."""
     theta = [jax.ShapeDtypeStruct((1, size), jnp.float32) for size in sizes]
+    problems = optimizee_base.Problem((), (), key[None], ())
     lives = adjoint.Lives(
-        optimizee_base.Problem((), theta, key[None]), jnp.int32(t), theta, [], jnp.zeros(1), theta
+        problems, jnp.int32(t), jnp.int32(9), theta, (), [], theta, jnp.zeros(1)
     )
-    return drawing.draw(
-        [groups.Group(None, (), (i,), None) for i in range(len(sizes))], lives, coordinates
-    )
+    all_groups = [groups.Group(None, (), (i,), None, False) for i in range(len(sizes))]
+    return drawing.draw(all_groups, lives, coordinates)
 
 
 @pytest.mark.parametrize(("size", "num"), [(10, 3), (7, 6), (10**6, 65_537), (2**31 - 1, 1000)])
