@@ -65,8 +65,19 @@ def saved(tmp_path):
         lambda: small_partition({"conv/*": "a", "*": "b"}),
         lambda: small_partition(by_function),
         lambda: learned_opt.partition({"x": small_partition({"*": "a"})}, {"*": "x"}),
+        lambda: learned_opt.small_fc_lopt(momenta=(0.5,), factored=(0.7, 0.8)),
     ],
-    ids=["preset", "gac", "ntm-bfgs", "ntm-lbfgs", "arguments", "patterns", "function", "nested"],
+    ids=[
+        "preset",
+        "gac",
+        "ntm-bfgs",
+        "ntm-lbfgs",
+        "arguments",
+        "patterns",
+        "function",
+        "nested",
+        "small-fc",
+    ],
 )
 def test_round_trip_is_exact(tmp_path, make):
     opt = make()
@@ -78,6 +89,7 @@ def test_round_trip_is_exact(tmp_path, make):
     chex.assert_trees_all_equal_shapes_and_dtypes(loaded_phi, phi)
     chex.assert_trees_all_equal(loaded_phi, phi)
     assert loaded.spec == opt.spec
+    assert loaded == opt
     chex.assert_trees_all_equal(updates(loaded, loaded_phi), updates(opt, phi))
 
 
@@ -147,6 +159,78 @@ def test_a_labelling_function_is_asked_for(tmp_path):
         learned_opt.load(tmp_path / "o")
 
 
+# One's own architecture
+
+
+def momentum(decay, rate=0.1, name="momentum"):
+    """Somebody's own architecture: `decay` is a setting, the rate is learned."""
+
+    def update(phi, g, m):
+        m = decay * m + g
+        return -phi["rate"] * m[0], m
+
+    rule = learned_opt.CoordinateRule(lambda dtype: jnp.zeros(1, dtype), update)
+    spec = {"name": name, "args": {"decay": decay, "rate": rate}}
+    return learned_opt.from_rule(rule, lambda key: {"rate": jnp.float32(rate)}, spec)
+
+
+@pytest.mark.parametrize("place", ["alone", "in a partition"])
+def test_ones_own_architecture(tmp_path, place):
+    opt = momentum(0.5, rate=0.25)
+    if place != "alone":
+        opt = learned_opt.partition({"a": opt, "b": learned_opt.lstm()}, {"conv/*": "a", "*": "b"})
+    phi = opt.init(jax.random.key(0))
+    learned_opt.save(tmp_path / "mine", opt, phi)
+    loaded, loaded_phi = learned_opt.load(tmp_path / "mine", architectures={"momentum": momentum})
+    assert loaded.spec == opt.spec
+    chex.assert_trees_all_equal(loaded_phi, phi)
+    chex.assert_trees_all_equal(updates(loaded, loaded_phi), updates(opt, phi))
+    with pytest.raises(
+        ValueError, match=r"unknown architecture 'momentum'.*architectures=\{'momentum': build\}"
+    ):
+        learned_opt.load(tmp_path / "mine")
+    with pytest.raises(
+        ValueError, match=r"unknown architecture 'momentum'\. Did you mean 'momentun'"
+    ):
+        learned_opt.load(tmp_path / "mine", architectures={"momentun": momentum})
+
+
+def test_an_architecture_that_builds_something_else_is_told(tmp_path):
+    opt = momentum(0.5)
+    learned_opt.save(tmp_path / "mine", opt, opt.init(jax.random.key(0)))
+
+    def other_weights(decay, rate):
+        return momentum(decay, rate)._replace(init=lambda key: {"log_rate": jnp.float32(rate)})
+
+    for build, message in (
+        (lambda decay, rate: optax.sgd(rate), "must be a LearnedOptimizer, got Gradient"),
+        (lambda decay: momentum(decay), "'momentum' does not take these arguments.*'rate'"),
+        (other_weights, "does not hold the weights of its optimizer.*'log_rate', 'rate'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            learned_opt.load(tmp_path / "mine", architectures={"momentum": build})
+
+
+def test_no_architecture_has_the_name_of_one_of_the_library(tmp_path):
+    opt = momentum(0.5, name="lstm")._replace(spec=learned_opt.lstm().spec)
+    with pytest.raises(
+        ValueError, match="the name 'lstm', and what it builds is another optimizer"
+    ):
+        learned_opt.save(tmp_path / "mine", opt, opt.init(jax.random.key(0)))
+    opt = momentum(0.5)
+    learned_opt.save(tmp_path / "mine", opt, opt.init(jax.random.key(0)))
+    with pytest.raises(ValueError, match="must not have the name 'lstm', which is one of the lib"):
+        learned_opt.load(tmp_path / "mine", architectures={"lstm": momentum})
+
+
+def test_a_digest_identifies_weights(saved):
+    path, opt, phi = saved
+    assert saving.digest(opt.spec, phi) == saving.read_card(path)["sha256"]
+    changed = jax.tree.map(lambda x: x + 1e-6, phi)
+    others = {saving.digest(None, phi), saving.digest(opt.spec, changed)}
+    assert len(others | {saving.digest(opt.spec, phi)}) == 3
+
+
 # What is refused before anything is written
 
 
@@ -162,7 +246,7 @@ def not_finite(phi):
             lambda: learned_opt.from_optax(optax.sgd(1.0)),
             dict,
             None,
-            "'from_optax' holds functions and cannot be saved",
+            "opt holds functions that no file can hold, and cannot be saved",
         ),
         (
             lambda: learned_opt.partition(
@@ -170,7 +254,7 @@ def not_finite(phi):
             ),
             dict,
             None,
-            "'from_optax' holds functions and cannot be saved",
+            "opt holds functions that no file can hold, and cannot be saved",
         ),
         (
             lambda: learned_opt.lstm(hidden_sizes=(3,)),
@@ -196,8 +280,36 @@ def not_finite(phi):
             {"when": object()},
             "info must be plain data",
         ),
+        (
+            lambda: learned_opt.partition({"x": small_partition(by_function)}, {"*": "x"}),
+            dict,
+            None,
+            "inside another one cannot be saved with a labelling function",
+        ),
+        (
+            lambda: momentum(object()),
+            dict,
+            None,
+            "opt.spec must be plain data",
+        ),
+        (
+            lambda: momentum(0.5)._replace(init=lambda key: {"a": {"b": 1.0}, "a/b": 2.0}),
+            dict,
+            None,
+            "two leaves of phi have the name 'a/b'",
+        ),
     ],
-    ids=["from_optax", "from_optax-inside", "more-weights", "other-weights", "nan", "info"],
+    ids=[
+        "from_optax",
+        "from_optax-inside",
+        "more-weights",
+        "other-weights",
+        "nan",
+        "info",
+        "function-inside",
+        "spec",
+        "equal-names",
+    ],
 )
 def test_what_cannot_be_saved(tmp_path, make, change, info, message):
     opt = make()
@@ -402,7 +514,7 @@ def test_a_failed_first_save_leaves_nothing(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("nth", [1, 2])
 def test_a_save_that_ends_between_its_files_leaves_an_optimizer(saved, monkeypatch, nth):
-    """Killed before one of the two files takes its name: the old optimizer or the new one, never neither."""
+    """Killed before one of the two files takes its name: the old one or the new, never neither."""
     path, opt, phi = saved
     replace, calls = os.replace, []
 

@@ -1,56 +1,68 @@
-"""Learned optimizers that come with the package: beside this file, as `learned_opt.save` writes them."""
+"""Learned optimizers that come with the package: beside this file, as `learned_opt.save` writes."""
 
 import os
+from typing import Any
+
+import optax
 
 from learned_opt import _checks, optimizers, saving
+from learned_opt.optimizers import base
 
 _FOLDER = os.path.dirname(__file__)
-PRETRAINED = tuple(
-    sorted(
-        name.removesuffix(saving.SUFFIX)
-        for name in os.listdir(_FOLDER)
-        if name.endswith(saving.SUFFIX)
-    )
-)
 
 
-def pretrained(name, *, state_dtype=None):
+def _names():
+    """The names of the weights files in this folder."""
+    files = [name for name in os.listdir(_FOLDER) if name.endswith(saving.SUFFIX)]
+    return tuple(sorted(name.removesuffix(saving.SUFFIX) for name in files))
+
+
+PRETRAINED = _names()
+
+
+def pretrained(name: str, *, state_dtype: Any = None) -> optax.GradientTransformationExtraArgs:
     """A learned optimizer with weights that come with the package, as an optax transformation.
 
     Args:
-      name: one of `learned_opt.PRETRAINED`; their cards say what each was trained on, measured at, and is good for.
-      state_dtype: dtype of the state between steps, such as "bfloat16" for half the memory; None for the optimizer's
-        own, float32.
+      name: one of `learned_opt.PRETRAINED`. Their cards say what each was trained on, measured at,
+        and is good for.
+      state_dtype: dtype of the state between steps, such as "bfloat16" for half the memory. None is
+        the optimizer's own, float32.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs`: it stands wherever `optax.adam(...)` stands.
+      An `optax.GradientTransformationExtraArgs`. It stands wherever `optax.adam(...)` stands.
 
     Raises:
-      ValueError: for an unknown name or dtype, and for 16 bits where they do not hold the optimizer's averages.
+      ValueError: for an unknown name or dtype, and for 16 bits where they do not hold the averages
+        of the optimizer.
 
     Example:
+      >>> import jax.numpy as jnp, learned_opt
       >>> tx = learned_opt.pretrained("rnnprop-mnist")
-      >>> state = tx.init(params)
+      >>> state = tx.init({"w": jnp.ones((2, 3))})
     """
     opt, phi = load_pretrained(name)
     if state_dtype is not None:
-        opt = optimizers.from_spec(
-            {**opt.spec, "args": {**opt.spec["args"], "state_dtype": state_dtype}}
-        )
+        args = {**opt.spec["args"], "state_dtype": state_dtype}
+        opt = optimizers.from_spec({**opt.spec, "args": args})
     return opt.transform(phi)
 
 
-def load_pretrained(name):
+def load_pretrained(name: str) -> tuple[base.LearnedOptimizer, base.Phi]:
     """The optimizer and its weights behind `pretrained`, to train on from, or to save elsewhere.
 
     Returns:
-      `(opt, phi)`, as from `learned_opt.load`; arguments and errors as in `pretrained`.
+      `(opt, phi)`, as from `learned_opt.load`. Arguments and errors are those of `pretrained`.
     """
     return saving.load(_path(name))
 
 
-def pretrained_card(name):
-    """The card of `pretrained(name)` as a dict: configuration, seed, commit, curve, measurements, what it is for."""
+def pretrained_card(name: str) -> dict:
+    """The card of `pretrained(name)`.
+
+    It has the configuration, the seed, the commit, the curve and the measurements, and says what
+    the weights are for.
+    """
     return saving.read_card(_path(name))
 
 
