@@ -127,7 +127,8 @@ def test_params_that_differ_from_the_gradients(params, message):
     [
         (
             learned_opt.lstm(hidden_sizes=(4,)).init(jax.random.key(0)),
-            r"phi at layers/0/. have shape \(16,.*, but the weights of lstm\(hidden_sizes=\[3\].* have \(12,",
+            r"phi at layers/0/. have shape \(16,.*, but the weights of "
+            r"lstm\(hidden_sizes=\[3\].* have \(12,",
         ),
         (
             learned_opt.lstm("mnist", hidden_sizes=(3,)).init(jax.random.key(0)),

@@ -86,13 +86,14 @@ def from_rule(
     Returns:
       A coordinatewise `LearnedOptimizer`.
     """
+    rule = rule._replace(reads=base.check_reads(rule.reads))
     return base.LearnedOptimizer(
         base.CheckedInit(init),
         base.Transform(_lift, rule, init, state_dtype, spec),
         True,
         spec,
         pull_back=rule.pull_back,
-        reads=base.check_reads(rule.reads),
+        reads=rule.reads,
     )
 
 

@@ -83,12 +83,13 @@ def from_rule(
     Returns:
       A `LearnedOptimizer` that is not coordinatewise.
     """
+    rule = rule._replace(reads=base.check_reads(rule.reads))
     return base.LearnedOptimizer(
         base.CheckedInit(init),
         base.Transform(_lift, rule, init, state_dtype, spec),
         False,
         spec,
-        reads=base.check_reads(rule.reads),
+        reads=rule.reads,
     )
 
 
