@@ -157,7 +157,7 @@ def compare(
 
     Example:
       >>> import jax, learned_opt
-      >>> opt = learned_opt.rnnprop()
+      >>> opt = learned_opt.lstm()
       >>> phi = opt.init(jax.random.key(0))
       >>> problem = learned_opt.optimizees.quadratic(2)
       >>> compared = learned_opt.compare(
@@ -198,7 +198,11 @@ def compare(
 
 def kind_of(tx: Transformation) -> str:
     """What an optimizer is that was not tuned: `LEARNED` if it has weights, or else `GIVEN`."""
-    has_weights = unrolling.is_pair(tx) or isinstance(tx, base.LearnedTransformation)
+    if unrolling.is_pair(tx):
+        _, phi = tx
+        has_weights = bool(jax.tree.leaves(phi))
+    else:
+        has_weights = isinstance(tx, base.LearnedTransformation)
     return LEARNED if has_weights else GIVEN
 
 

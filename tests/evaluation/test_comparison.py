@@ -37,6 +37,7 @@ def test_who_is_learned_tuned_and_given(compared):
     assert comparison.kind_of(optimizer_base.LearnedTransformation(*optax.sgd(0.1))) == "learned"
     assert comparison.kind_of((opt, opt.init(KEY))) == "learned"
     assert comparison.kind_of(optax.adam(0.1)) == "given"
+    assert comparison.kind_of((learned_opt.from_optax(optax.adam(0.1)), {})) == "given"
     assert comparison.kind_of(baselines.REFERENCES["BFGS"](3)) == "given"
 
 

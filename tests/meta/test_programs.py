@@ -128,9 +128,12 @@ from learned_opt.meta import programs
 
 PAGE = 4096
 compiled = []
-jax.monitoring.register_event_duration_secs_listener(
-    lambda name, seconds, **_: compiled.append(name) if "backend_compile" in name else None
-)
+
+def listen(name, seconds, **_):
+    if "backend_compile" in name:
+        compiled.append(name)
+
+jax.monitoring.register_event_duration_secs_listener(listen)
 
 def resources():
     with open("/proc/self/maps") as maps, open("/proc/self/statm") as pages:
@@ -140,14 +143,16 @@ def evaluate(tx):
     learned_opt.evaluate(tx, problem, key, 4, 2).block_until_ready()
 
 problem, key = learned_opt.optimizees.quadratic(2), jax.random.key(0)
-opt = learned_opt.lstm(hidden_sizes=(3,))
-phi = opt.init(key)
-weights = lambda i: jax.tree.map(lambda x: x * (1 + i / 1000), phi)
+phi = learned_opt.lstm(hidden_sizes=(3,)).init(key)
+
+def pair(i):
+    return learned_opt.lstm(hidden_sizes=(3,)), jax.tree.map(lambda x: x * (1 + i / 1000), phi)
+
 for i in range(5):
-    evaluate((opt, weights(i)))
+    evaluate(pair(i))
 report = {"maps": [resources()[0]], "megabytes": [resources()[1]], "compiled": [len(compiled)]}
 for i in range(500):
-    evaluate((opt, weights(i)))
+    evaluate(pair(i))
 report["compiled"].append(len(compiled))
 report["maps"].append(resources()[0])
 report["megabytes"].append(resources()[1])
@@ -172,7 +177,7 @@ def test_a_process_that_measures_many_optimizers_does_not_grow():
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     before, after = report["compiled"]
-    assert after == before
+    assert after == before > 0
     before, after = report["maps"]
     assert after - before < 10  # a program takes 40
     before, after = report["megabytes"]
