@@ -1,66 +1,74 @@
 """Data sets through TensorFlow Datasets, read without TensorFlow."""
 
 import os
+from typing import Any
 
 import numpy as np
 import tqdm
 
 from learned_opt import _checks
-from learned_opt.data import base
+from learned_opt.data.base import Dataset, Splits
 
 NAMES = ("mnist", "fashion_mnist", "cifar10")
+DEFAULT_DIRECTORY = "~/tensorflow_datasets"
 
 
-def load(name, data_dir=None):
-    """Reads both splits of a prepared TFDS data set; see `learned_opt.data.load`."""
-    tfds = _checks.extra("tensorflow_datasets", "tensorflow-datasets", f"the data set {name!r}")
-    _checks.extra(
-        "array_record", "array-record", f"the data set {name!r}"
-    )  # TFDS imports it only when it reads
-    where = os.path.expanduser(
-        data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
-    )
+def load(name: str, data_dir: str | os.PathLike | None = None) -> Splits:
+    """Reads both splits of a prepared data set; see `learned_opt.data.load`."""
+    purpose = f"the data set {name!r}"
+    tfds = _checks.extra("tensorflow_datasets", "tensorflow-datasets", purpose)
+    # TensorFlow Datasets imports it only when it reads.
+    _checks.extra("array_record", "array-record", purpose)
+    where = _directory(data_dir)
     try:
-        builder = tfds.builder_from_directory(_prepared_directory(where, name))
-        return base.Splits(*(_read(builder, name, split) for split in ("train", "test")))
+        builder = tfds.builder_from_directory(_newest_version(where, name))
+        train = _read(builder, name, "train")
+        test = _read(builder, name, "test")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise FileNotFoundError(
-            f"the data set {name!r} is not in {where}. Either point --data_dir (data_dir=) at a TFDS directory that "
-            f"has it, or prepare it once on a machine with a network: pip install tensorflow-datasets tensorflow && "
-            f"tfds build {name} --data_dir={where} --file_format=array_record."
+            f"the data set {name!r} is not in {where}. Either point --data_dir (data_dir=) at a "
+            "TFDS directory that has it, or prepare it once on a machine with a network: pip "
+            f"install tensorflow-datasets tensorflow && tfds build {name} --data_dir={where} "
+            "--file_format=array_record."
         ) from error
+    return Splits(train, test)
 
 
-def _prepared_directory(data_dir, name):
-    """The newest prepared version `data_dir/name/1.2.3`."""
+def _directory(data_dir: str | os.PathLike | None) -> str:
+    directory = data_dir or os.environ.get("TFDS_DATA_DIR") or DEFAULT_DIRECTORY
+    return os.path.expanduser(directory)
+
+
+def _newest_version(data_dir: str, name: str) -> str:
+    """The folder of the newest prepared version, `data_dir/name/1.2.3`."""
     folder = os.path.join(data_dir, name)
-    versions = [
-        v
-        for v in os.listdir(folder)
-        if os.path.isfile(os.path.join(folder, v, "dataset_info.json"))
-    ]
+    versions = [version for version in os.listdir(folder) if _is_prepared(folder, version)]
     if not versions:
         raise FileNotFoundError(folder)
     return os.path.join(folder, max(versions, key=_version_key))
 
 
-def _version_key(version):
-    return [int(n) if n.isdigit() else -1 for n in version.split(".")]
+def _is_prepared(folder: str, version: str) -> bool:
+    return os.path.isfile(os.path.join(folder, version, "dataset_info.json"))
 
 
-def _read(builder, name, split):
+def _version_key(version: str) -> list[int]:
+    return [int(part) if part.isdigit() else -1 for part in version.split(".")]
+
+
+def _read(builder: Any, name: str, split: str) -> Dataset:
     try:
         source = builder.as_data_source(split=split)
     except NotImplementedError as error:
         raise ValueError(
-            f"the data set {name!r} in {builder.data_dir} is stored in a format that cannot be read "
-            f"without TensorFlow: prepare it again with --file_format=array_record."
+            f"the data set {name!r} in {builder.data_dir} is stored in a format that cannot be "
+            "read without TensorFlow: prepare it again with --file_format=array_record."
         ) from error
-    shape = builder.info.features["image"].shape
-    images = np.empty((len(source), *shape), np.uint8)
+    features = builder.info.features
+    images = np.empty((len(source), *features["image"].shape), np.uint8)
     labels = np.empty(len(source), np.int32)
-    for i, example in enumerate(
-        tqdm.tqdm(source, f"reading {name}/{split}", leave=False, disable=None)
-    ):
-        images[i], labels[i] = example["image"], example["label"]
-    return base.Dataset(images, labels, builder.info.features["label"].num_classes)
+    examples = tqdm.tqdm(source, f"reading {name}/{split}", leave=False, disable=None)
+    for i, example in enumerate(examples):
+        images[i] = example["image"]
+        labels[i] = example["label"]
+    return Dataset(images, labels, features["label"].num_classes)

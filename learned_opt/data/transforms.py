@@ -1,44 +1,67 @@
-"""Data sets made of others."""
+"""Data sets made of others, and images as networks read them."""
 
+from typing import Any
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from learned_opt import _checks
-from learned_opt.data import base
+from learned_opt.data.base import Array, Splits, as_dataset
 
 
-def shrink(dataset, factor):
-    """The data set with smaller images: the mean of every `factor` x `factor` square of pixels becomes one pixel.
+def as_float(images: jax.Array) -> jax.Array:
+    """Images as a network reads them: bytes become [0, 1], others stay as they are."""
+    if images.dtype == jnp.uint8:
+        return images.astype(jnp.float32) / 255
+    return images
+
+
+def shrink(dataset: Any, factor: int) -> Any:
+    """The data set with smaller images: the mean of a square of pixels becomes one pixel.
 
     A network has fewer parameters on them, and an optimizer is meta-trained on it in less time.
 
     Args:
-      dataset: `Dataset` or a pair, as in `as_dataset`, with images `[n, height, width]` or
-        `[n, height, width, channels]`.
-      factor: whole number that divides height and width.
+      dataset: a `Dataset` or a pair, see `as_dataset`, with images `[n, height, width]` or
+        `[n, height, width, channels]`; or `Splits` of them.
+      factor: the sides of a square, a whole number that divides height and width.
 
     Returns:
-      A `Dataset` with images `[n, height / factor, width / factor, ...]` of the same dtype; bytes are rounded to the
-      nearest, halves to the even one.
+      A `Dataset` with images `[n, height / factor, width / factor, ...]` of the same dtype; bytes
+      are rounded to the nearest, halves to the even one. `Splits` where `Splits` are given.
 
     Raises:
-      ValueError: for a factor that is not positive or does not divide height and width, or images without them.
+      ValueError: for a factor that is not positive or does not divide height and width, or images
+        without them.
+
+    Example:
+      >>> from learned_opt import data
+      >>> data.shrink(data.load("digits"), 2).test.images.shape
+      (360, 4, 4, 1)
     """
-    dataset = base.as_dataset(dataset)
+    if isinstance(dataset, Splits):
+        return Splits(shrink(dataset.train, factor), shrink(dataset.test, factor))
+    dataset = as_dataset(dataset)
     factor = _checks.positive_int("factor", factor)
-    if dataset.images.ndim not in (3, 4):
+    shape = dataset.images.shape
+    if len(shape) not in (3, 4):
         raise ValueError(
-            f"images must be [n, height, width] or [n, height, width, channels] to be shrunk, got shape "
-            f"{dataset.images.shape}."
+            "images must be [n, height, width] or [n, height, width, channels] to be shrunk, got "
+            f"shape {shape}."
         )
-    for name, size in zip(("height", "width"), dataset.images.shape[1:3], strict=True):
-        _checks.divides("factor", factor, name, size)
+    _checks.divides("factor", factor, "height", shape[1])
+    _checks.divides("factor", factor, "width", shape[2])
     return dataset._replace(images=_mean_pooled(dataset.images, factor))
 
 
-def _mean_pooled(images, factor):
-    n, height, width, *channels = images.shape
-    squares = images.reshape(n, height // factor, factor, width // factor, factor, *channels)
-    means = squares.mean(
-        (2, 4), dtype=np.float32
-    )  # sums of bytes are exact in float32 up to factor 256
-    return (means.round() if images.dtype == np.uint8 else means).astype(images.dtype)
+def _mean_pooled(images: Array, factor: int) -> Array:
+    num_images, height, width, *channels = images.shape
+    rows = height // factor
+    columns = width // factor
+    squares = images.reshape(num_images, rows, factor, columns, factor, *channels)
+    # Sums of bytes are exact in float32 up to factor 256.
+    means = squares.mean((2, 4), dtype=np.float32)
+    if images.dtype == np.uint8:
+        means = means.round()
+    return means.astype(images.dtype)

@@ -1,27 +1,32 @@
-"""Families of functions to be minimized: the problems on which optimizers are learned and measured."""
+"""Families of problems on which optimizers learn and are measured."""
 
 from learned_opt.optimizees.base import Optimizee
-from learned_opt.optimizees.classifier import (
-    accuracy,
-    classifier,
+from learned_opt.optimizees.classifier import classifier
+from learned_opt.optimizees.image_networks import (
+    NetworkFamily,
     cnn,
     cnn_network,
     mlp,
     mlp_network,
+    network_family,
 )
+from learned_opt.optimizees.measures import accuracy, mean_loss
 from learned_opt.optimizees.quadratic import quadratic, rotated_quadratic
 from learned_opt.optimizees.rosenbrock import rosenbrock
 from learned_opt.optimizees.sequence import sine_lstm
 from learned_opt.optimizees.wrappers import random_scaling, with_convex
 
 __all__ = [
+    "NetworkFamily",
     "Optimizee",
     "accuracy",
     "classifier",
     "cnn",
     "cnn_network",
+    "mean_loss",
     "mlp",
     "mlp_network",
+    "network_family",
     "quadratic",
     "random_scaling",
     "rosenbrock",

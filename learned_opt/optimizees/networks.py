@@ -19,21 +19,26 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits of a batch of images."""
+        activation = ACTIVATIONS[self.activation]
         x = images.reshape(images.shape[0], -1)
         for size in self.hidden_sizes:
-            x = ACTIVATIONS[self.activation](nn.Dense(size)(x))
+            x = activation(nn.Dense(size)(x))
         return nn.Dense(self.num_classes)(x)
 
 
 class Conv(nn.Module):
-    """A convolution with 3 x 3 filters that keeps the size of images: `[batch, height, width, channels]`."""
+    """A convolution with 3 x 3 filters that keeps the size of images.
+
+    Images are `[batch, height, width, channels]`.
+    """
 
     features: int
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """`[batch, height, width, features]`."""
-        shape = (convolution.FILTER_SIZE, convolution.FILTER_SIZE, x.shape[-1], self.features)
+        """Returns `[batch, height, width, features]`."""
+        size = convolution.FILTER_SIZE
+        shape = (size, size, x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         bias = self.param("bias", nn.initializers.zeros, (self.features,))
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias)
@@ -41,14 +46,26 @@ class Conv(nn.Module):
 
 
 class CNN(nn.Module):
-    """A convolutional network: images `[batch, height, width, channels]` to logits `[batch, num_classes]`."""
+    """A convolutional network.
 
-    structure: str  # "c-c-p-f": convolutions and max-poolings, then fully connected layers
-    channels: int  # of the convolutions before the first pooling
-    growth: int  # channels are multiplied by it after each pooling
-    hidden_size: int  # units of fully connected layers but the last
+    It maps images `[batch, height, width, channels]` to logits `[batch, num_classes]`.
+
+    Attributes:
+      structure: as in "c-c-p-f", convolutions and max-poolings, then fully connected layers.
+      channels: the number of channels of the convolutions before the first pooling.
+      growth: the factor by which channels grow after each pooling.
+      hidden_size: the number of units of each fully connected layer but the last.
+      activation: one of `ACTIVATIONS`.
+      pixel_offset: what is subtracted from pixels.
+      num_classes: the number of logits.
+    """
+
+    structure: str
+    channels: int
+    growth: int
+    hidden_size: int
     activation: str
-    pixel_offset: float  # subtracted from pixels
+    pixel_offset: float
     num_classes: int
 
     @nn.compact
@@ -56,21 +73,24 @@ class CNN(nn.Module):
         """Logits of a batch of images."""
         letters = self.structure.split("-")
         _check_images(images.shape, self.structure, letters.count("p"))
+        num_hidden = letters.count("f") - 1
         activation = ACTIVATIONS[self.activation]
-        x, channels = images - self.pixel_offset, self.channels
-        for letter in letters[: letters.index("f")]:
+        channels = self.channels
+        x = images - self.pixel_offset
+        for letter in letters:
             if letter == "c":
                 x = activation(Conv(channels)(x))
-            else:
-                x, channels = convolution.max_pool(x), channels * self.growth
+            elif letter == "p":
+                x = convolution.max_pool(x)
+                channels *= self.growth
         x = x.reshape(x.shape[0], -1)
-        for _ in range(letters.count("f") - 1):
+        for _ in range(num_hidden):
             x = activation(nn.Dense(self.hidden_size)(x))
         return nn.Dense(self.num_classes)(x)
 
 
 class LSTM(nn.Module):
-    """LSTM layers and a linear one: sequences `[batch, time]` to what comes next `[batch]`."""
+    """LSTM layers and a linear one: sequences `[batch, time]` to the next value `[batch]`."""
 
     num_layers: int
     hidden_size: int
@@ -81,19 +101,22 @@ class LSTM(nn.Module):
         x = values[..., None]
         for _ in range(self.num_layers):
             # The loop over time is no slower on a CPU than the same unrolled, and compiles sooner.
-            x = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size))(x)
-        return nn.Dense(1)(x[:, -1])[:, 0]
+            layer = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size))
+            x = layer(x)
+        last = x[:, -1]
+        return nn.Dense(1)(last)[:, 0]
 
 
-def _check_images(shape, structure, num_poolings):
+def _check_images(shape: tuple[int, ...], structure: str, num_poolings: int) -> None:
     if len(shape) != 4:
         raise ValueError(
             f"images must be [n, height, width, channels] for a convolutional network, got shape "
             f"{('n', *shape[1:])}."
         )
-    most = min(shape[1:3]).bit_length() - 1
+    smaller_side = min(shape[1:3])
+    most = smaller_side.bit_length() - 1
     if num_poolings > most:
         raise ValueError(
-            f"structure must have at most {most} poolings for images of {shape[1]} x {shape[2]} pixels, "
-            f"got {structure!r}."
+            f"structure must have at most {most} poolings for images of {shape[1]} x {shape[2]} "
+            f"pixels, got {structure!r}."
         )

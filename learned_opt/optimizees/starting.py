@@ -1,59 +1,66 @@
-"""What optimizees have in common: where their parameters start, and families that differ in nothing else."""
+"""What most families share: functions as pytrees, and where parameters start."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
+
+from learned_opt import _checks
+from learned_opt.optimizees import base
 
 
-def no_instance(key):
-    """The instance of a family whose problems differ in theta_0 and minibatches alone."""
+def optimizee(
+    sample: Callable,
+    init: Callable,
+    loss: Callable,
+    statistics: Callable | None = None,
+    held_out: Callable | None = None,
+) -> base.Optimizee:
+    """An `Optimizee` whose functions are `Partial`s, so that it can be an argument of `jax.jit`.
+
+    Args:
+      sample, init, loss, statistics, held_out: see `Optimizee`.
+
+    Returns:
+      An `Optimizee`.
+    """
+    return base.Optimizee(
+        base.as_partial(sample),
+        base.as_partial(init),
+        base.as_partial(loss),
+        _as_optional_partial(statistics),
+        _as_optional_partial(held_out),
+    )
+
+
+def _as_optional_partial(function: Callable | None) -> jax.tree_util.Partial | None:
+    if function is None:
+        return None
+    return base.as_partial(function)
+
+
+def no_instance(key: jax.Array) -> tuple:
+    """The instance of a family whose problems differ in theta_0 and in their minibatches alone."""
     del key
     return ()
 
 
+def scale_or_zero(name: str, value: Any) -> float:
+    """Returns `value`; raises ValueError unless it is zero or a finite number above zero."""
+    if value == 0:
+        return 0.0
+    return _checks.positive_float(name, value)
+
+
 @dataclasses.dataclass(frozen=True)
 class VectorInit:
-    """theta_0 of a function of a vector: Gaussian, `[dim]`, with standard deviation `scale`."""
+    """Draws theta_0 `[dim]` of a function of a vector: Gaussian with standard deviation `scale`."""
 
     dim: int
     scale: float
 
-    def __call__(self, key, instance):
-        """Draws theta_0."""
+    def __call__(self, key: jax.Array, instance: Any) -> jax.Array:
+        """Returns theta_0."""
         del instance
         return self.scale * jax.random.normal(key, (self.dim,))
-
-
-@dataclasses.dataclass(frozen=True)
-class NetworkInit:
-    """theta_0 of a Flax network that reads inputs `[batch, *input_shape]`.
-
-    Attributes:
-      network: the module; theta is its "params" collection.
-      input_shape: shape of one example.
-      scale: standard deviation of the Gaussian from which every parameter is drawn, or None for the network's own
-        initializers.
-    """
-
-    network: Any
-    input_shape: tuple
-    scale: float | None
-
-    def __call__(self, key, instance):
-        """Draws theta_0."""
-        del instance
-
-        def init():
-            return self.network.init(key, jnp.zeros((1, *self.input_shape)))["params"]
-
-        if self.scale is None:
-            return init()
-        leaves, treedef = jax.tree.flatten(jax.eval_shape(init))
-        ends = np.cumsum([x.size for x in leaves])
-        draws = jnp.split(self.scale * jax.random.normal(key, (ends[-1],)), ends[:-1])
-        return treedef.unflatten(
-            [draw.reshape(x.shape) for draw, x in zip(draws, leaves, strict=True)]
-        )

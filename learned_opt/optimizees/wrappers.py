@@ -1,6 +1,7 @@
-"""Optimizees made of others, from which an optimizer learns more than one problem's scale (Lv, Jiang, Li 2017)."""
+"""Families made of others, for an optimizer that is to learn more than one problem's scale."""
 
 import dataclasses
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -8,7 +9,8 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from learned_opt import _checks
-from learned_opt.optimizees import base
+from learned_opt.optimizees import base, starting
+from learned_opt.optimizees.base import Optimizee, Theta
 
 
 class Scaled(NamedTuple):
@@ -25,116 +27,202 @@ class Combined(NamedTuple):
     g: Any
 
 
-def random_scaling(problem, log_range=3.0):
-    """Random Scaling: f_c(theta) = f(c theta), from c^-1 theta_0, with fresh factors c for every problem.
+def random_scaling(problem: Optimizee, log_range: float = 3.0) -> Optimizee:
+    """Random Scaling: f_c(theta) = f(c theta), from c^-1 theta_0, with fresh c for every problem.
 
-    Each coordinate of c is `exp(p)`, p uniform in `[-log_range, log_range]` (Lv, Jiang, Li 2017, section 4.1 and
-    equation 2). An optimizer cannot learn one problem's best step size, and learns to adapt instead.
+    Each coordinate of c is `exp(p)`, with p uniform in `[-log_range, log_range]`. An optimizer
+    cannot learn one problem's best step size, and learns to adapt instead. The loss on held-out
+    data is scaled in the same way. Statistics stay as they are.
 
     Args:
       problem: an `Optimizee`.
-      log_range: L; the paper takes 3 for a network, and 1 for the convex function of `with_convex`.
+      log_range: L. The paper takes 3 for a network, and 1 for the convex function of `with_convex`.
 
     Returns:
       An `Optimizee` with parameters like those of `problem`.
 
     Raises:
       ValueError: for a range that is not positive, or something that is no optimizee.
+
+    Source:
+      Lv, Jiang, Li 2017, section 4.1 and equation 2.
+
+    Example:
+      >>> import jax, learned_opt
+      >>> problem = learned_opt.optimizees.quadratic(dim=2)
+      >>> scaled = learned_opt.optimizees.random_scaling(problem)
+      >>> scaled.sample(jax.random.key(0)).c.shape
+      (2,)
     """
-    problem = base.as_partials(problem)
+    inner = _partials(problem)
     sample = _SampleScaled(_checks.positive_float("log_range", log_range))
-    return base.Optimizee(
-        Partial(sample, problem.sample, problem.init),
-        Partial(_init_scaled, problem.init),
-        Partial(_scaled_loss, problem.loss),
+    return Optimizee(
+        Partial(sample, inner.sample, inner.init),
+        Partial(_init_scaled, inner.init),
+        Partial(_scaled_loss, inner.loss),
+        _bound(_scaled_statistics, inner.statistics),
+        _bound(_scaled_loss, inner.held_out),
     )
 
 
-def with_convex(problem, dim=20, log_range=1.0):
+def with_convex(problem: Optimizee, dim: int = 20, log_range: float | None = 1.0) -> Optimizee:
     """Combination with a convex function: F(theta, x) = f(theta) + 1/n sum_i (x_i - v_i)^2.
 
-    v and the initial x are uniform in [-1, 1]^n, fresh for every problem, and g is scaled by `random_scaling` (Lv,
-    Jiang, Li 2017, section 4.2 and equations 3 and 4). What an optimizer soon learns on the convex coordinates serves
-    on the others. To train RNNprop as the paper does: `with_convex(random_scaling(problem))`.
+    v and the initial x are uniform in [-1, 1]^n, fresh for every problem. The convex function g is
+    scaled by `random_scaling`. What an optimizer soon learns on the convex coordinates serves on
+    the others. The loss on held-out data has the same second term. Statistics are those of f.
+
+    To train RNNprop as the paper does: `with_convex(random_scaling(problem))`.
 
     Args:
       problem: an `Optimizee`.
       dim: n.
-      log_range: the range L of the scaling of x; None for none.
+      log_range: the range L of the scaling of x, or None for no scaling.
 
     Returns:
       An `Optimizee` with parameters `Combined(f=theta, g=x)`.
 
     Raises:
       ValueError: for sizes or ranges that are not positive, or something that is no optimizee.
+
+    Source:
+      Lv, Jiang, Li 2017, section 4.2 and equations 3 and 4.
     """
-    f = base.as_partials(problem)
+    f = _partials(problem)
     g = _convex(_checks.positive_int("dim", dim))
-    g = g if log_range is None else random_scaling(g, log_range)
-    return base.Optimizee(
+    if log_range is not None:
+        g = random_scaling(g, log_range)
+    combined_loss = _sum_of_losses if f.statistics is None else _sum_of_losses_with_statistics
+    return Optimizee(
         Partial(_sample_both, f.sample, g.sample),
         Partial(_init_both, f.init, g.init),
-        Partial(_sum_of_losses, f.loss, g.loss),
+        Partial(combined_loss, f.loss, g.loss),
+        _bound(_statistics_of_f, f.statistics),
+        _bound(_sum_of_held_out, f.held_out, g.loss),
     )
+
+
+def _partials(problem: Any) -> Optimizee:
+    """The optimizee as it is, with `Partial`s in the place of functions."""
+    base.as_family(problem)  # checks it
+    statistics = getattr(problem, "statistics", None)
+    held_out = getattr(problem, "held_out", None)
+    return starting.optimizee(problem.sample, problem.init, problem.loss, statistics, held_out)
+
+
+def _bound(function: Callable, inner: Callable | None, *others: Callable) -> Partial | None:
+    """`function` with its first arguments bound, or None if the first of them is None."""
+    if inner is None:
+        return None
+    return Partial(function, inner, *others)
 
 
 @dataclasses.dataclass(frozen=True)
 class _SampleScaled:
     log_range: float
 
-    def __call__(self, sample, init, key):
+    def __call__(self, sample: Callable, init: Callable, key: jax.Array) -> Scaled:
         sample_key, scale_key = jax.random.split(key)
         instance = sample(sample_key)
-        leaves, treedef = jax.tree.flatten(jax.eval_shape(init, sample_key, instance))
+        theta = jax.eval_shape(init, sample_key, instance)
+        leaves, treedef = jax.tree.flatten(theta)
         return Scaled(instance, treedef.unflatten(self._factors(scale_key, leaves)))
 
-    def _factors(self, key, leaves):
+    def _factors(self, key: jax.Array, leaves: list) -> Iterator[jax.Array]:
         # One draw for all leaves: random numbers are most of what a small program takes to compile.
-        size = sum(x.size for x in leaves)
+        size = sum(leaf.size for leaf in leaves)
         p = jax.random.uniform(key, (size,), minval=-self.log_range, maxval=self.log_range)
         start = 0
-        for x in leaves:
-            yield jnp.exp(p[start : start + x.size]).reshape(x.shape).astype(x.dtype)
-            start += x.size
+        for leaf in leaves:
+            end = start + leaf.size
+            yield jnp.exp(p[start:end]).reshape(leaf.shape).astype(leaf.dtype)
+            start = end
 
 
-def _init_scaled(init, key, instance):
+def _init_scaled(init: Callable, key: jax.Array, instance: Scaled) -> Theta:
     return jax.tree.map(jnp.divide, init(key, instance.instance), instance.c)
 
 
-def _scaled_loss(loss, theta, instance, key):
-    return loss(jax.tree.map(jnp.multiply, instance.c, theta), instance.instance, key)
+def _scaled_loss(
+    loss: Callable,
+    theta: Theta,
+    instance: Scaled,
+    key: jax.Array,
+    *statistics: Any,
+) -> Any:
+    """f(c theta), with the statistics after it in families that have them."""
+    scaled = jax.tree.map(jnp.multiply, instance.c, theta)
+    return loss(scaled, instance.instance, key, *statistics)
 
 
-def _sample_both(sample_f, sample_g, key):
+def _scaled_statistics(statistics: Callable, key: jax.Array, instance: Scaled) -> Any:
+    return statistics(key, instance.instance)
+
+
+def _sample_both(sample_f: Callable, sample_g: Callable, key: jax.Array) -> Combined:
     f_key, g_key = jax.random.split(key)
     return Combined(sample_f(f_key), sample_g(g_key))
 
 
-def _init_both(init_f, init_g, key, instance):
+def _init_both(init_f: Callable, init_g: Callable, key: jax.Array, instance: Combined) -> Combined:
     f_key, g_key = jax.random.split(key)
     return Combined(init_f(f_key, instance.f), init_g(g_key, instance.g))
 
 
-def _sum_of_losses(loss_f, loss_g, theta, instance, key):
+def _statistics_of_f(statistics: Callable, key: jax.Array, instance: Combined) -> Any:
+    f_key, _ = jax.random.split(key)  # the key of `init_f`
+    return statistics(f_key, instance.f)
+
+
+def _sum_of_losses(
+    loss_f: Callable,
+    loss_g: Callable,
+    theta: Combined,
+    instance: Combined,
+    key: jax.Array,
+) -> jax.Array:
     return loss_f(theta.f, instance.f, key) + loss_g(theta.g, instance.g, key)
 
 
-def _convex(dim):
+def _sum_of_losses_with_statistics(
+    loss_f: Callable,
+    loss_g: Callable,
+    theta: Combined,
+    instance: Combined,
+    key: jax.Array,
+    statistics: Any,
+) -> tuple[jax.Array, Any]:
+    loss, after = loss_f(theta.f, instance.f, key, statistics)
+    return loss + loss_g(theta.g, instance.g, key), after
+
+
+def _sum_of_held_out(
+    held_out_f: Callable,
+    loss_g: Callable,
+    theta: Combined,
+    instance: Combined,
+    key: jax.Array,
+    *statistics: Any,
+) -> jax.Array:
+    held_out = held_out_f(theta.f, instance.f, key, *statistics)
+    return held_out + loss_g(theta.g, instance.g, key)
+
+
+def _convex(dim: int) -> Optimizee:
     """g(x) = 1/n sum_i (x_i - v_i)^2; an instance is v."""
     uniform = _Uniform(dim)
-    return base.as_partials(base.Optimizee(uniform, uniform, _mean_square))
+    return starting.optimizee(uniform, uniform, _mean_square)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Uniform:
     dim: int
 
-    def __call__(self, key, instance=None):
+    def __call__(self, key: jax.Array, instance: Any = None) -> jax.Array:
         del instance
         return jax.random.uniform(key, (self.dim,), minval=-1.0, maxval=1.0)
 
 
-def _mean_square(x, v, key):
+def _mean_square(x: jax.Array, v: jax.Array, key: jax.Array) -> jax.Array:
     del key  # no minibatches
     return jnp.mean(jnp.square(x - v))

@@ -188,7 +188,7 @@ def test_any_flax_network():
 
 def start(problem, key):
     """A loss at theta_0, as a program that takes the problem as an argument."""
-    begun = base.begin(problem, key)
+    begun = base.begin(base.as_family(problem), key)
     return problem.loss(begun.theta_0, begun.instance, begun.key)
 
 
@@ -230,20 +230,6 @@ def test_equal_problems_do_not_compile_twice():
     assert traced._cache_size() == 1
     traced(learned_opt.optimizees.mlp(dataset(), activation="relu"), jax.random.key(0))
     assert len(traces) == 2
-
-
-def test_accuracy():
-    network = learned_opt.optimizees.mlp_network(2, width=1)
-    theta = {
-        "Dense_0": {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)},
-        "Dense_1": {"kernel": jnp.array([[0.0, 1.0]]), "bias": jnp.array([0.5, 0.0])},
-    }
-    # The second logit, sigmoid(x), is above the first, 0.5, where x > 0.
-    images = np.array([-2.0, -1.0, 1.0, 2.0, 3.0], np.float32)[:, None]
-    examples = data.Dataset(images, np.array([0, 1, 1, 1, 0]), 2)
-    np.testing.assert_allclose(
-        learned_opt.optimizees.accuracy(network, examples)(theta), 0.6, rtol=1e-6
-    )
 
 
 @pytest.mark.parametrize(

@@ -277,7 +277,7 @@ def test_bad_arguments(kwargs, message):
 
 def test_a_problem_begins_under_jit():
     problem = optimizees.cnn(dataset())
-    begun = jax.jit(base.begin)(problem, jax.random.key(0))
+    begun = jax.jit(base.begin)(base.as_family(problem), jax.random.key(0))
     assert jax.tree.structure(begun.theta_0) == jax.tree.structure(
         problem.init(jax.random.key(0), ())
     )

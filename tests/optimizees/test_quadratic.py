@@ -54,21 +54,13 @@ def test_scale_of_theta_0(scale):
     np.testing.assert_allclose(np.std(theta), scale, rtol=0.06)
 
 
-def test_the_key_decides():
-    problem = learned_opt.optimizees.quadratic()
-    first, again, other = (base.begin(problem, jax.random.key(k)) for k in (0, 0, 1))
-    np.testing.assert_array_equal(first.instance.w, again.instance.w)
-    assert np.all(first.instance.w != other.instance.w)
-    assert np.all(first.theta_0 != other.theta_0)
-
-
 def test_equal_problems_do_not_compile_twice():
     traces = []
 
     @jax.jit
     def start(problem, key):
         traces.append(1)
-        begun = base.begin(problem, key)
+        begun = base.begin(base.as_family(problem), key)
         return problem.loss(begun.theta_0, begun.instance, key)
 
     for seed in range(3):

@@ -20,7 +20,7 @@ def network():
 
 def test_scaling_leaves_the_loss_at_the_start_alone_and_scales_gradients():
     scaled = learned_opt.optimizees.random_scaling(network(), 2.0)
-    problem, key = base.begin(scaled, jax.random.key(0)), jax.random.key(5)
+    problem, key = base.begin(base.as_family(scaled), jax.random.key(0)), jax.random.key(5)
     c, inner = problem.instance.c, problem.instance.instance
     theta = jax.tree.map(jnp.multiply, c, problem.theta_0)
     np.testing.assert_allclose(theta["b"], 1.0, rtol=1e-6)
@@ -44,7 +44,7 @@ def test_factors_are_log_uniform_and_fresh():
 
 def test_the_convex_function_has_its_minimum_at_v():
     combined = learned_opt.optimizees.with_convex(network(), dim=7, log_range=None)
-    problem, key = base.begin(combined, jax.random.key(3)), jax.random.key(1)
+    problem, key = base.begin(base.as_family(combined), jax.random.key(3)), jax.random.key(1)
     v, x = problem.instance.g, problem.theta_0.g
     assert v.shape == x.shape == (7,)
     assert np.all(np.abs(np.concatenate([v, x])) <= 1)
