@@ -178,7 +178,7 @@ def compare(
     tune_key, run_key, cost_key = jax.random.split(key, 3)
     if tuned is None:
         tuned = tune_all(
-            problem, tune_key, num_steps, tune_runs, builders, progress_bar=progress_bar
+            problem, tune_key, num_steps, tune_runs, names=builders, progress_bar=progress_bar
         )
     everything = {**transformations, **{name: found.tx for name, found in tuned.items()}}
     curves = {}

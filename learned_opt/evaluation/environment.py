@@ -21,7 +21,7 @@ def record() -> dict[str, Any]:
     A package that is not installed has None as its version. The commit is None outside a checkout.
     """
     device = jax.devices()[0]
-    versions = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     versions.update({name: _version(name) for name in PACKAGES})
     return {
         "versions": versions,

@@ -280,7 +280,7 @@ def write(
     num_runs = len(next(iter(curves.values())))
     text = table(rows, measure_name, extra, final) + "\n" + LEGEND.format(runs=num_runs)
     with _files.whole(_path(folder, "curves", suffix, "npz")) as temporary:
-        np.savez_compressed(temporary, **curves)
+        np.savez_compressed(temporary, **curves)  # type: ignore[arg-type]
     picture = _path(folder, "curves", suffix, "png")
     plots.curves(picture, curves, learned(rows), title, first_step)
     _files.write_text(_path(folder, "table", suffix, "md"), text)

@@ -30,11 +30,42 @@ _programs: collections.OrderedDict[Hashable, Callable] = collections.OrderedDict
 _lock = threading.Lock()
 
 
+class Jitted:
+    """A function that `jit` has decorated."""
+
+    def __init__(
+        self,
+        function: Callable,
+        static_argnums: tuple[int, ...],
+        donate_argnums: tuple[int, ...],
+    ):
+        functools.update_wrapper(self, function)
+        self._function = function
+        self._static_argnums = static_argnums
+        self._donate_argnums = donate_argnums
+
+    def __call__(self, *args: Any) -> Any:
+        """Calls the program of these arguments, which is compiled where it is not there."""
+        return self.program(*args)(*self._dynamic(args))
+
+    def program(self, *args: Any) -> Callable:
+        """The jitted function of those arguments that are not static.
+
+        It spares many calls the search, and it can be lowered.
+        """
+        static = {position: args[position] for position in self._static_argnums}
+        key = self, tuple(static.items()), _shapes(self._dynamic(args))
+        return _kept(key, lambda: _compiled_anew(self._function, static, self._donate_argnums))
+
+    def _dynamic(self, args: tuple) -> list:
+        return [arg for position, arg in enumerate(args) if position not in self._static_argnums]
+
+
 def jit(
     function: Callable,
     static_argnums: tuple[int, ...] = (),
     donate_argnums: tuple[int, ...] = (),
-) -> Callable:
+) -> Jitted:
     """`jax.jit` whose programs count towards `MAX_PROGRAMS`.
 
     A program is one compilation: a function, its static arguments, and the tree, the shapes and the
@@ -46,8 +77,7 @@ def jit(
       donate_argnums: the positions of arguments whose memory the program may use again.
 
     Returns:
-      The function, compiled when it is called. Its attribute `program(*args)` gives the jitted
-      function of those arguments that are not static, to call it many times or to `lower` it.
+      The function, compiled when it is called. See `Jitted.program` for its jitted function.
 
     Example:
       >>> import functools, jax.numpy as jnp
@@ -58,21 +88,7 @@ def jit(
       >>> print(power(3, jnp.float32(2)))
       8.0
     """
-
-    def program(*args: Any) -> Callable:
-        static = {position: args[position] for position in static_argnums}
-        key = function, tuple(static.items()), donate_argnums, _shapes(dynamic(args))
-        return _kept(key, lambda: _compiled_anew(function, static, donate_argnums))
-
-    def dynamic(args: tuple) -> list:
-        return [arg for position, arg in enumerate(args) if position not in static_argnums]
-
-    @functools.wraps(function)
-    def call(*args: Any) -> Any:
-        return program(*args)(*dynamic(args))
-
-    call.program = program
-    return call
+    return Jitted(function, static_argnums, donate_argnums)
 
 
 def clear() -> None:

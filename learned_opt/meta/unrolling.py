@@ -1,7 +1,7 @@
 """The life of one problem under one optimizer."""
 
 import functools
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +15,9 @@ from learned_opt.optimizers import base as optimizer_base
 from learned_opt.optimizers.base import LearnedOptimizer, Phi
 
 # An optax transformation, or an architecture with its weights.
-Transformation = optax.GradientTransformation | tuple[LearnedOptimizer, Phi]
+Transformation: TypeAlias = optax.GradientTransformation | tuple[LearnedOptimizer, Phi]
 # What of it is static: the optax transformation itself, or the architecture.
-Rule = optax.GradientTransformation | LearnedOptimizer
+Rule: TypeAlias = optax.GradientTransformation | LearnedOptimizer
 
 
 class Run(NamedTuple):
