@@ -190,6 +190,7 @@ def run(
     families: tuple[Family, ...],
     key: jax.Array,
     weights: jax.Array,
+    first: jax.Array,
     num: jax.Array,
     state: MetaState,
 ) -> MetaState:
@@ -202,44 +203,67 @@ def run(
       families: the families of problems.
       key: the run's key; the window's number is folded into it.
       weights: w_t, `[num_windows, window]`.
-      num: how many windows.
+      first: how many windows are done, `state.window`.
+      num: how many more to run.
       state: the `MetaState`.
 
     Returns:
       The next `MetaState`.
     """
+    end = first + num
 
-    def one(_: jax.Array, state: MetaState) -> MetaState:
-        return _window(plan, families, key, weights, state)
+    def part_of_episode(carry: tuple[jax.Array, MetaState]) -> tuple[jax.Array, MetaState]:
+        start, state = carry
+        episode = start // plan.num_windows
+        stop = jnp.minimum(end, (episode + 1) * plan.num_windows)
+        # What is the same in all windows of an episode is computed once.
+        episode_key = jax.random.fold_in(key, episode)
+        done = plan.share.done(episode)
 
-    return jax.lax.fori_loop(0, num, one, state)
+        def one(window: jax.Array, state: MetaState) -> MetaState:
+            number = window % plan.num_windows
+            # The first window of an episode has the episode's key itself.
+            own_key = jax.random.fold_in(episode_key, number)
+            own_key = jnp.where(number > 0, own_key, episode_key)
+            return _window(plan, families, own_key, weights[number], done, state)
+
+        return stop, jax.lax.fori_loop(start, stop, one, state)
+
+    def is_before_end(carry: tuple[jax.Array, MetaState]) -> jax.Array:
+        return carry[0] < end
+
+    _, state = jax.lax.while_loop(is_before_end, part_of_episode, (first, state))
+    return state
 
 
 def _window(
-    plan: Plan, families: tuple[Family, ...], key: jax.Array, weights: jax.Array, state: MetaState
+    plan: Plan,
+    families: tuple[Family, ...],
+    key: jax.Array,
+    weights: jax.Array,
+    done: jax.Array,
+    state: MetaState,
 ) -> MetaState:
-    episode, number = jnp.divmod(state.window, plan.num_windows)
-    key = jax.random.fold_in(key, episode)
-    # The first window of an episode has the episode's key itself.
-    key = jnp.where(number > 0, jax.random.fold_in(key, number), key)
-    mine = weights[number]
-    done = plan.share.done(episode)
+    """One window of every family, and one update of phi."""
     estimates = []
     for i, family in enumerate(families):
+        own_key = _key_of(key, i)
         estimate = plan.estimator.run(
-            plan.opt, state.phi, family, state.lives[i], _key_of(key, i), mine, done
+            plan.opt, state.phi, family, state.lives[i], own_key, weights, done
         )
         estimates.append(estimate)
     state = state._replace(lives=tuple(estimate.lives for estimate in estimates))
     gradient = _weighted_mean([e.gradient for e in estimates], plan.family_weights)
-    loss, weighted = _meta_losses(plan, estimates, mine)
+    loss = _weighted_mean([jnp.mean(e.losses) for e in estimates], plan.family_weights)
+    sums_of_window = [jnp.mean(weights @ e.losses) for e in estimates]
+    weighted = _weighted_mean(sums_of_window, plan.family_weights)
     state = _meta_update(plan, state, gradient, loss, done)
     finite = state.skipped_in_a_row == 0
     sums = Sums(
-        state.sums.loss + jnp.where(finite, loss, 0),
-        state.sums.weighted + jnp.where(finite, weighted, 0),
-        state.sums.weight + jnp.where(finite, jnp.sum(mine), 0),
-        state.sums.count + finite,
+        loss=state.sums.loss + jnp.where(finite, loss, 0),
+        weighted=state.sums.weighted + jnp.where(finite, weighted, 0),
+        weight=state.sums.weight + jnp.where(finite, jnp.sum(weights), 0),
+        count=state.sums.count + finite,
     )
     return state._replace(sums=sums, window=state.window + 1)
 
@@ -252,15 +276,6 @@ def _weighted_mean(trees: list, weights: tuple[float, ...]) -> Any:
         return sum(weight * leaf for weight, leaf in zip(weights, leaves, strict=True))
 
     return jax.tree.map(mean, *trees)
-
-
-def _meta_losses(plan: Plan, estimates: list, weights: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The mean loss of a step, and the mean of sum_t w_t f(theta_t)."""
-    losses = [jnp.mean(e.losses) for e in estimates]
-    weighted = [jnp.mean(weights @ e.losses) for e in estimates]
-    return _weighted_mean(losses, plan.family_weights), _weighted_mean(
-        weighted, plan.family_weights
-    )
 
 
 def _meta_update(

@@ -320,7 +320,9 @@ class _Session:
                 self._leave_if_asked(store, state, log)
                 start = time.perf_counter()
                 num = pace.windows(per_epoch - done % per_epoch)
-                state = run(self._families, stage.key, weights, jnp.int32(num), state)
+                state = run(
+                    self._families, stage.key, weights, jnp.int32(done), jnp.int32(num), state
+                )
                 self._check_finite(state)  # waits for the device
                 seconds = time.perf_counter() - start
                 log["seconds"] += seconds
@@ -449,18 +451,20 @@ def _begun(
     return lift(one)(learning_rate)
 
 
-@functools.partial(programs.jit, static_argnums=(0, 1), donate_argnums=(6,))
+@functools.partial(programs.jit, static_argnums=(0, 1), donate_argnums=(7,))
 def _windows(
     plan: Plan,
     lift: episode.Lift,
     families: tuple,
     key: jax.Array,
     weights: jax.Array,
+    first: jax.Array,
     num: jax.Array,
     state: MetaState,
 ) -> MetaState:
-    run = lift(functools.partial(episode.run, plan), in_axes=(None, None, None, None, 0))
-    return run(families, key, weights, num, state)
+    shared = (None,) * 5
+    run = lift(functools.partial(episode.run, plan), in_axes=(*shared, 0))
+    return run(families, key, weights, first, num, state)
 
 
 @functools.partial(programs.jit, static_argnums=(0, 1, 2))
