@@ -5,6 +5,8 @@ VENV ?= .venv
 CONSTRAINTS ?=
 RESULTS ?= results/quadratic
 BIN := $(VENV)/bin
+# Each worker begins with a stretch of neighbouring tests, which share compiled programs.
+PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # The oldest and the newest Python that are supported: the first of these that runs.
 first_that_runs = $(firstword $(foreach name,$(1),$(shell $(name) -c '' 2>/dev/null && echo $(name))))
@@ -17,10 +19,10 @@ demo: $(VENV)/installed  ## Learns an optimizer for quadratic functions and comp
 	$(BIN)/python -m experiments.quadratic --workdir=$(RESULTS)
 
 test: $(VENV)/installed  ## Runs the first tier of the test suite
-	$(BIN)/python -m pytest --numprocesses auto
+	$(PYTEST)
 
 test-thorough: $(VENV)/installed  ## Runs both tiers of the test suite
-	$(BIN)/python -m pytest --numprocesses auto -m 'thorough or not thorough'
+	$(PYTEST) -m 'thorough or not thorough'
 
 test-oldest:  ## Runs the first tier on the oldest supported versions
 	$(if $(PYTHON_OLDEST),,$(error There is no Python 3.11 on PATH: name one, PYTHON_OLDEST=...))

@@ -1,10 +1,27 @@
-"""Settings of the whole suite, made before JAX starts: four host devices, strict ranks, no windows."""
+"""Settings of the whole suite, made before JAX starts.
 
+The suite runs with four CPU devices and without implicit broadcasting between ranks, opens no
+windows, and keeps compilation short. Workers, and processes that tests start, inherit the settings
+that are environment variables.
+"""
+
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Most of the suite's time is compilation, of programs that run once.
+
+# Most of the suite's time is compilation, of programs that run once. What one worker has compiled,
+# the others and the processes that tests start read from a folder that goes when the suite ends.
+# To keep it for the next time, name a folder: JAX_COMPILATION_CACHE_DIR=/some/folder make test.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    folder = tempfile.mkdtemp(prefix="learned-opt-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest
@@ -26,8 +43,10 @@ def x64():
 def native_loops(monkeypatch):
     """The C++ loops within one test: the suite's four devices keep them from it otherwise.
 
-    What JAX has traced before stays as it is: such a test needs optimizers and jitted functions of its own.
+    The context is another one for jit's caches, so that nothing traced without the loops is used.
     """
     if not native.available():
         pytest.skip("the C++ loops were not built: there was no compiler")
     monkeypatch.setattr(native, "_num_devices", lambda: 1)
+    with native._only_xla(None):
+        yield

@@ -117,3 +117,8 @@ def test_the_oldest_versions_are_those_of_setup_cfg():
     needed = minimum_versions()
     assert len(needed) > 10
     assert tried == {**needed, "jaxlib": needed["jax"]}
+
+
+def test_the_loops_are_built_against_the_oldest_jaxlib():
+    """Every newer jaxlib accepts a library that was built against an older one."""
+    assert f'"jaxlib=={minimum_versions()["jax"]};' in (ROOT / "pyproject.toml").read_text()
