@@ -234,6 +234,7 @@ def _optimizer(
         )
     defaults = {} if "preset" in settings else DEFAULTS[num_features]
     opt = optimizers.from_spec({"name": name, "args": {**args, **defaults, **settings}})
+    assert opt.spec is not None, "an optimizer that was made from a spec has one"
     if num_features is not None:
         _check_num_features(path, num_features, opt.spec["args"].get("preprocess_p"))
     return opt
