@@ -1,7 +1,7 @@
 """What an optimizee is: a family of problems, each a function to be minimized.
 
-One word each: a *family* is an `Optimizee`; a *problem* is one member of it, with a life of its own;
-*problems* are several members, stacked on a first axis.
+One word each: a *family* is an `Optimizee`; a *problem* is one member of it, with a life of its
+own; *problems* are several members, stacked on a first axis.
 """
 
 import dataclasses
@@ -261,7 +261,10 @@ def target_at(
     statistics: Any,
     loss: jax.Array,
 ) -> jax.Array:
-    """What a meta-loss is made of at time t, before its shape: the loss, or that on held-out data."""
+    """What a meta-loss is made of at time t, before its shape.
+
+    It is the loss, or that on held-out data.
+    """
     if family.target is None:
         return loss
     return family.target(theta, problem.instance, minibatch_key(problem.key, t), statistics)

@@ -1,5 +1,7 @@
 """Flax networks to be optimized."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -98,7 +100,7 @@ class LSTM(nn.Module):
     @nn.compact
     def __call__(self, values: jax.Array) -> jax.Array:
         """The prediction after the last value of each sequence."""
-        x = values[..., None]
+        x: Any = values[..., None]
         for _ in range(self.num_layers):
             # The loop over time is no slower on a CPU than the same unrolled, and compiles sooner.
             layer = nn.RNN(nn.OptimizedLSTMCell(self.hidden_size))

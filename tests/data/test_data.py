@@ -37,17 +37,11 @@ def test_digits_are_all_of_scikit_learns_and_split_without_overlap():
     train, test = data.load()
 
     def rows(images, labels):
-        return sorted(
-            zip(
-                map(bytes, np.round(16 * images.reshape(-1, 64)).astype(np.uint8)),
-                labels.tolist(),
-                strict=True,
-            )
-        )
+        pixels = np.round(16 * images.reshape(-1, 64)).astype(np.uint8)
+        return sorted(zip(map(bytes, pixels), labels.tolist(), strict=True))
 
-    ours = rows(
-        np.concatenate([train.images, test.images]), np.concatenate([train.labels, test.labels])
-    )
+    images = np.concatenate([train.images, test.images])
+    ours = rows(images, np.concatenate([train.labels, test.labels]))
     assert ours == rows(bunch.images / 16, bunch.target)
     assert not {image for image, _ in rows(*train[:2])} & {image for image, _ in rows(*test[:2])}
 
@@ -75,12 +69,16 @@ def test_pairs_of_arrays_are_data_sets(images, labels):
 
 
 def test_a_data_set_keeps_its_number_of_classes():
-    assert (
-        data.as_dataset(
-            data.Dataset(np.zeros((2, 2), np.float32), np.array([0, 1]), 10)
-        ).num_classes
-        == 10
-    )
+    ten = data.Dataset(np.zeros((2, 2), np.float32), np.array([0, 1]), 10)
+    assert data.as_dataset(ten).num_classes == 10
+
+
+def test_training_data_by_name_or_as_they_are():
+    np.testing.assert_array_equal(data.training_data("digits").images, data.load().train.images)
+    pair = (np.zeros((2, 2)), [0, 1])
+    assert data.training_data(pair).num_classes == 2
+    with pytest.raises(ValueError, match="unknown data set 'digts'. Did you mean 'digits'"):
+        data.training_data("digts")
 
 
 @pytest.mark.parametrize(
@@ -145,6 +143,15 @@ def test_literal_values_of_shrunk_images():
         data.shrink((np.full((2, 28, 28), 255, np.uint8), np.array([0, 1])), 28).images,
         np.full((2, 1, 1), 255),
     )
+
+
+def test_both_splits_are_shrunk():
+    splits = data.load("digits")
+    got = data.shrink(splits, 4)
+    assert isinstance(got, data.Splits)
+    for shrunk, whole in zip(got, splits, strict=True):
+        np.testing.assert_array_equal(shrunk.images, data.shrink(whole, 4).images)
+        assert shrunk.images.shape == (len(whole.labels), 2, 2, 1)
 
 
 @pytest.mark.parametrize("array", [np.asarray, jnp.asarray])

@@ -105,22 +105,19 @@ def test_minibatches_are_drawn_by_the_key_alone():
     problem = learned_opt.optimizees.mlp(examples, batch_size=1, init_scale=1.0)
     theta = problem.init(jax.random.key(1), ())
     each = numpy_losses(theta, examples.images, examples.labels, "sigmoid")
-    losses = jax.jit(jax.vmap(lambda k: problem.loss(theta, (), k)))(
-        jax.random.split(jax.random.key(2), 300)
-    )
+    keys = jax.random.split(jax.random.key(2), 300)
+    loss = jax.jit(jax.vmap(problem.loss, (None, None, 0)))
+    losses = loss(theta, (), keys)
     drawn = np.argmin(np.abs(np.asarray(losses)[:, None] - each), 1)
     np.testing.assert_allclose(losses, each[drawn], rtol=1e-4)
     assert np.bincount(drawn, minlength=7).min() > 300 / 7 / 2
     moved = jax.tree.map(lambda x: x + 1, theta)
     each_moved = numpy_losses(moved, examples.images, examples.labels, "sigmoid")
-    losses_moved = jax.jit(jax.vmap(lambda k: problem.loss(moved, (), k)))(
-        jax.random.split(jax.random.key(2), 300)
-    )
-    np.testing.assert_allclose(losses_moved, each_moved[drawn], rtol=1e-4)
+    np.testing.assert_allclose(loss(moved, (), keys), each_moved[drawn], rtol=1e-4)
 
 
 def test_loss_is_the_mean_over_the_minibatch():
-    """A network of zeros, but for biases of the last layer: the loss of an example is that of its label."""
+    """A network of zeros, but for biases of the last layer: a loss is that of the label."""
     examples = data.Dataset(np.zeros((2, 2, 2, 1), np.float32), np.array([0, 1]), 2)
     problem = learned_opt.optimizees.mlp(examples, batch_size=4)
     theta = jax.tree.map(jnp.zeros_like, problem.init(jax.random.key(0), ()))

@@ -48,7 +48,7 @@ def gradients(convolve):
 
 
 def curvatures(convolve):
-    """The gradient of a function of the gradients: what differentiation through an optimizer's step needs."""
+    """The gradient of a function of the gradients, as a step of an optimizer needs it."""
 
     def of_gradients(x, w):
         by_x, by_w = gradients(convolve)(x, w)

@@ -33,7 +33,7 @@ def test_rotated_quadratic_has_its_spectrum_and_its_minimum(x64):
 def test_rotations_have_no_preferred_direction():
     problem = optimizees.rotated_quadratic(dim=3, condition=1e4)
     hessians = jax.vmap(problem.sample)(jax.random.split(jax.random.key(0), 2_000)).hessian
-    # The mean over all rotations is a multiple of the identity; standard error of an entry: about 0.01.
+    # The mean over all rotations is a multiple of the identity. An entry's standard error is 0.01.
     np.testing.assert_allclose(
         np.mean(hessians, axis=0), np.eye(3) * (1 + 0.01 + 1e-4) / 3, atol=0.04
     )

@@ -16,7 +16,7 @@ def sigmoid(x):
 
 
 def numpy_prediction(theta, values):
-    """A hand-written LSTM over `[batch, time]`, in float64; gates i, f, g, o by their names in Flax."""
+    """A hand-written LSTM over `[batch, time]` in float64; gates by their names in Flax."""
     theta = jax.tree.map(lambda a: np.asarray(a, np.float64), theta)
     xs = list(np.asarray(values, np.float64).T[..., None])
     for name in sorted(k for k in theta if "LSTM" in k):
@@ -33,7 +33,7 @@ def numpy_prediction(theta, values):
     return (xs[-1] @ theta["Dense_0"]["kernel"] + theta["Dense_0"]["bias"])[:, 0]
 
 
-@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("num_layers", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_loss_is_the_mean_squared_error(num_layers):
     problem = optimizees.sine_lstm(num_layers, hidden_size=4, batch_size=7, init_scale=1.0)
     theta, key = (
@@ -48,7 +48,7 @@ def test_loss_is_the_mean_squared_error(num_layers):
 
 
 def test_sequences_are_sines():
-    """Of three values in succession f(x-1) + f(x+1) = 2 cos(omega) f(x), with one omega for the whole sequence."""
+    """Three values in a row: f(x-1) + f(x+1) = 2 cos(omega) f(x), with one omega a sequence."""
     values, following = sequence.sines(jax.random.key(0), 2000, 0.0)
     assert values.shape == (2000, 10)
     assert following.shape == (2000,)

@@ -130,7 +130,7 @@ def test_held_out_uses_running_averages(normalized):
     one = dataset(n=1, seed=3)
     problem = optimizees.classifier(Normalized(), dataset(), BATCH_SIZE, held_out=one)
     statistics = after[-1]
-    got = problem.held_out(thetas[-1], (), keys[0], statistics)
+    got = jax.jit(problem.held_out)(thetas[-1], (), keys[0], statistics)
     variables = {"params": thetas[-1], **statistics}
     logits = Normalized().apply(variables, one.images, train=False)
     want = optax.softmax_cross_entropy_with_integer_labels(logits, one.labels)[0]
@@ -141,7 +141,7 @@ def test_held_out_minibatches_are_of_the_held_out_data():
     """The optimizer does not see them, so the held-out losses are those of other examples."""
     held_out = dataset(n=2, seed=4)
     problem = optimizees.mlp(dataset(), batch_size=1, held_out=held_out, init_scale=1.0)
-    theta = problem.init(jax.random.key(0), ())
+    theta = jax.jit(problem.init)(jax.random.key(0), ())
     keys = jax.random.split(jax.random.key(1), 40)
     losses = jax.jit(jax.vmap(lambda key: problem.held_out(theta, (), key)))(keys)
     network = optimizees.mlp_network(3)
@@ -156,7 +156,7 @@ def test_dropout_is_flax_own_with_a_key_of_the_minibatch():
     one = dataset(n=1)
     problem = optimizees.classifier(Dropped(), one, batch_size=2)
     assert problem.statistics is None
-    theta = problem.init(jax.random.key(0), ())
+    theta = jax.jit(problem.init)(jax.random.key(0), ())
     keys = jax.random.split(jax.random.key(1), 20)
     loss = jax.jit(jax.vmap(problem.loss, (None, None, 0)))
     losses = loss(theta, (), keys)
@@ -194,11 +194,11 @@ def test_wrappers_pass_statistics_and_held_out_through():
     convex = jnp.square(begun.instance.g.c * begun.theta_0.g - begun.instance.g.instance).mean()
     key = jax.random.key(7)
     loss, after = jax.jit(family.loss)(begun.theta_0, begun.instance, key, begun.statistics)
-    want, want_after = plain.loss(theta, (), key, begun.statistics)
+    want, want_after = jax.jit(plain.loss)(theta, (), key, begun.statistics)
     np.testing.assert_allclose(loss, want + convex, rtol=1e-5)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), after, want_after)
-    held_out = family.held_out(begun.theta_0, begun.instance, key, after)
-    want = plain.held_out(theta, (), key, after) + convex
+    held_out = jax.jit(family.held_out)(begun.theta_0, begun.instance, key, after)
+    want = jax.jit(plain.held_out)(theta, (), key, after) + convex
     np.testing.assert_allclose(held_out, want, rtol=1e-5)
 
 
@@ -208,8 +208,8 @@ def test_scaled_held_out_of_a_family_without_statistics():
     assert scaled.statistics is None
     begun = begin(base.as_family(scaled), jax.random.key(0))
     theta = jax.tree.map(jnp.multiply, begun.instance.c, begun.theta_0)
-    got = scaled.held_out(begun.theta_0, begun.instance, begun.key)
-    np.testing.assert_allclose(got, plain.held_out(theta, (), begun.key), rtol=1e-5)
+    got = jax.jit(scaled.held_out)(begun.theta_0, begun.instance, begun.key)
+    np.testing.assert_allclose(got, jax.jit(plain.held_out)(theta, (), begun.key), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -240,5 +240,5 @@ def test_bad_arguments(build, message):
 
 def test_dropout_that_is_always_on_can_be_trained():
     problem = optimizees.classifier(AlwaysDropped(), dataset(), batch_size=2)
-    theta = problem.init(jax.random.key(0), ())
+    theta = jax.jit(problem.init)(jax.random.key(0), ())
     assert jnp.isfinite(problem.loss(theta, (), jax.random.key(1)))
