@@ -77,7 +77,7 @@ def test_training_data_by_name_or_as_they_are():
     np.testing.assert_array_equal(data.training_data("digits").images, data.load().train.images)
     pair = (np.zeros((2, 2)), [0, 1])
     assert data.training_data(pair).num_classes == 2
-    with pytest.raises(ValueError, match="unknown data set 'digts'. Did you mean 'digits'"):
+    with pytest.raises(ValueError, match=r"unknown data set 'digts'. Did you mean 'digits'"):
         data.training_data("digts")
 
 
