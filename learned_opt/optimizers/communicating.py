@@ -195,8 +195,15 @@ def _as_kept(h, old):
 
 
 def _varying_like(x, others):
-    """`x` with a type that varies over devices where one of the others' types does."""
-    axes = frozenset().union(*(base.varying_axes(other) for other in others))
+    """`x` with a type that varies over devices where the types of all others do.
+
+    So a state has one type from the first step on, as `jax.lax.scan` wants it: where devices have
+    problems of their own, averages differ. Where some parameters are whole on all devices and
+    others are cut, they do not.
+    """
+    if not others:
+        return x
+    axes = frozenset.intersection(*(base.varying_axes(other) for other in others))
     missing = tuple(sorted(axes - base.varying_axes(x)))
     return jax.lax.pcast(x, missing, to="varying") if missing else x
 

@@ -20,13 +20,14 @@ class SmallFcState(NamedTuple):
       second_moment: a moving average of its square, `[1, *parameter.shape]`.
       rows: moving averages of its square, averaged over one axis of the parameter, which has size 1
         here. Where the parameter has fewer than two axes, of the square itself.
-      columns: likewise, averaged over another axis. None where the parameter has fewer than two.
+      columns: likewise, averaged over another axis. It has no numbers where the parameter has fewer
+        than two.
     """
 
     momentum: jax.Array
     second_moment: jax.Array
     rows: jax.Array
-    columns: jax.Array | None
+    columns: jax.Array
 
 
 class Settings(NamedTuple):
@@ -168,7 +169,7 @@ def _init_state(num_momenta, num_factored, theta):
     squares = tensorwise.zeros(theta, num_factored)
     axes = _factored_axes(theta.shape)
     if axes is None:
-        return SmallFcState(momentum, second_moment, squares, None)
+        return SmallFcState(momentum, second_moment, squares, tensorwise.zeros(theta, 0))
     over_columns, over_rows = axes
     return SmallFcState(
         momentum, second_moment, _mean(squares, over_rows), _mean(squares, over_columns)
@@ -204,7 +205,7 @@ def _update(chosen, phi, seen, state):
     square = square + 1e-30  # of squares that underflow
     of_rows = square if axes is None else _mean(square, axes[1])
     rows = _averaged(state.rows, chosen.factored, decays["factored"], of_rows)
-    columns = None
+    columns = state.columns
     if axes is not None:
         of_columns = _mean(square, axes[0])
         columns = _averaged(state.columns, chosen.factored, decays["factored"], of_columns)
@@ -243,8 +244,9 @@ def _features(seen, state, axes):
         jax.lax.rsqrt(state.rows + 1e-8),
         jax.lax.rsqrt(columns + 1e-8),
     ]
-    whole = [jnp.broadcast_to(x, (x.shape[0], *seen.gradient.shape)) for x in features]
-    return jnp.concatenate(whole)
+    # A sum, and not `broadcast_to`: so rows and columns become sharded as the gradient is.
+    zero = jnp.zeros_like(g)
+    return jnp.concatenate([x + zero for x in features])
 
 
 def _factor(state, axes):

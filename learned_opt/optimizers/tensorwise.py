@@ -18,9 +18,10 @@ class TensorRule(NamedTuple):
     """An update rule of one parameter as a whole.
 
     Attributes:
-      init: `init(theta) -> h_0`, the state in which a parameter begins: any pytree of arrays.
-        Make them from `theta`, such as `jnp.zeros_like(theta)` or `jnp.sum(0 * theta, axis=0)`,
-        in its dtype; `zeros(theta, *features)` makes them so that they are sharded like theta.
+      init: `init(theta) -> h_0`, the state in which a parameter begins: any pytree of arrays, of
+        one structure for all parameters. An array that a parameter does not need has no numbers,
+        such as `zeros(theta, 0)`. Make arrays from `theta` in its dtype; `zeros(theta, *features)`
+        and sums of them over axes are sharded like theta.
       update: `update(phi, seen, h_tm1) -> (u_t, h_t)` for a `Seen` of the whole parameter.
       reads: what `update` reads besides the gradient and the step: a subset of
         `{"params", "value"}`. `seen.theta` and `seen.loss` are None unless they are named here.
@@ -47,11 +48,11 @@ class TensorState(NamedTuple):
 
     Attributes:
       step: steps taken, an int32 scalar.
-      tensors: a tree like the parameters with the rule's state in place of each.
+      rule: the rule's state, with a tree like the parameters in place of each array.
     """
 
     step: jax.Array
-    tensors: Any
+    rule: Any
 
 
 def zeros(theta: jax.Array, *features: int) -> jax.Array:
@@ -102,10 +103,13 @@ def _lift(rule, state_dtype, phi, phi_dtype):
         # A rule may use one array twice, or theta itself: a state that is donated needs copies.
         return jax.tree.map(jnp.copy, h_0)
 
+    structure = jax.tree.structure(jax.eval_shape(start, jax.ShapeDtypeStruct((), phi_dtype)))
+
     def init_fn(params):
         _checks.real_floating_tree("params", params)
-        params = jax.tree.map(jnp.asarray, params)
-        return TensorState(jnp.zeros((), jnp.int32), jax.tree.map(start, params))
+        leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, params))
+        states = [_of_structure(structure, start(theta), theta) for theta in leaves]
+        return TensorState(jnp.zeros((), jnp.int32), _joined(structure, treedef, states))
 
     def update_fn(updates, state, params=None, *, value=None, axis_name=None, **extra_args):
         del extra_args
@@ -115,7 +119,7 @@ def _lift(rule, state_dtype, phi, phi_dtype):
         if params is not None:
             _checks.same_tree("params", params, "the gradients", updates)
         leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, updates))
-        states = _states_of_leaves(start, treedef, leaves, state)
+        states = _states_of_leaves(start, structure, treedef, leaves, state)
         thetas = leaves if params is None else jax.tree.leaves(params)
 
         step = state.step + 1
@@ -123,26 +127,48 @@ def _lift(rule, state_dtype, phi, phi_dtype):
         for gradient, theta, h in zip(leaves, thetas, states, strict=True):
             u_t, h_t = _update_leaf(rule, phi, phi_dtype, gradient, theta, step, value, h)
             us.append(u_t.astype(jnp.result_type(theta)))
-            hs.append(h_t)
-        return treedef.unflatten(us), TensorState(step, treedef.unflatten(hs))
+            hs.append(jax.tree.leaves(h_t))
+        return treedef.unflatten(us), TensorState(step, _joined(structure, treedef, hs))
 
     return init_fn, update_fn
 
 
-def _states_of_leaves(start, treedef, gradients, state):
-    """The rule's state for each parameter; raises ValueError unless all have the right shapes."""
+def _of_structure(structure, h_0, theta):
+    """The arrays of a first state; raises ValueError if it is not of the rule's structure."""
+    leaves, own = jax.tree.flatten(h_0)
+    if own != structure:
+        raise ValueError(
+            f"the rule's state must have one structure for all parameters: for shape {theta.shape} "
+            f"it is {own}, and for a scalar {structure}. An array that is not needed has no "
+            "numbers: zeros(theta, 0)."
+        )
+    return leaves
+
+
+def _joined(structure, treedef, states):
+    """The state of all parameters from the arrays of each."""
+    columns = zip(*states, strict=True) if states else [()] * structure.num_leaves
+    return structure.unflatten([treedef.unflatten(column) for column in columns])
+
+
+def _states_of_leaves(start, structure, treedef, gradients, state):
+    """The rule's state of each parameter; raises ValueError unless all have the right shapes."""
     wrong = (
         "state is not a state of this optimizer for these gradients: make it with tx.init(params)."
     )
     if not isinstance(state, TensorState):
         raise ValueError(wrong)
     try:
-        states = treedef.flatten_up_to(state.tensors)
+        trees = structure.flatten_up_to(state.rule)
+        columns = [treedef.flatten_up_to(tree) for tree in trees]
     except (ValueError, TypeError):
         raise ValueError(wrong) from None
-    for gradient, h in zip(gradients, states, strict=True):
+    states = []
+    for i, gradient in enumerate(gradients):
+        h = structure.unflatten([column[i] for column in columns])
         if _shapes(h) != _shapes(jax.eval_shape(start, gradient)):
             raise ValueError(wrong)
+        states.append(h)
     return states
 
 

@@ -40,10 +40,11 @@ def test_against_flax(num_inputs, num_units):
 
 
 def test_one_unit_by_hand():
-    """Gates (i, f, g, o) = (sigmoid 1, sigmoid -1, tanh 2, sigmoid 0.5), c_0 = 3, and nothing from the inputs."""
+    """(i, f, g, o) = (sigmoid 1, sigmoid -1, tanh 2, sigmoid 0.5), c_0 = 3, no inputs."""
     weights = {"w": jnp.zeros((4, 2)), "b": jnp.array([1.0, -1.0, 2.0, 0.5])}
     h, c = cell.lstm_cell(weights, jnp.array([7.0]), jnp.array([8.0]), jnp.array([3.0]))
-    # 0.26894142 * 3 + 0.73105858 * 0.96402758 = 1.51158460; 0.62245933 * tanh(1.51158460) = 0.56386...
+    # 0.26894142 * 3 + 0.73105858 * 0.96402758 = 1.51158460
+    # 0.62245933 * tanh(1.51158460) = 0.56386...
     np.testing.assert_allclose(c, [0.26894142 * 3 + 0.73105858 * 0.96402758], rtol=1e-6)
     np.testing.assert_allclose(h, [0.62245933 * np.tanh(1.5115846)], rtol=1e-6)
 

@@ -17,7 +17,7 @@ def sigmoid(x):
 
 
 def numpy_updates(phi, gradients, num_averaged, scale):
-    """The oracle: all coordinates of all parameters as rows, with averages written into each of them."""
+    """The oracle: all coordinates of all parameters as rows, with averages written into each."""
     phi = jax.tree.map(lambda w: np.asarray(w, np.float64), phi)
     n = gradients.shape[1]
     hidden = [np.zeros((n, len(layer["b"]) // 4)) for layer in phi["layers"]]

@@ -136,7 +136,7 @@ def test_one_program_for_several_platforms():
 @pytest.mark.usefixtures("native_loops")
 @pytest.mark.parametrize("axis_type", [AxisType.Explicit, AxisType.Auto])
 def test_sharded_coordinates(axis_type):
-    """The types of explicitly sharded arrays tell of the mesh, as the results of a foreign call do not."""
+    """The types of explicitly sharded arrays tell of the mesh; results of a foreign call do not."""
     mesh = jax.make_mesh((4,), ("x",), axis_types=(axis_type,))
     args = make_weights(), *make_arguments(8)
     want = plain_step(*args)

@@ -21,9 +21,10 @@ MEMORIES = {
 }
 
 
-# A controller that carries out BFGS with a fixed step. One iteration takes four steps of the controller:
+# A controller that carries out BFGS with a fixed step. One iteration takes four of its steps:
 # 0. The gradient g of a new theta is there: ask for M y.
-# 1. M y is there: average s y and y (M y), and write the three pairs of the update of the inverse Hessian.
+# 1. M y is there: average s y and y (M y), and write the three pairs that update the inverse
+#    Hessian.
 # 2. Ask for M g.
 # 3. M g is there: move by s = -alpha M g.
 
@@ -210,7 +211,8 @@ def test_limited_memory_is_the_whole_one_until_it_forgets(x64):
     want, got = (
         jax.jit(functools.partial(steps_of, opt))(phi, theta, gradients) for opt in (whole, last)
     )
-    # The read of step 6 is the last one with all pairs of steps 1 .. 5, and step 7 is the first to see it.
+    # The read of step 6 is the last one with all pairs of steps 1 .. 5. Step 7 is the first to see
+    # it.
     differences = np.max(np.abs(want["a"] - got["a"]), axis=(1, 2))
     np.testing.assert_allclose(differences[:7], 0, atol=1e-13)
     assert np.all(differences[7:] > 1e-7)

@@ -14,7 +14,7 @@ def sigmoid(x):
 
 
 def updates_in_numpy(phi, gradients, betas, epsilon, scale, clock):
-    """The paper's equations 5 to 9 for pairs of betas, and an LSTM, in float64; gradients `[steps, n]`."""
+    """The paper's equations 5 to 9 for pairs of betas, and an LSTM; gradients `[steps, n]`."""
     phi = jax.tree.map(lambda x: np.asarray(x, np.float64), phi)
     pairs = np.reshape(betas, (-1, 2))
     m, v = np.zeros((2, len(pairs), gradients.shape[1]))
@@ -131,7 +131,7 @@ def test_saved_and_loaded(tmp_path):
 def test_the_meta_gradient_is_that_of_autodiff_in_blocks_and_other_dtypes(
     native_loops, dtype, state_dtype
 ):
-    """The step count is shared by parameters and blocks; what the C++ loops do not take goes another way."""
+    """Parameters and blocks share the count; what the C++ loops do not take goes another way."""
     opt = learned_opt.rnnprop(
         "mnist" if state_dtype else "long", hidden_sizes=(3,), input_size=2, state_dtype=state_dtype
     )

@@ -233,11 +233,17 @@ def test_what_a_rule_does_not_declare_it_does_not_see():
 def test_a_state_of_another_tensor_rule():
     tx = from_rule(TensorRule(twice_theta, orthogonal), rate).transform(rate(None))
     state = tx.init(jnp.ones(3))
-    for wrong in (None, state.tensors, optax.adam(0.1).init(jnp.ones(3)), tx.init(jnp.ones(2))):
+    for wrong in (None, state.rule, optax.adam(0.1).init(jnp.ones(3)), tx.init(jnp.ones(2))):
         with pytest.raises(ValueError, match=r"not a state of this optimizer .*tx.init\(params\)"):
             tx.update(jnp.ones(3), wrong)
     with pytest.raises(ValueError, match="params lack the leaf"):
         tx.update({"a": jnp.ones(3)}, tx.init({"a": jnp.ones(3)}), {})
+
+
+def test_the_state_of_a_tensor_rule_has_one_structure():
+    rule = TensorRule(lambda theta: [theta] * theta.ndim, orthogonal)
+    with pytest.raises(ValueError, match=r"one structure for all parameters: for shape \(2,\)"):
+        from_rule(rule, rate).transform(rate(None)).init(jnp.ones(2))
 
 
 KINDS = {
