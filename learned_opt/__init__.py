@@ -13,14 +13,18 @@ from learned_opt.meta.training import MetaTrainingError, meta_train
 from learned_opt.meta.unrolling import unroll
 from learned_opt.optimizees import Optimizee
 from learned_opt.optimizers import (
+    CoordinateRule,
     LearnedOptimizer,
+    TensorRule,
     from_optax,
+    from_rule,
     lstm,
     lstm_gac,
     ntm_bfgs,
     ntm_lbfgs,
     partition,
     rnnprop,
+    small_fc_lopt,
 )
 from learned_opt.saving import load, save
 from learned_opt.weights import PRETRAINED, load_pretrained, pretrained, pretrained_card
@@ -30,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "PRETRAINED",
     "ClippedAdam",
+    "CoordinateRule",
     "Curriculum",
     "Interrupted",
     "LearnedOptimizer",
@@ -38,12 +43,14 @@ __all__ = [
     "Optimizee",
     "Progress",
     "RandomSearch",
+    "TensorRule",
     "Validation",
     "compare",
     "data",
     "estimators",
     "evaluate",
     "from_optax",
+    "from_rule",
     "load",
     "load_pretrained",
     "lstm",
@@ -58,5 +65,6 @@ __all__ = [
     "pretrained_card",
     "rnnprop",
     "save",
+    "small_fc_lopt",
     "unroll",
 ]
