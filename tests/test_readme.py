@@ -40,7 +40,7 @@ def test_an_optimizer_in_a_training_loop(folder):
 def test_a_problem_of_your_own(folder, monkeypatch, num_epochs):
     """With two epochs of meta-training for the README's twenty, and then as it stands."""
     _, own_problem, compare = python_blocks()
-    assert len(own_problem.strip().splitlines()) <= 20
+    assert len([line for line in own_problem.splitlines() if line.strip()]) <= 20
     if num_epochs is not None:
         shorter = with_arguments(learned_opt.meta_train, num_epochs=num_epochs)
         monkeypatch.setattr(learned_opt, "meta_train", shorter)
