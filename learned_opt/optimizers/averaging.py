@@ -101,8 +101,9 @@ def linear(weights: dict, signal: Signal) -> Leaves:
     w, b = _split(weights["w"], weights["b"], signal)
 
     def of_parameter(h):
+        products = jnp.tensordot(w, h, axes=1)
         beside_coordinates = b.shape + (1,) * (h.ndim - 1)
-        return jnp.tensordot(w, h, axes=1) + b.reshape(beside_coordinates)
+        return products + b.reshape(beside_coordinates)
 
     return signal.own.map(of_parameter)
 

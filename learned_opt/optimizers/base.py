@@ -206,6 +206,11 @@ def widest(*arrays_or_dtypes: Any) -> Any:
         return jnp.result_type(*arrays_or_dtypes)
 
 
+def in_dtype_of(x: jax.Array, like: Any) -> jax.Array:
+    """`x` in the dtype of `like`."""
+    return x.astype(jnp.result_type(like))
+
+
 def widened(tree: Any, dtype: Any) -> Any:
     """A tree with its floating-point arrays in `dtype`; integers such as counts stay."""
 
@@ -298,7 +303,7 @@ def reads_of(opt: LearnedOptimizer, theta: Theta) -> frozenset:
     if opt.parts is None:
         return _traced_reads(opt, theta)
     labels = jax.tree.broadcast(opt.parts.label_fn(theta), theta)
-    found = frozenset()
+    found: frozenset = frozenset()
     for label, part in opt.parts.optimizers.items():
         mine = _with_label(theta, labels, label)
         if jax.tree.leaves(mine):

@@ -14,9 +14,11 @@ def init_lstm_cell(key: jax.Array, num_inputs: int, num_units: int) -> dict:
       order input, forget, cell, output.
     """
     fan_in = num_inputs + num_units
-    w = jax.random.normal(key, (4 * num_units, fan_in)) / jnp.sqrt(fan_in)
-    b = jnp.zeros(4 * num_units).at[num_units : 2 * num_units].set(1)
-    return {"w": w, "b": b}
+    num_gates = 4 * num_units
+    normal = jax.random.normal(key, (num_gates, fan_in))
+    forget = slice(num_units, 2 * num_units)
+    b = jnp.zeros(num_gates).at[forget].set(1)
+    return {"w": normal / jnp.sqrt(fan_in), "b": b}
 
 
 def dense(w: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
@@ -30,8 +32,9 @@ def dense(w: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
     Returns:
       `[outputs, *coordinates]`.
     """
+    products = jnp.tensordot(w, x, axes=1)
     beside_coordinates = b.shape + (1,) * (x.ndim - 1)
-    return jnp.tensordot(w, x, axes=1) + b.reshape(beside_coordinates)
+    return products + b.reshape(beside_coordinates)
 
 
 def lstm_cell(
@@ -50,6 +53,8 @@ def lstm_cell(
     """
     gates = dense(weights["w"], weights["b"], jnp.concatenate([x_t, h_tm1]))
     i, f, g, o = jnp.split(gates, 4)
-    c_t = jax.nn.sigmoid(f) * c_tm1 + jax.nn.sigmoid(i) * jnp.tanh(g)
+    kept = jax.nn.sigmoid(f) * c_tm1
+    added = jax.nn.sigmoid(i) * jnp.tanh(g)
+    c_t = kept + added
     h_t = jax.nn.sigmoid(o) * jnp.tanh(c_t)
     return h_t, c_t

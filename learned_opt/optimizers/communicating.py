@@ -56,13 +56,16 @@ class Coordinates(NamedTuple):
         Args:
           sums: for each parameter the sum over its coordinates on this device, all of one shape.
         """
-        of_axes = {}
+        of_axes: dict[
+            tuple, jax.Array
+        ] = {}  # sums of parameters that are spread alike go between devices together
         for x in sums:
-            of_axes.setdefault(self._axes_of(x), []).append(x)
-        totals = [
-            jax.lax.psum(sum(own), axes) if axes else sum(own) for axes, own in of_axes.items()
-        ]
-        return sum(totals)
+            axes = self._axes_of(x)
+            of_axes[axes] = of_axes[axes] + x if axes in of_axes else x
+        totals = []
+        for axes, own in of_axes.items():
+            totals.append(jax.lax.psum(own, axes) if axes else own)
+        return sum(totals)  # type: ignore[return-value]
 
     def average(self, leaves: Leaves) -> jax.Array:
         """The mean over all coordinates of `Leaves` `[features, *parameter.shape]`: `[features]`.
@@ -176,7 +179,7 @@ def _lift(rule, state_dtype, phi, phi_dtype):
             _cast(phi, dtype), Leaves(_cast(leaves, dtype)), _cast(old, dtype), coordinates
         )
         thetas = leaves if params is None else jax.tree.leaves(params)
-        us = [u.astype(jnp.result_type(theta)) for u, theta in zip(us, thetas, strict=True)]
+        us = jax.tree.map(base.in_dtype_of, list(us), thetas)
         new = jax.tree.map(_as_kept, new, old)
         return treedef.unflatten(us), _to_trees(treedef, new)
 

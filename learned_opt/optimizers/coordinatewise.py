@@ -125,7 +125,7 @@ def _lift(rule, state_dtype, phi, phi_dtype):
         for gradient, theta, h in zip(leaves, thetas, parts.of_leaves(len(leaves)), strict=True):
             shared = _Shared(phi, phi_dtype, parts.structure, step, value)
             u_t, h_t = _update_leaf(rule, shared, gradient, theta, h)
-            us.append(u_t.astype(jnp.result_type(theta)))
+            us.append(base.in_dtype_of(u_t, theta))
             hs.append(h_t)
         h_t = parts.joined(hs, treedef)
         new_state = h_t if count is None else CountedState(step, h_t)
@@ -245,7 +245,7 @@ def _update_leaf(rule, shared, gradient, theta, h_tm1):
     u_t, h_t = update(phi, seen, state)
     new = shared.structure.flatten_up_to(h_t)
     _check_result(gradient, u_t, h_tm1, new)
-    return u_t, tuple(h.astype(old.dtype) for h, old in zip(new, h_tm1, strict=True))
+    return u_t, tuple(map(base.in_dtype_of, new, h_tm1))
 
 
 def _vmapped(rule, state, seen, num_axes):

@@ -54,8 +54,14 @@ def step(weights: dict, x_t: jax.Array, hidden: tuple, cells: tuple) -> tuple:
 
 
 def _is_fast(weights, x, *others):
-    small = all(layer["b"].shape[0] <= 4 * MAX_FAST_UNITS for layer in weights["layers"])
-    return small and x.size > 0 and native.usable(weights, x, *others)
+    """Whether the C++ loops can take these arrays, and are faster."""
+    if x.size == 0:
+        return False
+    for layer in weights["layers"]:
+        num_units = layer["b"].shape[0] // 4
+        if num_units > MAX_FAST_UNITS:
+            return False
+    return native.usable(weights, x, *others)
 
 
 def plain_step(weights: dict, x_t: jax.Array, hidden: tuple, cells: tuple) -> tuple:
@@ -64,12 +70,14 @@ def plain_step(weights: dict, x_t: jax.Array, hidden: tuple, cells: tuple) -> tu
     It says what a step means, it is what is differentiated, and it runs where there is nothing
     faster.
     """
-    x, new_hidden, new_cells = x_t, [], []
+    x = x_t
+    new_hidden, new_cells = [], []
     for layer, h_tm1, c_tm1 in zip(weights["layers"], hidden, cells, strict=True):
         x, c_t = cell.lstm_cell(layer, x, h_tm1, c_tm1)
         new_hidden.append(x)
         new_cells.append(c_t)
-    y_t = jnp.tensordot(weights["output"]["w"], x, axes=1) + weights["output"]["b"]
+    output = weights["output"]
+    y_t = jnp.tensordot(output["w"], x, axes=1) + output["b"]
     return y_t, tuple(new_hidden), tuple(new_cells)
 
 

@@ -42,7 +42,7 @@ def partition(
     if isinstance(label_fn, dict):
         for label in label_fn.values():
             _checks.choice("label", label, optimizers)
-        label_params = _LabelByPattern(tuple(label_fn.items()))
+        label_params: Callable[[Any], Any] = _LabelByPattern(tuple(label_fn.items()))
     elif callable(label_fn):
         label_params = label_fn
     else:

@@ -11,7 +11,7 @@ from learned_opt import _checks, native
 from learned_opt.optimizers import base, cell, coordinatewise, network
 from learned_opt.optimizers.settings import check_precision
 
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     # Section 5 of the paper.
     "mnist": {
         "betas": (0.95, 0.95),
@@ -42,7 +42,7 @@ class RNNpropState(NamedTuple):
       cell: the cell states of each layer, likewise.
     """
 
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]  # a tuple has a method of this name
     m: jax.Array
     v: jax.Array
     hidden: tuple

@@ -7,7 +7,7 @@ import jax
 from learned_opt import _checks
 from learned_opt.optimizers import base, communicating, coordinatewise, tensorwise
 
-_LIFTS = {
+_LIFTS: dict[type, Callable[..., base.LearnedOptimizer]] = {
     coordinatewise.CoordinateRule: coordinatewise.from_rule,
     tensorwise.TensorRule: tensorwise.from_rule,
     communicating.TreeRule: communicating.from_rule,

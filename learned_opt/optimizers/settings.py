@@ -10,7 +10,7 @@ from learned_opt import _checks
 from learned_opt.optimizers import preprocess
 
 # The papers and their code differ; each preset names its source.
-PRESETS = {
+PRESETS: dict[str, dict[str, Any]] = {
     # Section 3.1: neither preprocessing nor postprocessing.
     "quadratic": {"preprocess_p": None, "output_scale": 1.0},
     # Section 3.2 and appendix A.

@@ -126,7 +126,7 @@ def _lift(rule, state_dtype, phi, phi_dtype):
         us, hs = [], []
         for gradient, theta, h in zip(leaves, thetas, states, strict=True):
             u_t, h_t = _update_leaf(rule, phi, phi_dtype, gradient, theta, step, value, h)
-            us.append(u_t.astype(jnp.result_type(theta)))
+            us.append(base.in_dtype_of(u_t, theta))
             hs.append(jax.tree.leaves(h_t))
         return treedef.unflatten(us), TensorState(step, _joined(structure, treedef, hs))
 

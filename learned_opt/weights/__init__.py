@@ -43,8 +43,9 @@ def pretrained(name: str, *, state_dtype: Any = None) -> optax.GradientTransform
     """
     opt, phi = load_pretrained(name)
     if state_dtype is not None:
-        args = {**opt.spec["args"], "state_dtype": state_dtype}
-        opt = optimizers.from_spec({**opt.spec, "args": args})
+        spec = opt.spec or {}  # what is loaded has one
+        args = {**spec["args"], "state_dtype": state_dtype}
+        opt = optimizers.from_spec({**spec, "args": args})
     return opt.transform(phi)
 
 
@@ -63,7 +64,7 @@ def pretrained_card(name: str) -> dict:
     It has the configuration, the seed, the commit, the curve and the measurements, and says what
     the weights are for.
     """
-    return saving.read_card(_path(name))
+    return saving.read_card(_path(name)) or {}
 
 
 def _path(name):
