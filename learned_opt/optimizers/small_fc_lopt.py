@@ -72,8 +72,8 @@ def small_fc_lopt(
     decays are learned as well: 1 - (1 - decay) exp(10 delta), with delta in phi and zero at first.
 
     The state takes 4 numbers a parameter, 16 bytes in float32, beside rows and columns. An update
-    reads theta, so the adjoint cannot differentiate it: train it with `learned_opt.estimators.PES`,
-    `NRES` or `Autodiff`.
+    reads theta: `update` must be called with the parameters. The paper trains it by
+    `learned_opt.estimators.PES`.
 
     What the paper's text leaves open is as in its authors' published code, as far as known: small
     constants, the time's scales, and t = 0 at the first step. It differs from that code in that
