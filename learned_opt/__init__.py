@@ -11,6 +11,7 @@ from learned_opt.meta.settings import Curriculum, RandomSearch, Validation
 from learned_opt.meta.signals import Interrupted
 from learned_opt.meta.training import MetaTrainingError, meta_train
 from learned_opt.meta.unrolling import unroll
+from learned_opt.native import xla_loops
 from learned_opt.optimizees import Optimizee
 from learned_opt.optimizers import (
     CoordinateRule,
@@ -67,4 +68,5 @@ __all__ = [
     "save",
     "small_fc_lopt",
     "unroll",
+    "xla_loops",
 ]

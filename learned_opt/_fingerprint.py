@@ -46,7 +46,11 @@ def of_optimizer(opt: LearnedOptimizer, theta: Any) -> Any:
         return opt.spec
     phi = jax.eval_shape(opt.init, jax.random.key(0))
 
-    def update(phi: Any, g: Any, state: Any) -> Any:
+    def update(
+        phi: Any,
+        g: Any,
+        state: Any,
+    ) -> Any:
         return opt.transform(phi).update(g, state, g)
 
     state = jax.eval_shape(lambda phi, theta: opt.transform(phi).init(theta), phi, theta)
@@ -60,6 +64,7 @@ def of_family(family: base.Family) -> dict:
     arguments = {
         "sample": (key,),
         "init": (key, instance),
+        "statistics": (key, instance),
         "loss": (theta, instance, key, statistics),
         "held_out": (theta, instance, key, statistics),
     }

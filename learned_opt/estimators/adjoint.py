@@ -32,7 +32,7 @@ from learned_opt.optimizers.base import LearnedOptimizer, Phi
 
 
 class Lives(NamedTuple):
-    """Several lives between two windows. Leaves of `theta` and the like are `[problems, *shape]`."""
+    """Several lives between two windows; leaves of `theta` are `[problems, *shape]`."""
 
     problems: Problem  # without theta_0
     t: jax.Array
@@ -89,8 +89,14 @@ class Adjoint:
             if getattr(self, name) is not None:
                 _checks.positive_int(name, getattr(self, name))
 
-    def check(self, opt: LearnedOptimizer, family: Family, key: jax.Array, num_steps: int) -> None:
-        """Raises ValueError for an optimizer that it cannot differentiate, or coordinates that fail.
+    def check(
+        self,
+        opt: LearnedOptimizer,
+        family: Family,
+        key: jax.Array,
+        num_steps: int,
+    ) -> None:
+        """Raises ValueError for an optimizer or for coordinates that it cannot serve.
 
         See `base.Estimator`.
         """
@@ -102,7 +108,12 @@ class Adjoint:
             drawing.shares(sizes, self.coordinates)
 
     def begin(
-        self, opt: LearnedOptimizer, phi: Phi, family: Family, keys: jax.Array, num_steps: int
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        keys: jax.Array,
+        num_steps: int,
     ) -> Lives:
         """Fresh problems, one for each of `keys`; see `base.Estimator`."""
         return begin(opt, phi, family, keys, base.count(num_steps))
@@ -129,7 +140,11 @@ class Adjoint:
 
 
 def begin(
-    opt: LearnedOptimizer, phi: Phi, family: Family, keys: jax.Array, horizon: jax.Array
+    opt: LearnedOptimizer,
+    phi: Phi,
+    family: Family,
+    keys: jax.Array,
+    horizon: jax.Array,
 ) -> Lives:
     """Fresh problems, one for each of `keys`, that live for `horizon` steps."""
     problems, theta = base.stacked(family, keys)
@@ -140,7 +155,13 @@ def begin(
     return Lives(problems, t, horizon, theta, statistics, states, gradient, first)
 
 
-def renewed(opt: LearnedOptimizer, phi: Phi, family: Family, lives: Lives, key: jax.Array) -> Lives:
+def renewed(
+    opt: LearnedOptimizer,
+    phi: Phi,
+    family: Family,
+    lives: Lives,
+    key: jax.Array,
+) -> Lives:
     """Fresh problems in the place of lives that have reached their horizon."""
     num_problems = lives.first.shape[0]
 
@@ -161,7 +182,10 @@ def groups_for(opt: LearnedOptimizer, theta: Theta) -> list[Group]:
 
 
 def first_of(
-    family: Family, problems: Problem, theta: Theta, t: jax.Array
+    family: Family,
+    problems: Problem,
+    theta: Theta,
+    t: jax.Array,
 ) -> tuple[jax.Array, Theta, Any]:
     """At time 0: what the meta-loss is made of, the gradients g_1, and the statistics."""
 
@@ -175,18 +199,29 @@ def first_of(
     return jax.vmap(one)(problems, theta)
 
 
-def _measure(family: Family, lives: Lives, theta: Theta, t: jax.Array) -> Measured:
+def _measure(
+    family: Family,
+    lives: Lives,
+    theta: Theta,
+    t: jax.Array,
+) -> Measured:
     """Loss, gradient and the term of the meta-loss with its slope, of all problems at time t."""
 
-    def one(problem: Problem, theta: Theta, statistics: Any, first: jax.Array) -> Measured:
+    def one(
+        problem: Problem,
+        theta: Theta,
+        statistics: Any,
+        first: jax.Array,
+    ) -> Measured:
         loss, gradient, after = optimizee_base.value_and_grad_at(
             family, problem, theta, t, statistics
         )
         if family.target is None and family.shape is None:
             return Measured(gradient, after, loss, gradient)
-        if family.target is None:  # the slope of the loss is at hand
+        if family.target is None and family.shape is not None:  # the loss's slope is at hand
             term, factor = jax.value_and_grad(family.shape)(loss, first)
-            return Measured(gradient, after, term, jax.tree.map(lambda g: factor * g, gradient))
+            slope = jax.tree.map(lambda g: factor * g, gradient)
+            return Measured(gradient, after, term, slope)
 
         def term_of(theta: Theta) -> jax.Array:
             return optimizee_base.term_at(family, problem, theta, t, after, loss, first)
@@ -237,12 +272,18 @@ def _window(
     for i, group in enumerate(groups):
         of_block = _weighted if group.reads_theta else _accumulated
         cotangents = functools.partial(_cotangents, slopes[i], weights, of_block)
-        theta = ()
+        theta: Any = ()
         if group.reads_theta:
             theta = drawn[i].take(group.pack(jax.tree.leaves(lives.theta)))
-        recorded.append(
-            second_pass.Recorded(group, drawn[i], start[i], theta, gradients[i], cotangents)
+        one = second_pass.Recorded(
+            group=group,
+            drawn=drawn[i],
+            state=start[i],
+            theta=theta,
+            gradients=gradients[i],
+            cotangents=cotangents,
         )
+        recorded.append(one)
     return base.Estimate(losses, second_pass.pull_back(phi, recorded, block_size), after)
 
 
@@ -252,7 +293,12 @@ def packed_by(groups: list[Group], tree: Theta) -> list:
     return [group.pack(leaves) for group in groups]
 
 
-def apply(groups: list[Group], phi: Phi, packed: list, lives: Any) -> tuple[list, list]:
+def apply(
+    groups: list[Group],
+    phi: Phi,
+    packed: list,
+    lives: Any,
+) -> tuple[list, list]:
     """One step of every group's optimizer: `(updates, states)`.
 
     Args:
@@ -271,7 +317,11 @@ def apply(groups: list[Group], phi: Phi, packed: list, lives: Any) -> tuple[list
     return updates, states
 
 
-def unpacked(groups: list[Group], updates: list, theta: Theta) -> Theta:
+def unpacked(
+    groups: list[Group],
+    updates: list,
+    theta: Theta,
+) -> Theta:
     """Every group's updates as one tree like theta."""
     leaves, treedef = jax.tree.flatten(theta)
     new = [jnp.zeros_like(x) for x in leaves]  # leaves without coordinates belong to no group
@@ -286,7 +336,12 @@ def taken(drawn: list[Drawn], packed: list) -> list:
     return [d.take(x) for d, x in zip(drawn, packed, strict=True)]
 
 
-def states_of(groups: list[Group], drawn: list[Drawn], phi: Phi, lives: Any) -> list:
+def states_of(
+    groups: list[Group],
+    drawn: list[Drawn],
+    phi: Phi,
+    lives: Any,
+) -> list:
     """The states of the drawn coordinates of every group.
 
     They are drawn before the window runs: nothing of the others is kept.
@@ -295,7 +350,13 @@ def states_of(groups: list[Group], drawn: list[Drawn], phi: Phi, lives: Any) -> 
     return [_state_of(group, d, phi, lives, state) for group, d, state in rows]
 
 
-def _state_of(group: Group, drawn: Drawn, phi: Phi, lives: Any, state: Any) -> Any:
+def _state_of(
+    group: Group,
+    drawn: Drawn,
+    phi: Phi,
+    lives: Any,
+    state: Any,
+) -> Any:
     if drawn.index is None:
         return state
     vector = jax.eval_shape(group.pack, jax.tree.leaves(lives.gradient))
@@ -319,7 +380,12 @@ def _shifted(gradients: Any, last: Any) -> Any:
     return jax.tree.map(_Shifted, gradients, last)
 
 
-def _cotangents(slopes: Any, weights: jax.Array, of_block: Any, cut: second_pass.Cut) -> Any:
+def _cotangents(
+    slopes: Any,
+    weights: jax.Array,
+    of_block: Any,
+    cut: second_pass.Cut,
+) -> Any:
     """The cotangents of the coordinates that `cut` cuts out."""
 
     def of_leaf(slope: jax.Array | _Shifted) -> jax.Array:

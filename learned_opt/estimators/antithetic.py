@@ -95,7 +95,13 @@ class Antithetic:
         if self.shortest is not None:
             base.check_horizon(self.window, self.shortest)
 
-    def check(self, opt: LearnedOptimizer, family: Family, key: jax.Array, num_steps: int) -> None:
+    def check(
+        self,
+        opt: LearnedOptimizer,
+        family: Family,
+        key: jax.Array,
+        num_steps: int,
+    ) -> None:
         """Raises ValueError unless the horizons are possible; see `base.Estimator`."""
         del opt, family, key
         base.check_horizon(self.window, num_steps)
@@ -106,7 +112,12 @@ class Antithetic:
             )
 
     def begin(
-        self, opt: LearnedOptimizer, phi: Phi, family: Family, keys: jax.Array, num_steps: int
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        keys: jax.Array,
+        num_steps: int,
     ) -> Lives:
         """Fresh pairs, one for each of `keys`; see `base.Estimator`."""
         longest = base.count(num_steps)
@@ -148,7 +159,12 @@ class Antithetic:
         """The perturbations of this window, and those to which its losses are credited."""
         raise NotImplementedError
 
-    def _draw_noise(self, key: jax.Array, phi: Phi, num_pairs: int) -> Phi:
+    def _draw_noise(
+        self,
+        key: jax.Array,
+        phi: Phi,
+        num_pairs: int,
+    ) -> Phi:
         """Gaussian perturbations of all weights, leaves `[pairs, ...]`."""
         leaves, treedef = jax.tree.flatten(phi)
         keys = jax.random.split(key, len(leaves))
@@ -187,8 +203,13 @@ class Antithetic:
         noise = jax.tree.map(lambda x: jnp.zeros((num_pairs, *x.shape), x.dtype), phi)
         return Lives(problems, t, horizon, longest, side(), side(), first, noise)
 
-    def _draw_horizon(self, key: jax.Array, longest: jax.Array, cut_at_random: bool) -> jax.Array:
-        """A horizon in steps, log-uniform between the shortest and the longest, in whole windows."""
+    def _draw_horizon(
+        self,
+        key: jax.Array,
+        longest: jax.Array,
+        cut_at_random: bool,
+    ) -> jax.Array:
+        """A horizon, log-uniform between the shortest and the longest, in whole windows."""
         length_key, cut_key = jax.random.split(key)
         horizon = longest
         if self.shortest is not None:
@@ -202,7 +223,12 @@ class Antithetic:
         return self.window * windows
 
     def _renewed(
-        self, opt: LearnedOptimizer, phi: Phi, family: Family, lives: Lives, key: jax.Array
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        lives: Lives,
+        key: jax.Array,
     ) -> Lives:
         """Fresh pairs in the place of those whose lives have ended, and of no others."""
         ended = lives.t >= lives.horizon
@@ -232,7 +258,12 @@ class Antithetic:
     ) -> tuple[jax.Array, Side]:
         """Carries one side through a window: the terms of the meta-loss `[T, pairs]`, the side."""
 
-        def one(noise: Phi, problem: Problem, t: jax.Array, side: Side) -> tuple:
+        def one(
+            noise: Phi,
+            problem: Problem,
+            t: jax.Array,
+            side: Side,
+        ) -> tuple:
             moved = jax.tree.map(lambda p, e: p + sign * e, phi, noise)
             return advance(opt.transform(moved), family, problem, t, side, self.window)
 
@@ -249,7 +280,12 @@ class Antithetic:
         limit = self.clip * jnp.abs(first)
         return jnp.where(jnp.isnan(losses), limit, jnp.minimum(losses, limit))
 
-    def _counts(self, weights: jax.Array, ends: jax.Array, horizon: jax.Array) -> jax.Array:
+    def _counts(
+        self,
+        weights: jax.Array,
+        ends: jax.Array,
+        horizon: jax.Array,
+    ) -> jax.Array:
         """By what each term of a window counts, `[T, pairs]`."""
         if self.objective == "mean":
             return jnp.broadcast_to(weights[:, None], (self.window, ends.shape[0]))

@@ -55,13 +55,24 @@ class Autodiff:
         _checks.positive_int("window", self.window)
         _checks.boolean("stop_gradient", self.stop_gradient)
 
-    def check(self, opt: LearnedOptimizer, family: Family, key: jax.Array, num_steps: int) -> None:
+    def check(
+        self,
+        opt: LearnedOptimizer,
+        family: Family,
+        key: jax.Array,
+        num_steps: int,
+    ) -> None:
         """Raises ValueError unless windows fit into the horizon; see `base.Estimator`."""
         del opt, family, key
         base.check_horizon(self.window, num_steps)
 
     def begin(
-        self, opt: LearnedOptimizer, phi: Phi, family: Family, keys: jax.Array, num_steps: int
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        keys: jax.Array,
+        num_steps: int,
     ) -> Lives:
         """Fresh problems, one for each of `keys`; see `base.Estimator`."""
         return _begin(opt, phi, family, keys, base.count(num_steps))
@@ -99,7 +110,11 @@ class Autodiff:
 
 
 def _begin(
-    opt: LearnedOptimizer, phi: Phi, family: Family, keys: jax.Array, horizon: jax.Array
+    opt: LearnedOptimizer,
+    phi: Phi,
+    family: Family,
+    keys: jax.Array,
+    horizon: jax.Array,
 ) -> Lives:
     problems, theta = base.stacked(family, keys)
     state = jax.vmap(opt.transform(phi).init)(theta)
@@ -124,7 +139,13 @@ def _window(
     """The terms of the meta-loss `[num_steps, problems]`, and the lives after a window."""
     tx = optax.with_extra_args_support(opt.transform(phi))
 
-    def one(problem: Problem, theta: Theta, statistics: Any, state: Any, first: jax.Array) -> tuple:
+    def one(
+        problem: Problem,
+        theta: Theta,
+        statistics: Any,
+        state: Any,
+        first: jax.Array,
+    ) -> tuple:
         def step(carry: tuple, t: jax.Array) -> tuple[tuple, jax.Array]:
             theta, statistics, state = carry
             held = jax.lax.stop_gradient(theta) if stop_gradient else theta

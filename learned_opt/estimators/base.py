@@ -47,11 +47,22 @@ class Estimator(Protocol):
     def window(self) -> int:
         """Steps of one window."""
 
-    def check(self, opt: LearnedOptimizer, family: Family, key: jax.Array, num_steps: int) -> None:
-        """Raises ValueError where this estimator cannot serve; nothing has run before it."""
+    def check(
+        self,
+        opt: LearnedOptimizer,
+        family: Family,
+        key: jax.Array,
+        num_steps: int,
+    ) -> None:
+        """Raises ValueError where this estimator cannot serve, before anything runs."""
 
     def begin(
-        self, opt: LearnedOptimizer, phi: Phi, family: Family, keys: jax.Array, num_steps: int
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        keys: jax.Array,
+        num_steps: int,
     ) -> Lives:
         """Starts one life for each of `keys` `[problems]`, of at most `num_steps` steps."""
 
@@ -81,8 +92,8 @@ class Estimator(Protocol):
         """The estimator as JSON can hold it: for cards, and to tell one run from another."""
 
 
-def plain_of(estimator: Any, **instead: Any) -> dict:
-    """The plain form of a dataclass: its name and its fields, some of them given in another form."""
+def plain_of(estimator: Any, /, **instead: Any) -> dict:
+    """The plain form of a dataclass: its name and its fields, some of them in another form."""
     fields = {name: getattr(estimator, name) for name in estimator.__dataclass_fields__}
     return {"name": type(estimator).__name__, **fields, **instead}
 
@@ -94,7 +105,11 @@ def check_horizon(window: int, num_steps: int) -> None:
 
 
 def refuse_reading(
-    name: str, what: tuple[str, ...], opt: LearnedOptimizer, family: Family, key: jax.Array
+    name: str,
+    what: tuple[str, ...],
+    opt: LearnedOptimizer,
+    family: Family,
+    key: jax.Array,
 ) -> None:
     """Raises ValueError if the optimizer reads something that an estimator cannot differentiate.
 
@@ -115,12 +130,16 @@ def refuse_reading(
 
 
 def stacked(family: Family, keys: jax.Array) -> tuple[Problem, Theta]:
-    """Fresh problems and their theta_0, which lives need only once: it is left out of the problems."""
+    """Fresh problems and their theta_0, which is left out of them: lives need it only once."""
     problems = optimizee_base.begin_all(family, keys)
     return problems._replace(theta_0=()), problems.theta_0
 
 
-def renewed(ended: jax.Array, fresh: Callable[[], Lives], lives: Lives) -> Lives:
+def renewed(
+    ended: jax.Array,
+    fresh: Callable[[], Lives],
+    lives: Lives,
+) -> Lives:
     """`fresh()` in the place of lives that have ended, all of them at once."""
     return jax.lax.cond(ended, lambda _: fresh(), lambda same: same, lives)
 

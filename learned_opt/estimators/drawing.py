@@ -31,7 +31,7 @@ class Drawn(NamedTuple):
       scale: how many coordinates each of them stands for, `[N]`; None where all are there.
     """
 
-    index: jax.Array | None = None
+    index: jax.Array | None = None  # type: ignore[assignment]
     scale: jax.Array | None = None
 
     def take(self, x: jax.Array, axis: int = 0) -> jax.Array:
@@ -43,7 +43,11 @@ class Drawn(NamedTuple):
         )
 
 
-def draw(groups: list[Group], lives: Any, coordinates: int | None) -> list[Drawn]:
+def draw(
+    groups: list[Group],
+    lives: Any,
+    coordinates: int | None,
+) -> list[Drawn]:
     """Draws for one window.
 
     Args:
@@ -86,7 +90,11 @@ def shares(sizes: list[int], coordinates: int) -> list[int]:
     return [max(1, end - start) for start, end in itertools.pairwise(ends)]
 
 
-def _draw(key: jax.Array, size: int, num: int) -> Drawn:
+def _draw(
+    key: jax.Array,
+    size: int,
+    num: int,
+) -> Drawn:
     """One coordinate of each of `num` strata of `size` coordinates."""
     if num >= size:
         return Drawn()

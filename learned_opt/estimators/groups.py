@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from learned_opt.optimizees.base import Theta
-from learned_opt.optimizers.base import LearnedOptimizer, Phi, reads_of
+from learned_opt.optimizers.base import LearnedOptimizer, Parts, Phi, reads_of
 
 
 class Group(NamedTuple):
@@ -73,7 +73,11 @@ def lifted(group: Group, tx: optax.GradientTransformation) -> optax.GradientTran
     leaf. The parameters are handed on only where they are read.
     """
 
-    def update(gradient: Any, state: Any, theta: Any = None) -> tuple[Any, Any]:
+    def update(
+        gradient: Any,
+        state: Any,
+        theta: Any = None,
+    ) -> tuple[Any, Any]:
         if not group.reads_theta:
             return tx.update(gradient, state)
         return tx.update(gradient, state, theta)
@@ -114,9 +118,14 @@ def sizes(groups: list[Group], theta: Theta) -> list[int]:
     return [0 if group.tree else sum(leaves[i].size for i in group.leaves) for group in groups]
 
 
-def _groups(opt: LearnedOptimizer, positions: Any, leaves: list, labels: tuple) -> Iterator[Group]:
+def _groups(
+    opt: LearnedOptimizer,
+    positions: Any,
+    leaves: list,
+    labels: tuple,
+) -> Iterator[Group]:
     if opt.parts is not None:
-        yield from _groups_of_parts(opt, positions, leaves, labels)
+        yield from _groups_of_parts(opt.parts, positions, leaves, labels)
         return
     mine = jax.tree.leaves(positions)
     shapes = jax.tree.map(lambda i: leaves[i], positions)
@@ -133,14 +142,17 @@ def _groups(opt: LearnedOptimizer, positions: Any, leaves: list, labels: tuple) 
 
 
 def _groups_of_parts(
-    opt: LearnedOptimizer, positions: Any, leaves: list, labels: tuple
+    parts: Parts,
+    positions: Any,
+    leaves: list,
+    labels: tuple,
 ) -> Iterator[Group]:
-    names = opt.parts.label_fn(jax.tree.map(lambda i: leaves[i], positions))
+    names = parts.label_fn(jax.tree.map(lambda i: leaves[i], positions))
     names = jax.tree.broadcast(names, positions)
-    for label in sorted(opt.parts.optimizers):
+    for label in sorted(parts.optimizers):
         masked = jax.tree.map(
             lambda i, name, label=label: i if name == label else optax.MaskedNode(),
             positions,
             names,
         )
-        yield from _groups(opt.parts.optimizers[label], masked, leaves, (*labels, label))
+        yield from _groups(parts.optimizers[label], masked, leaves, (*labels, label))

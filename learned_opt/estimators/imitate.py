@@ -97,7 +97,13 @@ class Imitate:
                 f"{self.beside.window}."
             )
 
-    def check(self, opt: LearnedOptimizer, family: Family, key: jax.Array, num_steps: int) -> None:
+    def check(
+        self,
+        opt: LearnedOptimizer,
+        family: Family,
+        key: jax.Array,
+        num_steps: int,
+    ) -> None:
         """Raises ValueError for an optimizer that it cannot differentiate; see `base.Estimator`."""
         adjoint.Adjoint(self.window, self.coordinates).check(opt, family, key, num_steps)
         base.refuse_reading("Imitate", ("params", "value"), opt, family, key)
@@ -105,7 +111,12 @@ class Imitate:
             self.beside.check(opt, family, key, num_steps)
 
     def begin(
-        self, opt: LearnedOptimizer, phi: Phi, family: Family, keys: jax.Array, num_steps: int
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        keys: jax.Array,
+        num_steps: int,
     ) -> Lives:
         """Fresh problems, one for each of `keys`; see `base.Estimator`."""
         beside = ()
@@ -156,14 +167,33 @@ class Imitate:
         return base.plain_of(self, teacher=teacher, beside=beside)
 
     def _begin(
-        self, opt: LearnedOptimizer, phi: Phi, family: Family, keys: jax.Array, horizon: jax.Array
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        keys: jax.Array,
+        horizon: jax.Array,
     ) -> Taught:
         lives = adjoint.begin(opt, phi, family, keys, horizon)
         teacher = jax.vmap(self.teacher.init)(lives.theta)
-        return Taught(*lives[: Taught._fields.index("teacher")], teacher)
+        return Taught(
+            problems=lives.problems,
+            t=lives.t,
+            horizon=lives.horizon,
+            theta=lives.theta,
+            statistics=lives.statistics,
+            states=lives.states,
+            gradient=lives.gradient,
+            teacher=teacher,
+        )
 
     def _imitate(
-        self, opt: LearnedOptimizer, phi: Phi, family: Family, lives: Taught, key: jax.Array
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        lives: Taught,
+        key: jax.Array,
     ) -> tuple[jax.Array, Phi, Taught]:
         """The loss of imitation on the next window, its gradient, and the lives after it."""
         num_problems = lives.problems.key.shape[0]
@@ -190,14 +220,21 @@ class Imitate:
         lives, kept = jax.lax.scan(step, lives, length=self.window)
         gradients, differences, squares = kept
         factor = 1 / jnp.maximum(jnp.sum(squares), 1e-30)
-        total, recorded = 0.0, []
+        squared, recorded = [], []
         for i, group in enumerate(groups):
-            total += _sum_of_squares(differences[i], drawn[i].scale)
+            squared.append(_sum_of_squares(differences[i], drawn[i].scale))
             cotangents = _cut_of(jax.tree.map(lambda x: 2 * factor * x, differences[i]))
-            recorded.append(
-                second_pass.Recorded(group, drawn[i], start[i], (), gradients[i], cotangents)
+            one = second_pass.Recorded(
+                group=group,
+                drawn=drawn[i],
+                state=start[i],
+                theta=(),
+                gradients=gradients[i],
+                cotangents=cotangents,
             )
-        return factor * total, second_pass.pull_back(phi, recorded, self.block_size), lives
+            recorded.append(one)
+        gradient = second_pass.pull_back(phi, recorded, self.block_size)
+        return factor * sum(squared), gradient, lives
 
     def _taught_step(self, family: Family, lives: Taught) -> tuple[Taught, Theta]:
         """The teacher's step: the lives after it, and its updates."""
@@ -205,7 +242,11 @@ class Imitate:
         theta = optax.apply_updates(lives.theta, taught)
         t = lives.t + 1
 
-        def one(problem: Problem, theta: Theta, statistics: Any) -> tuple:
+        def one(
+            problem: Problem,
+            theta: Theta,
+            statistics: Any,
+        ) -> tuple:
             return optimizee_base.value_and_grad_at(family, problem, theta, t, statistics)
 
         _, gradient, statistics = jax.vmap(one)(lives.problems, theta, lives.statistics)
@@ -216,8 +257,9 @@ class Imitate:
 
 
 def _sum_of_squares(tree: Any, scale: jax.Array | None) -> jax.Array:
-    scale = 1 if scale is None else scale[None]  # drawn groups are one vector: [T, N]
-    return sum(jnp.sum(jnp.square(x) * scale) for x in jax.tree.leaves(tree))
+    factor = 1.0 if scale is None else scale[None]  # drawn groups are one vector: [T, N]
+    squares = [jnp.sum(jnp.square(x) * factor) for x in jax.tree.leaves(tree)]
+    return jnp.sum(jnp.stack(squares))
 
 
 def _cut_of(tree: Any) -> Any:

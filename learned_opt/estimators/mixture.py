@@ -50,7 +50,13 @@ class Mixture:
         """Steps of one window."""
         return self.estimator.window
 
-    def check(self, opt: LearnedOptimizer, family: Family, key: jax.Array, num_steps: int) -> None:
+    def check(
+        self,
+        opt: LearnedOptimizer,
+        family: Family,
+        key: jax.Array,
+        num_steps: int,
+    ) -> None:
         """Raises ValueError unless `num_steps` is the longest horizon; see `base.Estimator`."""
         if num_steps <= self.horizons[-1]:
             raise ValueError(
@@ -60,7 +66,12 @@ class Mixture:
         self.estimator.check(opt, family, key, num_steps)
 
     def begin(
-        self, opt: LearnedOptimizer, phi: Phi, family: Family, keys: jax.Array, num_steps: int
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        keys: jax.Array,
+        num_steps: int,
     ) -> tuple:
         """Lives of the longest horizon, then of the others; see `base.Estimator`."""
         lives = []

@@ -20,7 +20,8 @@ class PES(Antithetic):
 
     (Vicol, Metz, Sohl-Dickstein 2021, algorithm 2). So what an early step does to a late loss is in
     the estimate, which truncation leaves out. Its variance grows with the number of windows in a
-    life. It needs no derivative of anything. `num_problems` of meta-training is the number of pairs.
+    life. It needs no derivative of anything. The `num_problems` of meta-training is the number of
+    pairs.
 
     Attributes:
       window: see `antithetic.Antithetic`.

@@ -53,7 +53,11 @@ class Recorded(NamedTuple):
     cotangents: Callable[[Cut], Any]
 
 
-def pull_back(phi: Phi, recorded: list[Recorded], block_size: int | None) -> Phi:
+def pull_back(
+    phi: Phi,
+    recorded: list[Recorded],
+    block_size: int | None,
+) -> Phi:
     """The sum over steps and coordinates of < c_s, d u_s / d phi >.
 
     Args:
@@ -71,21 +75,29 @@ def pull_back(phi: Phi, recorded: list[Recorded], block_size: int | None) -> Phi
     return total
 
 
-def _add_at(tree: Any, labels: tuple, value: Any) -> Any:
+def _add_at(
+    tree: Any,
+    labels: tuple,
+    value: Any,
+) -> Any:
     if not labels:
         return jax.tree.map(jnp.add, tree, value)
     return {**tree, labels[0]: _add_at(tree[labels[0]], labels[1:], value)}
 
 
-def _of_group(recorded: Recorded, phi: Phi, block_size: int | None) -> Phi:
+def _of_group(
+    recorded: Recorded,
+    phi: Phi,
+    block_size: int | None,
+) -> Phi:
     """`pull_back` for one group."""
     group, gradients = recorded.group, recorded.gradients
     if group.tree:
         cotangents = recorded.cotangents(lambda x, axis: x)
         return _of_block(group, phi, gradients, cotangents, recorded.state, recorded.theta)
     num_coordinates = gradients.shape[1]
-    is_fast = _has_fast_pull_back(group, phi, gradients, recorded.state)
-    block_size = min(block_size or _block_size(is_fast), num_coordinates)
+    fast = _fast_pull_back(group, phi, gradients, recorded.state)
+    block_size = min(block_size or _block_size(fast is not None), num_coordinates)
     cut_state = _cutter_of_state(group.opt, phi, gradients[0], recorded.state)
 
     def add_block(total: Phi, first: jax.Array) -> tuple[Phi, None]:
@@ -101,8 +113,8 @@ def _of_group(recorded: Recorded, phi: Phi, block_size: int | None) -> Phi:
         block = cut(gradients, axis=1)
         cotangents = recorded.cotangents(cut) * jnp.expand_dims(factor, 0)
         state = cut_state(cut)
-        if is_fast:
-            gradient = group.opt.pull_back(phi, block, cotangents.astype(block.dtype), state)
+        if fast is not None:
+            gradient = fast(phi, block, cotangents.astype(block.dtype), state)
         else:
             theta = cut(recorded.theta, axis=0) if group.reads_theta else ()
             is_stored = block_size <= STORED_BLOCK_SIZE
@@ -113,11 +125,18 @@ def _of_group(recorded: Recorded, phi: Phi, block_size: int | None) -> Phi:
     return jax.lax.scan(add_block, jax.tree.map(jnp.zeros_like, phi), firsts)[0]
 
 
-def _has_fast_pull_back(group: Group, phi: Phi, gradients: jax.Array, state: Any) -> bool:
-    """Whether the optimizer's own derivative of a window takes these arrays."""
-    if group.opt.pull_back is None or group.reads_theta:
-        return False
-    return jax.eval_shape(group.opt.pull_back, phi, gradients, gradients, state) is not None
+def _fast_pull_back(
+    group: Group,
+    phi: Phi,
+    gradients: jax.Array,
+    state: Any,
+) -> Callable | None:
+    """The optimizer's own derivative of a window, if it has one that takes these arrays."""
+    fast = group.opt.pull_back
+    if fast is None or group.reads_theta:
+        return None
+    takes_them = jax.eval_shape(fast, phi, gradients, gradients, state) is not None
+    return fast if takes_them else None
 
 
 def _block_size(is_fast: bool) -> int:
@@ -128,7 +147,10 @@ def _block_size(is_fast: bool) -> int:
 
 
 def _cutter_of_state(
-    opt: LearnedOptimizer, phi: Phi, vector: jax.Array, state: Any
+    opt: LearnedOptimizer,
+    phi: Phi,
+    vector: jax.Array,
+    state: Any,
 ) -> Callable[[Cut], Any]:
     """What cuts a block out of a state; parts that all coordinates share stay whole."""
     axes = coordinate_axes(opt.transform(phi), vector)

@@ -50,7 +50,12 @@ class Checkpoints:
             ) from error
         return _from_arrays(restored["state"], state), restored["log"]
 
-    def save(self, number: int, state: Any, log: dict) -> None:
+    def save(
+        self,
+        number: int,
+        state: Any,
+        log: dict,
+    ) -> None:
         """Saves a state after so many windows, unless that is there already."""
         if self._manager is None or number == self._manager.latest_step():
             return
@@ -130,7 +135,11 @@ def claim(workdir: str, configuration: dict) -> None:
     check_same(there, configuration, workdir)
 
 
-def check_same(there: dict, here: dict, workdir: str) -> None:
+def check_same(
+    there: dict,
+    here: dict,
+    workdir: str,
+) -> None:
     """Raises ValueError naming the first setting in which two configurations differ."""
     for name in sorted({*there, *here}):
         if there.get(name) == here.get(name):
@@ -142,7 +151,11 @@ def check_same(there: dict, here: dict, workdir: str) -> None:
         )
 
 
-def _first_difference(name: str, old: Any, new: Any) -> tuple[str, Any, Any]:
+def _first_difference(
+    name: str,
+    old: Any,
+    new: Any,
+) -> tuple[str, Any, Any]:
     """Goes down into settings that have settings of their own."""
     if not (isinstance(old, dict) and isinstance(new, dict)):
         return name, old, new

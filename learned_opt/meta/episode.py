@@ -33,7 +33,7 @@ class Sums(NamedTuple):
     loss: jax.Array
     weighted: jax.Array
     weight: jax.Array
-    count: jax.Array
+    count: jax.Array  # type: ignore[assignment]
 
 
 class MetaState(NamedTuple):
@@ -172,7 +172,12 @@ def own(x: jax.Array) -> jax.Array:
     return jnp.array(x, x.dtype)
 
 
-def _begin(plan: Plan, families: tuple[Family, ...], key: jax.Array, phi: Phi) -> tuple:
+def _begin(
+    plan: Plan,
+    families: tuple[Family, ...],
+    key: jax.Array,
+    phi: Phi,
+) -> tuple:
     lives = []
     for i, family in enumerate(families):
         keys = jax.random.split(_key_of(key, i), plan.num_problems)
@@ -273,13 +278,20 @@ def _weighted_mean(trees: list, weights: tuple[float, ...]) -> Any:
         return trees[0]
 
     def mean(*leaves: jax.Array) -> jax.Array:
-        return sum(weight * leaf for weight, leaf in zip(weights, leaves, strict=True))
+        total = jnp.zeros_like(leaves[0])
+        for weight, leaf in zip(weights, leaves, strict=True):
+            total = total + weight * leaf
+        return total
 
     return jax.tree.map(mean, *trees)
 
 
 def _meta_update(
-    plan: Plan, state: MetaState, gradient: Phi, loss: jax.Array, done: jax.Array
+    plan: Plan,
+    state: MetaState,
+    gradient: Phi,
+    loss: jax.Array,
+    done: jax.Array,
 ) -> MetaState:
     """phi's optimizer; a meta-gradient that is not finite changes nothing but the counts."""
     finite = jnp.isfinite(optax.tree.norm(gradient)) & jnp.isfinite(loss)
@@ -296,7 +308,11 @@ def _meta_update(
 
 
 def end_epoch(
-    plan: Plan, families: tuple[Family, ...], key: jax.Array, num_runs: int, state: MetaState
+    plan: Plan,
+    families: tuple[Family, ...],
+    key: jax.Array,
+    num_runs: int,
+    state: MetaState,
 ) -> tuple[jax.Array, jax.Array, MetaState]:
     """After an epoch: phi is validated, and the best phi is kept.
 
@@ -323,7 +339,11 @@ def end_epoch(
 
 
 def validate_first(
-    plan: Plan, families: tuple[Family, ...], key: jax.Array, num_runs: int, state: MetaState
+    plan: Plan,
+    families: tuple[Family, ...],
+    key: jax.Array,
+    num_runs: int,
+    state: MetaState,
 ) -> MetaState:
     """Before the first epoch: the weights that training starts from are the first candidate."""
     loss = _validation_loss(plan, families, key, num_runs, state)
@@ -331,7 +351,10 @@ def validate_first(
 
 
 def _kept(
-    state: MetaState, better: jax.Array, selected: jax.Array, validation: jax.Array
+    state: MetaState,
+    better: jax.Array,
+    selected: jax.Array,
+    validation: jax.Array,
 ) -> MetaState:
     """The state with its newest phi as the best one, where it is better."""
     return state._replace(
@@ -344,7 +367,11 @@ def _kept(
 
 
 def _validation_loss(
-    plan: Plan, families: tuple[Family, ...], key: jax.Array, num_runs: int, state: MetaState
+    plan: Plan,
+    families: tuple[Family, ...],
+    key: jax.Array,
+    num_runs: int,
+    state: MetaState,
 ) -> jax.Array:
     """The mean final loss of phi, frozen, on validation problems."""
     tx = plan.opt.transform(state.phi)

@@ -31,7 +31,7 @@ class ClippedAdam:
       >>> from learned_opt.meta.optimizer import ClippedAdam
       >>> tx = ClippedAdam(schedule="constant")(0.01, 100)
       >>> updates, _ = tx.update(jnp.ones(1), tx.init(jnp.zeros(1)), done=0.0)
-      >>> print(updates)
+      >>> print(updates.round(4))
       [-0.01]
     """
 
@@ -56,7 +56,14 @@ class ClippedAdam:
         return optax.chain(clip, optax.scale_by_adam(), self._scale(learning_rate))
 
     def _scale(self, learning_rate: Any) -> optax.GradientTransformationExtraArgs:
-        def update(updates: Any, state: Any, params: Any = None, *, done: Any, **extra: Any) -> Any:
+        def update(
+            updates: Any,
+            state: Any,
+            params: Any = None,
+            *,
+            done: Any,
+            **extra: Any,
+        ) -> Any:
             del params, extra
             factor = 0.5 * (1 + jnp.cos(jnp.pi * done)) if self.schedule == "cosine" else 1.0
             rate = learning_rate * factor
@@ -71,7 +78,11 @@ def _clip(clip_norm: float) -> optax.GradientTransformation:
     (`optax.clip_by_global_norm` divides by the norm and rounds otherwise.)
     """
 
-    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, Any]:
+    def update(
+        updates: Any,
+        state: Any,
+        params: Any = None,
+    ) -> tuple[Any, Any]:
         del params
         scale = jnp.minimum(1.0, clip_norm / jnp.maximum(optax.tree.norm(updates), 1e-20))
         return jax.tree.map(lambda g: g * scale, updates), state

@@ -51,7 +51,12 @@ class Bar:
     def __exit__(self, *error: object) -> None:
         self._bar.close()
 
-    def start_stage(self, name: str, windows_done: int, history: list) -> None:
+    def start_stage(
+        self,
+        name: str,
+        windows_done: int,
+        history: list,
+    ) -> None:
         """Begins at the window where the stage's checkpoint stands."""
         title = "learning-rate search" if name == "search" else "meta-training"
         self._bar.set_description(title, refresh=False)

@@ -155,7 +155,7 @@ def meta_train(
         session = _Session(settings, phi, key, workdir, watch, bar, callback)
         rate = session.search() if settings.is_searched else settings.learning_rate
         state, logs = session.train(rate)
-    _check_learned(state, settings)
+    _check_learned(state)
     history = [entry for log in logs for entry in log["history"]]
     skipped = sum(log["history"][-1]["skipped"] for log in logs)
     return MetaTrainResult(
@@ -171,7 +171,12 @@ def validation_key(key: jax.Array) -> jax.Array:
     return jax.random.split(key, 4)[2]
 
 
-def _claimed(workdir: Any, settings: Settings, key: jax.Array, phi: Phi | None) -> str | None:
+def _claimed(
+    workdir: Any,
+    settings: Settings,
+    key: jax.Array,
+    phi: Phi | None,
+) -> str | None:
     """The work directory, which is this run's from now on."""
     if workdir is None:
         return None
@@ -261,10 +266,14 @@ class _Session:
             logs.append(log)
             if log.get("stopped"):
                 break
+        assert state is not None  # there is at least one horizon
         return state, logs
 
     def _beginning(
-        self, stage: _Stage, before: MetaState | None, learning_rate: float
+        self,
+        stage: _Stage,
+        before: MetaState | None,
+        learning_rate: float,
     ) -> Callable[[], MetaState]:
         """What makes the state in which a stage of the training begins."""
 
@@ -276,14 +285,25 @@ class _Session:
 
         return begin
 
-    def _init(self, stage: _Stage, phi: Phi | None, learning_rate: jax.Array) -> MetaState:
+    def _init(
+        self,
+        stage: _Stage,
+        phi: Phi | None,
+        learning_rate: jax.Array,
+    ) -> MetaState:
         """The state in which a stage begins, from `phi` or fresh weights."""
         phi = self._settings.opt.init(self._init_key) if phi is None else phi
         rates = learning_rate.astype(jnp.result_type(float))
         state = _begun(stage.plan, stage.lift, self._families, stage.key, phi, rates)
         return jax.tree.map(episode.own, state)
 
-    def _plan(self, number: int, num_epochs: int, start: float, end: float) -> Plan:
+    def _plan(
+        self,
+        number: int,
+        num_epochs: int,
+        start: float,
+        end: float,
+    ) -> Plan:
         settings = self._settings
         num_episodes = num_epochs * settings.episodes_of_stage(number)
         return Plan(
@@ -353,7 +373,11 @@ class _Session:
         )
 
     def _finish_epoch(
-        self, stage: _Stage, validate: Callable, state: MetaState, log: dict
+        self,
+        stage: _Stage,
+        validate: Callable,
+        state: MetaState,
+        log: dict,
     ) -> tuple[MetaState, dict]:
         """Validates, writes the history, and calls back."""
         counts = np.asarray(state.sums.count)
@@ -389,7 +413,12 @@ class _Session:
             state.best_phi,
         )
 
-    def _leave_if_asked(self, store: checkpoints.Checkpoints, state: MetaState, log: dict) -> None:
+    def _leave_if_asked(
+        self,
+        store: checkpoints.Checkpoints,
+        state: MetaState,
+        log: dict,
+    ) -> None:
         if self._watch.received is None:
             return
         windows = int(np.max(state.window))
@@ -421,13 +450,12 @@ class _Pace:
         self._seconds = seconds / num
 
 
-def _check_learned(state: MetaState, settings: Settings) -> None:
+def _check_learned(state: MetaState) -> None:
     """Says so where nothing was learned, or nothing could be validated."""
     if int(state.skipped) == int(state.window):
         raise MetaTrainingError(
             "no meta-gradient was finite: nothing was learned. Check the loss.", state.best_phi
         )
-    del settings
     if not np.isfinite(state.best_loss):
         warnings.warn(
             "no epoch ended with a finite validation loss, some validation problem always "
@@ -497,7 +525,11 @@ def _validate_first(
     return lift(one)(state)
 
 
-def _finished(log: dict, num_epochs: int, patience: int | None) -> bool:
+def _finished(
+    log: dict,
+    num_epochs: int,
+    patience: int | None,
+) -> bool:
     history = log["history"]
     if len(history) >= num_epochs or log.get("stopped"):
         return True

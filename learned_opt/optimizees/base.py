@@ -82,7 +82,12 @@ class _WithoutStatistics:
     """A loss without statistics, called like one that has them."""
 
     def __call__(
-        self, loss: Callable, theta: Theta, instance: Any, key: jax.Array, statistics: Any
+        self,
+        loss: Callable,
+        theta: Theta,
+        instance: Any,
+        key: jax.Array,
+        statistics: Any,
     ) -> tuple[jax.Array, Any]:
         return loss(theta, instance, key), statistics
 
@@ -92,7 +97,12 @@ class _HeldOutWithoutStatistics:
     """The same for the loss on held-out data."""
 
     def __call__(
-        self, held_out: Callable, theta: Theta, instance: Any, key: jax.Array, statistics: Any
+        self,
+        held_out: Callable,
+        theta: Theta,
+        instance: Any,
+        key: jax.Array,
+        statistics: Any,
     ) -> jax.Array:
         del statistics
         return held_out(theta, instance, key)
@@ -165,7 +175,11 @@ def begin(family: Family, key: jax.Array) -> Problem:
 
 
 def _check_loss(
-    family: Family, theta: Theta, instance: Any, key: jax.Array, statistics: Any
+    family: Family,
+    theta: Theta,
+    instance: Any,
+    key: jax.Array,
+    statistics: Any,
 ) -> None:
     result = jax.eval_shape(family.loss, theta, instance, key, statistics)
     if not isinstance(result, tuple) or len(result) != 2:
@@ -211,14 +225,22 @@ def minibatch_key(key: jax.Array, t: jax.Array | int) -> jax.Array:
 
 
 def loss_at(
-    family: Family, problem: Problem, theta: Theta, t: jax.Array | int, statistics: Any
+    family: Family,
+    problem: Problem,
+    theta: Theta,
+    t: jax.Array | int,
+    statistics: Any,
 ) -> tuple[jax.Array, Any]:
     """f(theta_t) of one problem on the minibatch of step t, and the statistics after it."""
     return family.loss(theta, problem.instance, minibatch_key(problem.key, t), statistics)
 
 
 def value_and_grad_at(
-    family: Family, problem: Problem, theta: Theta, t: jax.Array | int, statistics: Any
+    family: Family,
+    problem: Problem,
+    theta: Theta,
+    t: jax.Array | int,
+    statistics: Any,
 ) -> tuple[jax.Array, Theta, Any]:
     """f(theta_t) of one problem, its gradient g_{t+1}, and the statistics after this minibatch."""
 

@@ -10,12 +10,12 @@ KEY = jax.random.key(3)
 
 
 def draw(sizes, coordinates, key=KEY, t=0):
-    """Draws from groups of these sizes, one parameter each, of a life with this key at this time."""
+    """Draws from groups of these sizes, one parameter each, of a life with this key at this
+    time.
+    """
     theta = [jax.ShapeDtypeStruct((1, size), jnp.float32) for size in sizes]
     problems = optimizee_base.Problem((), (), key[None], ())
-    lives = adjoint.Lives(
-        problems, jnp.int32(t), jnp.int32(9), theta, (), [], theta, jnp.zeros(1)
-    )
+    lives = adjoint.Lives(problems, jnp.int32(t), jnp.int32(9), theta, (), [], theta, jnp.zeros(1))
     all_groups = [groups.Group(None, (), (i,), None, False) for i in range(len(sizes))]
     return drawing.draw(all_groups, lives, coordinates)
 
@@ -40,7 +40,9 @@ def test_each_group_window_and_life_has_a_draw_of_its_own():
 
 
 def test_the_draw_does_not_share_its_key_with_a_minibatch():
-    """A loss may use its key as it likes: no time t gives it the one that the coordinates are drawn with."""
+    """A loss may use its key as it likes: no time t gives it the one that the coordinates are
+    drawn with.
+    """
     times = jnp.concatenate([jnp.arange(1000), jnp.asarray([2**31 - 1])])
     stream = jax.random.key_data(jax.random.fold_in(KEY, drawing.STREAM))
     keys = jax.random.key_data(jax.vmap(lambda t: optimizee_base.minibatch_key(KEY, t))(times))

@@ -123,7 +123,9 @@ def test_evolution_strategies_reach_the_best_step_size(estimator):
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def whole_life(opt, estimator, num_problems, num_steps, phi, family, key):
-    """The sum over a life of each problem's estimates, `[problems, weights]`, and the lives' ends."""
+    """The sum over a life of each problem's estimates, `[problems, weights]`, and the lives'
+    ends.
+    """
 
     def one(key):
         lives = estimator.begin(opt, phi, family, key[None], num_steps)
@@ -190,7 +192,8 @@ def test_horizons_are_log_uniform_and_staggered():
     longest = jnp.int32(10_000)
     drawn = jax.vmap(lambda key: estimator._draw_horizon(key, longest, False))(keys)
     assert np.all(drawn % 10 == 0)
-    assert (drawn.min(), drawn.max()) == (100, 10_000)
+    assert drawn.min() == 100
+    assert 9_900 <= drawn.max() <= 10_000
     quartiles = np.quantile(np.log(drawn), [0.25, 0.5, 0.75])
     want = np.log(100) + np.log(100) * np.array([0.25, 0.5, 0.75])
     np.testing.assert_allclose(quartiles, want, atol=0.15)
