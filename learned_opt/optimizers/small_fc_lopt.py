@@ -169,7 +169,7 @@ def _init_state(num_momenta, num_factored, theta):
     squares = tensorwise.zeros(theta, num_factored)
     axes = _factored_axes(theta.shape)
     if axes is None:
-        return SmallFcState(momentum, second_moment, squares, tensorwise.zeros(theta, 0))
+        return SmallFcState(momentum, second_moment, squares, jnp.zeros(0, theta.dtype))
     over_columns, over_rows = axes
     return SmallFcState(
         momentum, second_moment, _mean(squares, over_rows), _mean(squares, over_columns)
@@ -278,5 +278,6 @@ def _output(chosen, layers, features, step):
     x = cell.dense(w, first["b"] + w_time @ time, features)
     for layer in layers[1:]:
         x = cell.dense(layer["w"], layer["b"], jax.nn.relu(x))
-    direction, magnitude = x
+    # To unpack a sharded array outside of jit would gather it.
+    direction, magnitude = x[0], x[1]
     return -chosen.output_scale * direction * jnp.exp(chosen.magnitude_scale * magnitude)

@@ -20,7 +20,7 @@ class TensorRule(NamedTuple):
     Attributes:
       init: `init(theta) -> h_0`, the state in which a parameter begins: any pytree of arrays, of
         one structure for all parameters. An array that a parameter does not need has no numbers,
-        such as `zeros(theta, 0)`. Make arrays from `theta` in its dtype; `zeros(theta, *features)`
+        `jnp.zeros(0)`. Make arrays from `theta` in its dtype; `zeros(theta, *features)`
         and sums of them over axes are sharded like theta.
       update: `update(phi, seen, h_tm1) -> (u_t, h_t)` for a `Seen` of the whole parameter.
       reads: what `update` reads besides the gradient and the step: a subset of
@@ -140,7 +140,7 @@ def _of_structure(structure, h_0, theta):
         raise ValueError(
             f"the rule's state must have one structure for all parameters: for shape {theta.shape} "
             f"it is {own}, and for a scalar {structure}. An array that is not needed has no "
-            "numbers: zeros(theta, 0)."
+            "numbers: jnp.zeros(0)."
         )
     return leaves
 
