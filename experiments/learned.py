@@ -1,15 +1,14 @@
-"""Learned optimizers by name: a file, one that comes with the library, or what a recipe has trained."""
+"""Learned optimizers by name: a file, one that comes with the library, or a recipe's result."""
 
 import fractions
-import hashlib
 import os
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
 import learned_opt
-from learned_opt import _checks, saving
+from experiments import recipes, training
+from learned_opt import _checks, _fingerprint, saving
+from learned_opt.optimizers import LearnedOptimizer
 
 
 class Learned(NamedTuple):
@@ -23,17 +22,19 @@ class Learned(NamedTuple):
     """
 
     name: str
-    opt: Any
+    opt: LearnedOptimizer
     phi: Any
     note: str
 
     @property
-    def digest(self):
+    def digest(self) -> str:
         """What tells its weights from others."""
-        digest = hashlib.sha256(repr(self.opt.spec).encode())
-        for leaf in jax.tree.leaves(self.phi):
-            digest.update(np.ascontiguousarray(leaf).tobytes())
-        return digest.hexdigest()[:16]
+        return _fingerprint.of_arrays(self.phi, repr(self.opt.spec))
+
+    @property
+    def architecture(self) -> str:
+        """The name of its architecture."""
+        return self.opt.spec["name"]
 
 
 class Places(NamedTuple):
@@ -50,9 +51,13 @@ class Places(NamedTuple):
     train: bool
 
 
-def find_all(texts, places):
-    """The optimizers that a list of texts names, see `find`; raises ValueError where two have one name."""
-    found = {}
+def find_all(texts: Iterable[str], places: Places) -> dict[str, Learned]:
+    """The optimizers that a list of texts names, see `find`.
+
+    Raises:
+      ValueError: where two of them have one name.
+    """
+    found: dict[str, Learned] = {}
     for text in texts:
         learned = find(text, places)
         if learned.name in found:
@@ -63,13 +68,14 @@ def find_all(texts, places):
     return found
 
 
-def find(text, places):
+def find(text: str, places: Places) -> Learned:
     """The optimizer that a text names.
 
     Args:
-      text: `PATH` or `NAME=PATH`, a file that `learned_opt.load` reads; `NAME`, an optimizer that comes with the
-        library or else the result of the recipe of that name; `NAME:SEED`, that of the recipe with another seed of
-        meta-training; `NAME@FRACTION`, the snapshot of the recipe's training after that fraction of it.
+      text: `PATH` or `NAME=PATH`, a file that `learned_opt.load` reads; `NAME`, an optimizer that
+        comes with the library or else the result of the recipe of that name; `NAME:SEED`, that of
+        the recipe with another seed of meta-training; `NAME@FRACTION`, the snapshot of the recipe's
+        training after that fraction of it.
       places: where recipes' results are.
 
     Returns:
@@ -81,37 +87,35 @@ def find(text, places):
     """
     name, _, path = text.rpartition("=")
     if path.endswith(saving.SUFFIX) or os.path.isfile(os.path.expanduser(path)):
-        name = name or os.path.splitext(os.path.basename(path))[0]
-        return Learned(name, *learned_opt.load(path), path)
+        stem, _ = os.path.splitext(os.path.basename(path))
+        return _load(name or stem, path, note=path)
     trained, at, fraction = text.partition("@")
     recipe, seed = _split_seed(trained)
-    if not at and text in _pretrained_names():
-        return Learned(text, *learned_opt.load_pretrained(text), "comes with the library")
-    path = os.path.join(os.path.expanduser(places.train_dir), folder(recipe, seed))
-    if not os.path.exists(os.path.join(path, "optimizer.safetensors")):
-        _checks.choice("optimizer", recipe, [*_pretrained_names(), *_recipe_names()])
-        _train(recipe, seed, path, places)
+    if text in learned_opt.PRETRAINED:
+        opt, phi = learned_opt.load_pretrained(text)
+        return Learned(text, opt, phi, "comes with the library")
+    workdir = os.path.join(os.path.expanduser(places.train_dir), folder(recipe, seed))
+    weights = os.path.join(workdir, training.WEIGHTS)
+    if not os.path.exists(weights):
+        known = [*learned_opt.PRETRAINED, *recipes.RECIPES]
+        _checks.choice("optimizer", recipe, known)
+        _train(recipe, seed, workdir, places)
     if at:
-        return _snapshot(text, os.path.join(path, "snapshots"), fraction)
-    return Learned(text, *learned_opt.load(os.path.join(path, "optimizer.safetensors")), path)
+        return _snapshot(text, os.path.join(workdir, "snapshots"), fraction)
+    return _load(text, weights, note=workdir)
 
 
-def _pretrained_names():
-    return getattr(learned_opt, "PRETRAINED", ())
+def _load(name: str, path: str, note: str) -> Learned:
+    opt, phi = learned_opt.load(path)
+    return Learned(name, opt, phi, note)
 
 
-def _recipe_names():
-    from experiments import recipes
-
-    return recipes.RECIPES
-
-
-def folder(recipe, seed):
+def folder(recipe: str, seed: int) -> str:
     """The name of a recipe's work directory."""
     return f"{recipe}-seed{seed}" if seed else recipe
 
 
-def _split_seed(text):
+def _split_seed(text: str) -> tuple[str, int]:
     """`(recipe, seed)` of `NAME` or `NAME:SEED`."""
     recipe, colon, seed = text.partition(":")
     if colon and not seed.isdecimal():
@@ -119,37 +123,47 @@ def _split_seed(text):
     return recipe, int(seed or 0)
 
 
-def _train(recipe, seed, path, places):
+def _train(recipe: str, seed: int, workdir: str, places: Places) -> None:
     """Trains a recipe, or says how to."""
     if not places.train:
-        data_dir = f" --data_dir={places.data_dir}" if places.data_dir else ""
+        given = [f"--recipe={recipe}", f"--seed={seed}"]
+        if places.data_dir:
+            given.append(f"--data_dir={places.data_dir}")
+        given.append(f"--workdir={workdir}")
+        command = " ".join(["python -m experiments.train", *given])
         raise FileNotFoundError(
-            f"the optimizer {recipe!r} is not trained yet: python -m experiments.train "
-            f"--recipe={recipe} --seed={seed}{data_dir} --workdir={path} trains it, or --train "
-            "here."
+            f"the optimizer {recipe!r} is not trained yet: {command} trains it, or --train here."
         )
-    from experiments import train
-
-    train.run_recipe(recipe, places.data_dir, path, seed=seed)
+    training.run_recipe(recipe, places.data_dir, workdir, seed=seed)
 
 
-def _snapshot(text, folder, fraction):
-    """The snapshot nearest to a fraction of the training: files are called by how many horizons were trained."""
+def _snapshot(text: str, snapshots: str, fraction: str) -> Learned:
+    """The snapshot nearest to a fraction of the training.
+
+    Files are called by how many horizons were trained.
+    """
     try:
         share = float(fractions.Fraction(fraction))
     except (ValueError, ZeroDivisionError):
         raise ValueError(f"the fraction of {text!r} must be like 1/3 or 0.5.") from None
-    files = os.listdir(folder) if os.path.isdir(folder) else []
-    numbers = sorted(
-        int(stem) for stem in (f.removesuffix(saving.SUFFIX) for f in files) if stem.isdigit()
-    )
+    numbers = _numbers(snapshots)
     if not numbers:
         raise FileNotFoundError(
-            f"the optimizer {text!r} needs snapshots, and there are none in {folder}."
+            f"the optimizer {text!r} needs snapshots, and there are none in {snapshots}."
         )
-    number = min(numbers, key=lambda n: abs(n - share * numbers[-1]))
-    return Learned(
-        text,
-        *learned_opt.load(os.path.join(folder, f"{number}{saving.SUFFIX}")),
-        f"{number} horizons",
-    )
+    wanted = share * max(numbers)
+    number = min(numbers, key=lambda number: abs(number - wanted))
+    path = os.path.join(snapshots, f"{number}{saving.SUFFIX}")
+    return _load(text, path, note=f"{number} horizons")
+
+
+def _numbers(snapshots: str) -> list[int]:
+    """After how many horizons there is a snapshot, ascending."""
+    if not os.path.isdir(snapshots):
+        return []
+    numbers = []
+    for name in os.listdir(snapshots):
+        stem = name.removesuffix(saving.SUFFIX)
+        if stem.isdigit():
+            numbers.append(int(stem))
+    return sorted(numbers)

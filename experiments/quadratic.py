@@ -1,9 +1,10 @@
-"""Learns an optimizer for random 10-dimensional quadratic functions (Andrychowicz et al. 2016, figure 4, left).
+"""Learns an optimizer for random quadratics (Andrychowicz et al. 2016, figure 4, left).
 
-Tunes the hand-designed optimizers, meta-trains the coordinatewise LSTM optimizer without pre- or postprocessing,
-compares all of them on fresh functions, and leaves in --workdir: optimizer.safetensors and its card optimizer.json,
-curves.png (the picture), table.md, summary.json (the table's numbers), curves.npz (every run's curve), config.json,
-and the checkpoints from which a run that was stopped goes on when the same command is given again.
+Tunes the hand-designed optimizers, meta-trains the coordinatewise LSTM optimizer without pre- or
+postprocessing, compares all of them on fresh functions, and leaves in --workdir:
+optimizer.safetensors and its card optimizer.json, curves.png (the picture), table.md, summary.json
+(the table's numbers), curves.npz (every run's curve), config.json, and the checkpoints from which a
+run that was stopped goes on when the same command is given again.
 
 On two CPU cores about a minute. Example:
 
@@ -14,10 +15,9 @@ import dataclasses
 
 from absl import flags
 
-import learned_opt
 from experiments import config_flags, main, study
-
-_WORKDIR = flags.DEFINE_string("workdir", "results/quadratic", "Where results and checkpoints go.")
+from experiments.families import FamilySpec
+from experiments.recipes import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,23 +30,36 @@ class Config(study.Config):
     )
 
 
-def run():
-    """Runs the study that the command line asks for."""
-    config = config_flags.read(Config)
-    steps = (*(s for s in (10, 20, 50, 100) if s < config.num_steps), config.num_steps)
-    study.run(
-        study.Study(
-            opt=learned_opt.lstm("quadratic"),
-            problem=learned_opt.optimizees.quadratic(config.dim),
-            horizons=(config.num_steps,),
-            steps=(steps,),
-            title=f"Random {config.dim}-dimensional quadratics",
-        ),
-        config,
-        _WORKDIR.value,
+def plan(config: Config) -> study.Study:
+    """The study of a configuration."""
+    recipe = Recipe(
+        "The LSTM optimizer, for random quadratics",
+        "lstm",
+        "Andrychowicz et al. 2016, section 3.1",
+        preset="quadratic",
+        family=FamilySpec("quadratic", {"dim": config.dim}),
+    )
+    before = [step for step in (10, 20, 50, 100) if step < config.num_steps]
+    return study.Study(
+        recipe,
+        horizons=(config.num_steps,),
+        steps=((*before, config.num_steps),),
+        title=f"Random {config.dim}-dimensional quadratics",
     )
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """Defines the flags of this program."""
     config_flags.define(Config)
+    flags.DEFINE_string("workdir", "results/quadratic", "Where results and checkpoints go.")
+
+
+def run() -> None:
+    """Runs the study that the command line asks for."""
+    config = config_flags.read(Config)
+    study.run(plan(config), config, flags.FLAGS.workdir)
+
+
+if __name__ == "__main__":
+    define_flags()
     main.run(run)

@@ -1,25 +1,34 @@
 """How each learned optimizer is meta-trained, as data; `experiments.train` carries a recipe out.
 
-A recipe more is an entry of `RECIPES`.
+The next recipe is an entry of `RECIPES`.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
-import jax.numpy as jnp
+import optax
 
-import learned_opt
 from experiments import teachers
-from learned_opt import data, optimizees
+from experiments.families import FamilySpec
+from learned_opt import optimizers
+from learned_opt.estimators import Adjoint, Estimator, Imitate, MetaLoss, Mixture
+from learned_opt.meta.optimizer import ClippedAdam
+from learned_opt.meta.settings import Validation
+from learned_opt.optimizers import LearnedOptimizer
 
-SNAPSHOTS = 3
+WINDOW = 20  # of the papers
 
-NETWORK = "mlp"  # the base MLP, the one family that needs a data set
-FAMILIES = {  # functions of `optimizees`, and what they are
-    "quadratic": "random quadratics",
-    "rotated_quadratic": "rotated ill-conditioned quadratics",
-    "rosenbrock": "Rosenbrock's function",
-}
+# The meta-loss of each window's last step alone (Lv, Jiang, Li 2017, section 5).
+LAST_STEP = MetaLoss(weights=(0.0,) * (WINDOW - 1) + (1.0,))
+
+
+# What most recipes have.
+BASE_MLP = FamilySpec("mlp")
+SOME_COORDINATES = Adjoint(WINDOW, coordinates=1_000)
+ALL_STEPS = MetaLoss()
+CLIPPED_ADAM = ClippedAdam()
+LAST_WEIGHTS = Validation(num_problems=10, selection="last")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,25 +37,22 @@ class Recipe:
 
     Attributes:
       about: one line.
-      architecture: the name of the function that builds the optimizer.
+      architecture: of the optimizer, one of `learned_opt.optimizers.ARCHITECTURES`.
       source: paper and section.
-      family: one of `FAMILIES`, or NETWORK for the base MLP, one hidden layer of 20 sigmoid units.
-      preset: of the architecture.
+      preset: of the architecture, or None for an architecture without presets.
       arguments: other arguments of the architecture.
-      scaling: range L of Random Scaling, 0 for none (Lv, Jiang, Li 2017, section 4.1).
-      convex: whether convex functions are combined with the problem (the same, section 4.2).
-      last_steps: how many steps at each window's end the meta-loss is of (the same, section 5: one); 0 for all.
-      selection: "validation", "training" or "last", see `meta_train`.
-      horizons: one, or several, for a mixture of them.
-      teacher: who is imitated, and nothing else learned: one of `teachers.TEACHERS`, or empty.
-      shrink: by which factor the images' sides are shrunk.
-      window: steps of one meta-gradient.
+      family: what it is trained on.
+      dataset: the data set that is meant; it can be another one by `experiments.train --dataset`.
+      num_steps: the horizon.
       num_problems: problems that live at once.
-      coordinates: from how many a meta-gradient is estimated, 0 for all.
-      learning_rate: of Adam on phi.
       num_epochs: epochs.
       episodes_per_epoch: horizons of an epoch.
-      num_validation: validation problems.
+      estimator: of the meta-gradient; with a teacher, a function from the teacher to the estimator.
+      teacher: which optimizer is imitated, one of `teachers.TEACHERS`, or empty.
+      meta_loss: what is minimized.
+      optimizer: of phi, see `learned_opt.meta_train`.
+      learning_rate: of phi's optimizer.
+      validation: how phi is validated, and which phi is kept.
       good_for: for the card.
       not_for: for the card.
     """
@@ -54,70 +60,71 @@ class Recipe:
     about: str
     architecture: str
     source: str
-    family: str = NETWORK
-    preset: str = "mnist"
-    arguments: Mapping = dataclasses.field(default_factory=dict)
-    scaling: float = 0.0
-    convex: bool = False
-    last_steps: int = 0
-    selection: str = "last"
-    horizons: tuple = (100,)
-    teacher: str = ""
-    shrink: int = 1
-    window: int = 20
+    preset: str | None = "mnist"
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    family: FamilySpec = BASE_MLP
+    dataset: str = "mnist"
+    num_steps: int = 100
     num_problems: int = 1
-    coordinates: int = 1_000
-    learning_rate: float = 0.001
     num_epochs: int = 100
     episodes_per_epoch: int = 40
-    num_validation: int = 10
+    estimator: Estimator | Callable[[optax.GradientTransformation], Estimator] = SOME_COORDINATES
+    teacher: str = ""
+    meta_loss: MetaLoss = ALL_STEPS
+    optimizer: Any = CLIPPED_ADAM
+    learning_rate: Any = 0.001
+    validation: Validation = LAST_WEIGHTS
     good_for: str = ""
     not_for: str = ""
 
-    def optimizer(self):
-        """The `LearnedOptimizer`."""
-        return getattr(learned_opt, self.architecture)(self.preset, **self.arguments)
-
     @property
-    def needs_data(self):
-        """Whether the problem is made of a data set."""
-        return self.family == NETWORK
+    def needs_data(self) -> bool:
+        """Whether it trains on a data set."""
+        return self.family.builder.needs_data
 
-    def problem(self, dataset):
-        """The `Optimizee`, on a data set where it needs one."""
-        if self.needs_data:
-            problem = optimizees.mlp(
-                data.shrink(dataset, self.shrink) if self.shrink > 1 else dataset
-            )
-        else:
-            problem = getattr(optimizees, self.family)()
-        problem = optimizees.random_scaling(problem, self.scaling) if self.scaling else problem
-        return optimizees.with_convex(problem) if self.convex else problem
+    def learned_optimizer(self) -> LearnedOptimizer:
+        """The optimizer that is trained."""
+        build = optimizers.ARCHITECTURES[self.architecture]
+        preset = {} if self.preset is None else {"preset": self.preset}
+        return build(**preset, **self.arguments)
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """The arguments of `meta_train`."""
-        horizons = (
-            self.horizons[0] if len(self.horizons) == 1 else learned_opt.Mixture(self.horizons)
-        )
-        imitation = (
-            learned_opt.Imitation(teachers.TEACHERS[self.teacher](), alone=True)
-            if self.teacher
-            else None
-        )
+        estimator = self.estimator
+        if self.teacher:
+            estimator = estimator(teachers.TEACHERS[self.teacher]())
         return {
-            "num_steps": horizons,
-            "window": self.window,
+            "num_steps": self.num_steps,
             "num_problems": self.num_problems,
             "num_epochs": self.num_epochs,
             "episodes_per_epoch": self.episodes_per_epoch,
+            "estimator": estimator,
+            "meta_loss": self.meta_loss,
+            "optimizer": self.optimizer,
             "learning_rate": self.learning_rate,
-            "num_validation": self.num_validation,
-            "weights": jnp.zeros(self.window).at[-self.last_steps :].set(1.0)
-            if self.last_steps
-            else None,
-            "selection": self.selection,
-            "imitation": imitation,
-            "coordinates": self.coordinates or None,
+            "validation": self.validation,
+        }
+
+    def trained_on(self, dataset: str | None) -> str:
+        """What a card says of the problems; `dataset` is the name of the data set."""
+        at_once = f", {self.num_problems} at once" if self.num_problems > 1 else ""
+        return f"{self.family.words(dataset)}{at_once}"
+
+    def card(self, dataset: str | None) -> dict[str, Any]:
+        """What a card says of the recipe, as JSON can hold it."""
+        return {
+            "about": self.about,
+            "source": self.source,
+            "good_for": self.good_for,
+            "not_for": self.not_for,
+            "dataset": dataset,
+            "trained_on": self.trained_on(dataset),
+            "architecture": self.architecture,
+            "preset": self.preset,
+            "arguments": dict(self.arguments),
+            **self.family.plain(),
+            "num_problems": self.num_problems,
+            "teacher": self.teacher,
         }
 
 
@@ -141,42 +148,65 @@ _KINDS = {
 }
 
 
-def _few_coordinates(kind, family, preset):
-    """An optimizer for functions of few coordinates, all of it trained alike, so that kinds can be compared."""
+def _few_coordinates(kind: str, family: str, title: str, preset: str) -> Recipe:
+    """An optimizer for functions of ten coordinates.
+
+    All of these are trained alike, so that their kinds can be compared.
+    """
     architecture, about, source = _KINDS[kind]
     return Recipe(
-        f"{about[0].upper()}{about[1:]}, for {FAMILIES[family]}",
+        f"{about[0].upper()}{about[1:]}, for {title}",
         architecture,
         source,
-        family=family,
         preset=preset,
-        selection="validation",
+        family=FamilySpec(family),
         num_problems=16,
-        coordinates=0,
-        learning_rate=0.003,
         num_epochs=40,
         episodes_per_epoch=50,
-        num_validation=128,
-        good_for=f"what it was trained on, {FAMILIES[family]} in ten dimensions, for 100 steps",
+        estimator=Adjoint(WINDOW),
+        learning_rate=0.003,
+        validation=Validation(num_problems=128),
+        good_for=f"what it was trained on, {title} in ten dimensions, for 100 steps",
         not_for="anything else: other dimensions, scales or longer runs were not trained for",
     )
 
 
-def _shrunk_mnist(kind, **arguments):
-    """An optimizer for the base MLP, trained on images of 14 x 14: averages need the derivatives of all coordinates."""
+def _on_few_coordinates() -> dict[str, Recipe]:
+    """Three optimizers for each of three families of functions."""
+    found = {}
+    for name, family, title, preset in (
+        ("quadratic", "quadratic", "random quadratics", "quadratic"),
+        ("rotated", "rotated_quadratic", "rotated ill-conditioned quadratics", "mnist"),
+        ("rosenbrock", "rosenbrock", "Rosenbrock's function", "quadratic"),
+    ):
+        for kind in ("lstm", "gac", "ntm-bfgs"):
+            found[f"{kind}-{name}"] = _few_coordinates(kind, family, title, preset)
+    return found
+
+
+def _shrunk_mnist(kind: str, **arguments: Any) -> Recipe:
+    """An optimizer for the base MLP on images of 14 x 14.
+
+    Averages over coordinates need the derivatives of all coordinates, and so small images.
+    """
     architecture, about, source = _KINDS[kind]
     return Recipe(
         f"{about[0].upper()}{about[1:]}, for the base MLP",
         architecture,
         source,
         arguments=arguments,
-        shrink=2,
-        coordinates=0,
-        learning_rate=0.01,
+        family=FamilySpec("mlp", shrink=2),
         num_epochs=12,
         episodes_per_epoch=40,
-        num_validation=4,
+        estimator=Adjoint(WINDOW),
+        learning_rate=0.01,
+        validation=Validation(num_problems=4, selection="last"),
     )
+
+
+def _imitate_for_long(teacher: optax.GradientTransformation) -> Estimator:
+    """Imitation alone, over 100 and 1,000 steps beside the horizon."""
+    return Mixture(Imitate(teacher, window=25, coordinates=1_000), horizons=(100, 1_000))
 
 
 _2016 = {
@@ -187,36 +217,45 @@ _2016 = {
 _2017 = {
     "architecture": "rnnprop",
     "source": "Lv, Jiang, Li 2017, section 5",
-    "last_steps": 1,
-    "selection": "training",
+    "meta_loss": LAST_STEP,
     "num_epochs": 40,
     "episodes_per_epoch": 100,
-    "num_validation": 4,
+    "validation": Validation(num_problems=4, selection="training"),
 }
 _TRICKS = {"scaling": 3.0, "convex": True}
-# The ablation, on images of 14 x 14 and for fewer horizons: a tenth of the time, five times.
+
+# The ablation takes images of 14 x 14 and fewer horizons: a tenth of the time, five times.
 _ABLATION = {
-    "shrink": 2,
     "num_epochs": 15,
     "episodes_per_epoch": 100,
-    "num_validation": 4,
     "learning_rate": 0.001,
 }
+
+
+def _ablation_2016(about: str, **others: Any) -> Recipe:
+    settings = {**_2016, **_ABLATION, "validation": Validation(num_problems=4, selection="last")}
+    return Recipe(about, **{**settings, **others})
+
+
+def _ablation_2017(about: str, **tricks: Any) -> Recipe:
+    return Recipe(about, family=FamilySpec("mlp", shrink=2, **tricks), **{**_2017, **_ABLATION})
+
 
 RECIPES = {
     "lstm-mnist": Recipe(
         "The 2016 optimizer: an LSTM that reads gradients",
         **_2016,
-        good_for="networks like that of its training, a perceptron with sigmoid units on images in [0, 1], for 100 to "
-        "200 steps",
-        not_for="other activations, deeper networks, other scales of the loss, longer runs: it is expected to fail "
-        "there (Lv, Jiang, Li 2017, table 2), as the measurements show",
+        good_for="networks like that of its training, a perceptron with sigmoid units on images in "
+        "[0, 1], for 100 to 200 steps",
+        not_for="other activations, deeper networks, other scales of the loss, longer runs: it is "
+        "expected to fail there (Lv, Jiang, Li 2017, table 2), as the measurements show",
     ),
     "rnnprop-mnist": Recipe(
         "The 2017 optimizer: RNNprop, trained with Random Scaling and convex functions",
+        family=FamilySpec("mlp", **_TRICKS),
         **_2017,
-        **_TRICKS,
-        good_for="small networks of any activation, for hundreds of steps, where no learning rate is to be tuned",
+        good_for="small networks of any activation, for hundreds of steps, where no learning rate "
+        "is to be tuned",
         not_for="the lowest loss after ten thousand steps: a tuned Adam is better there",
     ),
     "rnnprop-long": Recipe(
@@ -224,41 +263,36 @@ RECIPES = {
         "rnnprop",
         "Lv, Jiang, Li 2017; imitation of Chen et al. 2020, arXiv 2010.09089, section 4.2",
         preset="long",
-        teacher="rnnprop-mnist, then Adam with 0.02 / (1 + t / 1500)",
-        horizons=(100, 1_000, 10_000),
-        scaling=1.0,
-        shrink=2,
-        window=25,
-        learning_rate=0.003,
+        family=FamilySpec("mlp", shrink=2, scaling=1.0),
+        num_steps=10_000,
         num_epochs=16,
         episodes_per_epoch=1,
-        num_validation=1,
-        good_for="small networks of any activation, for hundreds to ten thousand steps, where nothing is to be tuned",
-        not_for="the lowest loss where the number of steps is known beforehand and a rate can be tuned: AdamW with "
-        "cosine decay is better there; large networks have not been tried",
+        estimator=_imitate_for_long,
+        teacher="rnnprop-mnist, then Adam with 0.02 / (1 + t / 1500)",
+        learning_rate=0.003,
+        validation=Validation(num_problems=1, selection="last"),
+        good_for="small networks of any activation, for hundreds to ten thousand steps, where "
+        "nothing is to be tuned",
+        not_for="the lowest loss where the number of steps is known beforehand and a rate can be "
+        "tuned: AdamW with cosine decay is better there; large networks have not been tried",
     ),
-    **{
-        f"{kind}-{name}": _few_coordinates(kind, family, preset)
-        for name, family, preset in (
-            ("quadratic", "quadratic", "quadratic"),
-            ("rotated", "rotated_quadratic", "mnist"),
-            ("rosenbrock", "rosenbrock", "quadratic"),
-        )
-        for kind in ("lstm", "gac", "ntm-bfgs")
-    },
+    "rnnprop-cnn": Recipe(
+        "RNNprop, trained on a convolutional network with Random Scaling and convex functions",
+        family=FamilySpec("cnn", {"structure": "c-c-p-f"}, **_TRICKS),
+        **_2017,
+    ),
+    **_on_few_coordinates(),
     "lstm-small": _shrunk_mnist("lstm"),
     "gac-small": _shrunk_mnist("gac"),
     "ntm-lbfgs-small": _shrunk_mnist("ntm-lbfgs", history=12),
-    "ablation-rnnprop": Recipe("RNNprop with both tricks", **{**_2017, **_TRICKS, **_ABLATION}),
-    "ablation-no-convex": Recipe(
-        "RNNprop without convex functions", **{**_2017, **_ABLATION}, scaling=3.0
-    ),
-    "ablation-no-scaling": Recipe(
-        "RNNprop without Random Scaling", **{**_2017, **_ABLATION}, convex=True
-    ),
-    "ablation-lstm": Recipe("The 2016 optimizer", **{**_2016, **_ABLATION}),
-    "ablation-lstm-tricks": Recipe(
+    "ablation-rnnprop": _ablation_2017("RNNprop with both tricks", **_TRICKS),
+    "ablation-no-convex": _ablation_2017("RNNprop without convex functions", scaling=3.0),
+    "ablation-no-scaling": _ablation_2017("RNNprop without Random Scaling", convex=True),
+    "ablation-lstm": _ablation_2016("The 2016 optimizer", family=FamilySpec("mlp", shrink=2)),
+    "ablation-lstm-tricks": _ablation_2016(
         "The 2016 optimizer, trained with both tricks",
-        **{**_2016, **_TRICKS, **_ABLATION, "last_steps": 1, "selection": "training"},
+        family=FamilySpec("mlp", shrink=2, **_TRICKS),
+        meta_loss=LAST_STEP,
+        validation=Validation(num_problems=4, selection="training"),
     ),
 }

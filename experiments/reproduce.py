@@ -1,78 +1,97 @@
-"""Makes one figure or table of the papers again (Andrychowicz et al. 2016; Lv, Jiang, Li 2017), or all in turn.
+"""Makes one figure or table of the papers again, or all of them in turn.
 
-Learned optimizers and tuned hand-designed ones side by side on fresh problems: --workdir receives config.json, table.md
-(all tables), summary.json, overview.png (final losses of all cases), curves.png (of few cases), and for each case a
-folder with curves.npz (every run), curves.png, rates.png (the baselines' losses against their learning rates), table.md
-and summary.json. Diverged runs are infinite and counted. A run that was stopped goes on with the same command; tuned
-baselines are kept in --tuned_dir for all figures.
+The papers are Andrychowicz et al. 2016 and Lv, Jiang, Li 2017. Learned optimizers and tuned
+hand-designed ones stand side by side on fresh problems: --workdir receives config.json, table.md
+(all tables), summary.json, overview.png (final losses of all cases), curves.png (of few cases), and
+for each case a folder with curves.npz (every run), curves.png, rates.png (the baselines' losses
+against their learning rates), table.md and summary.json. Diverged runs are infinite and counted. A
+run that was stopped goes on with the same command; tuned baselines are kept in --tuned_dir for all
+figures.
 
 %s
 
 Examples:
 
     python -m experiments.reproduce --figure=rnnprop-table2 --data_dir=~/tensorflow_datasets
-    python -m experiments.reproduce --figure=l2l-fig4 --dataset=digits --optimizers=mine=results/mine.safetensors
+    python -m experiments.reproduce --figure=l2l-fig4 --dataset=digits --optimizers=mine=PATH
 """
 
 import os
 
 from absl import flags
 
-from experiments import cases, config_flags, figures, learned, main
+from experiments import config_flags, figures, learned, main, papers, plans
+from experiments.cases import Figure
 from learned_opt import _checks
 
 
-def _describe(name, figure):
-    steps = ", ".join(
-        f"{steps:,}" for steps in dict.fromkeys(case.num_steps for case in figure.cases)
+def _describe(name: str, figure: Figure) -> str:
+    steps = dict.fromkeys(f"{case.num_steps:,}" for case in figure.cases)
+    count = len(figure.cases)
+    parts = [
+        f"{count} cases" if count > 1 else "1 case",
+        f"{', '.join(steps)} steps",
+        f"{figure.num_runs} runs",
+        f"tuned on {figure.tune_runs}",
+    ]
+    return f"    {name:<15} {figure.source}: {', '.join(parts)}"
+
+
+_LINES = [_describe(name, figure) for name, figure in papers.FIGURES.items()]
+__doc__ %= "\n".join(_LINES)
+
+
+def define_flags() -> None:
+    """Defines the flags of this program."""
+    config_flags.define(plans.Config)
+    names = ", ".join(papers.FIGURES)
+    flags.DEFINE_string(
+        "figure",
+        None,
+        f"One of {names}; all for all of them, each in a folder of its own.",
+        required=True,
     )
-    number = f"{len(figure.cases)} case{'s' * (len(figure.cases) > 1)}"
-    return (
-        f"    {name:<15} {figure.source}: {number}, {steps} steps, {figure.num_runs} runs, "
-        f"tuned on {figure.tune_runs}"
+    flags.DEFINE_string("workdir", None, "Where results go; default results/FIGURE.")
+    flags.DEFINE_string(
+        "cases", "", "Only these cases, by the names of their folders; empty for all."
     )
+    flags.DEFINE_string(
+        "data_dir", None, "TFDS directory that has the data sets; not needed for digits."
+    )
+    flags.DEFINE_string(
+        "train_dir", "results/train", "Where experiments.train has left its results."
+    )
+    flags.DEFINE_string(
+        "tuned_dir", "results/tuned", "Where tuned baselines are kept, for all figures."
+    )
+    flags.DEFINE_bool("train", False, "Train learned optimizers that are missing.")
 
 
-__doc__ %= "\n".join(_describe(name, figure) for name, figure in cases.FIGURES.items())
-
-_FIGURE = flags.DEFINE_string(
-    "figure",
-    None,
-    f"One of {', '.join(cases.FIGURES)}; all for all of them, each in a folder of its own.",
-    required=True,
-)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where results go; default results/FIGURE.")
-_CASES = flags.DEFINE_string(
-    "cases", "", "Only these cases, by the names of their folders; empty for all."
-)
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "TFDS directory that has the data sets; not needed for digits."
-)
-_TRAIN_DIR = flags.DEFINE_string(
-    "train_dir", "results/train", "Where experiments.train has left its results."
-)
-_TUNED_DIR = flags.DEFINE_string(
-    "tuned_dir", "results/tuned", "Where tuned baselines are kept, for all figures."
-)
-_TRAIN = flags.DEFINE_bool("train", False, "Train learned optimizers that are missing.")
-
-
-def run():
+def run() -> None:
     """Makes what the command line asks for."""
-    _checks.choice("figure", _FIGURE.value, [*cases.FIGURES, "all"])
-    every = _FIGURE.value == "all"
-    names = (
-        [name for name, f in cases.FIGURES.items() if not f.within] if every else [_FIGURE.value]
-    )
-    places = learned.Places(_TRAIN_DIR.value, _DATA_DIR.value, _TRAIN.value)
-    config = config_flags.read(figures.Config)
-    plans = [figures.plan(name, config, places, figures.split(_CASES.value)) for name in names]
-    for name, plan in zip(names, plans, strict=True):
-        workdir = _WORKDIR.value or "results"
-        workdir = workdir if _WORKDIR.value and not every else os.path.join(workdir, name)
-        figures.run(plan, workdir, _TUNED_DIR.value, _DATA_DIR.value)
+    given = flags.FLAGS
+    _checks.choice("figure", given.figure, [*papers.FIGURES, "all"])
+    workdirs = _workdirs(given.figure, given.workdir)
+    places = learned.Places(given.train_dir, given.data_dir, given.train)
+    config = config_flags.read(plans.Config)
+    only = config_flags.split(given.cases)
+    every = [plans.plan(name, config, places, only) for name in workdirs]
+    for plan in every:
+        figures.run(plan, workdirs[plan.name], given.tuned_dir, given.data_dir)
+
+
+def _workdirs(name: str, workdir: str | None) -> dict[str, str]:
+    """The figures to make, and where each goes."""
+    if name != "all":
+        return {name: workdir or os.path.join("results", name)}
+    folder = workdir or "results"
+    workdirs = {}
+    for each, figure in papers.FIGURES.items():
+        if not figure.within:
+            workdirs[each] = os.path.join(folder, each)
+    return workdirs
 
 
 if __name__ == "__main__":
-    config_flags.define(figures.Config)
+    define_flags()
     main.run(run)

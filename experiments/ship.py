@@ -1,8 +1,9 @@
 """Puts a trained optimizer into the package: its weights, and a card with what was measured of it.
 
-Reads the work directory of experiments.train, and the summaries of all figures of experiments.reproduce below
---results in which the optimizer stands under its recipe's name. Writes NAME.safetensors, NAME.json (the card) and
-NAME.md (the card for people) into learned_opt/weights; `learned_opt.pretrained(NAME)` finds them there.
+Reads the work directory of experiments.train, and the summaries of all figures of
+experiments.reproduce below --results in which the optimizer stands under its recipe's name. Writes
+NAME.safetensors, NAME.json (the card) and NAME.md (the card for people) into learned_opt/weights;
+`learned_opt.pretrained(NAME)` finds them there.
 
 Example:
 
@@ -11,17 +12,20 @@ Example:
 
 import glob
 import os
+from typing import Any
 
 from absl import flags
 
 import learned_opt
-from experiments import main, recipes
-from experiments.cases import ALL_DATA
+from experiments import main, recipes, training
+from experiments.families import ALL_DATA
 from learned_opt import _checks, _files, saving, weights
 from learned_opt.evaluation import report
 
+Info = dict[str, Any]
 
-def ship(name, trained, results, folder):
+
+def ship(name: str, trained: str, results: str, folder: str) -> int:
     """Writes the files of an optimizer.
 
     Args:
@@ -32,62 +36,80 @@ def ship(name, trained, results, folder):
 
     Returns:
       How many cases it was measured on.
+
+    Raises:
+      ValueError: for an unknown recipe, or one that says nothing of what it is good for.
+      FileNotFoundError: if the optimizer is not trained.
     """
     recipe = recipes.RECIPES[_checks.choice("recipe", name, recipes.RECIPES)]
-    path = os.path.join(os.path.expanduser(trained), "optimizer.safetensors")
+    if not recipe.good_for or not recipe.not_for:
+        raise ValueError(
+            f"the recipe {name!r} must say what it is good for and what not: give it good_for and "
+            "not_for."
+        )
+    path = os.path.join(os.path.expanduser(trained), training.WEIGHTS)
     opt, phi = learned_opt.load(path)
     info = saving.read_card(path)["info"]
-    info |= {
-        "measured": measured(name, info["seed"], os.path.expanduser(results)),
-        "about": recipe.about,
-        "good_for": recipe.good_for,
-        "not_for": recipe.not_for,
-    }
+    info["measured"] = measured(name, info["seed"], os.path.expanduser(results))
+    # A recipe's words may be better today than on the day of its training.
+    info["about"] = recipe.about
+    info["good_for"] = recipe.good_for
+    info["not_for"] = recipe.not_for
+    info.setdefault("trained_on", recipe.trained_on(info["dataset"]))
     learned_opt.save(os.path.join(folder, name), opt, phi, info)
     _files.write_text(os.path.join(folder, f"{name}.md"), describe(name, info))
     return len(info["measured"])
 
 
-def measured(name, seed, results):
-    """What the figures below `results` say of an optimizer, as `name` or as `name:seed`, one dict a case."""
+def measured(name: str, seed: int, results: str) -> list[Info]:
+    """What the figures below `results` say of an optimizer, one dict a case.
+
+    It stands there as `name` or as `name:seed`.
+    """
     found = {}
-    for path in sorted(glob.glob(os.path.join(results, "**", "summary.json"), recursive=True)):
+    pattern = os.path.join(results, "**", "summary.json")
+    for path in sorted(glob.glob(pattern, recursive=True)):
         summary = _files.read_json(path)
         for case, rows in summary.get("cases", {}).items():
-            ours = [rows[key] for key in (name, f"{name}:{seed}") if key in rows]
-            if ours:
-                found[case] = _case(summary["figure"], case, name, {**rows, name: ours[0]})
+            row = rows.get(name, rows.get(f"{name}:{seed}"))
+            if row is not None:
+                found[case] = _case(summary["figure"], case, name, {**rows, name: row})
     return list(found.values())
 
 
-def _case(figure, case, name, rows):
-    final = ALL_DATA if ALL_DATA in rows[name].get("measure", {}) else None
-    others = {other: row for other, row in rows.items() if row["learning_rate"] is not None}
-    best = min(
-        others, key=lambda other: float(report.last(others[other], final)["mean"]), default=None
-    )
-    shown = {other: rows[other] for other in (name, "Adam", best) if other in rows}
+def _case(figure: str, case: str, name: str, rows: report.Rows) -> Info:
+    measures = rows[name].get("measure", {})
+    final = ALL_DATA if ALL_DATA in measures else None
+    finals = {}
+    for other, row in rows.items():
+        was_tuned = row["learning_rate"] is not None
+        if was_tuned:
+            last = report.last(row, final)
+            finals[other] = float(last["mean"])
+    best = min(finals, key=finals.get, default=None)
+    candidates = (name, "Adam", best)
+    shown = [other for other in candidates if other in rows]
     return {
         "figure": figure,
         "case": case,
         "best_baseline": best,
         "final": final or "loss of the last minibatch",
-        "optimizers": {
-            other: {
-                "learning_rate": row["learning_rate"],
-                "diverged": row["diverged"],
-                "loss": report.last(row, final),
-                "measure": row.get("measure", {}),
-                "paper": row.get("paper"),
-            }
-            for other, row in shown.items()
-        },
+        "optimizers": {other: _of_row(rows[other], final) for other in shown},
     }
 
 
-def describe(name, info):
+def _of_row(row: report.Row, final: str | None) -> Info:
+    return {
+        "learning_rate": row["learning_rate"],
+        "diverged": row["diverged"],
+        "loss": report.last(row, final),
+        "measure": row.get("measure", {}),
+        "paper": row.get("paper"),
+    }
+
+
+def describe(name: str, info: Info) -> str:
     """The card for people, as Markdown."""
-    environment = info["environment"]
     lines = [
         f"# {name}",
         "",
@@ -97,66 +119,79 @@ def describe(name, info):
         "",
         f"- Good for: {info['good_for']}.",
         f"- Not for: {info['not_for']}.",
-        f"- Trained on: {_problem(info)}; horizons {', '.join(map(str, info['horizons']))}, windows of "
-        f"{info['window']}; seed {info['seed']}; {len(info['history'])} epochs; validation loss "
-        f"{info['validation_loss']:.3g}; {info['skipped']} meta-gradients not finite.",
-        f"- Trained by: `python -m experiments.train --recipe={info['recipe']} --seed={info['seed']}` at commit "
-        f"{environment['commit']}, on {environment['num_devices']} x {environment['device']}.",
-        *([f"- Taught by imitation alone of: {info['teacher']}."] if info.get("teacher") else []),
-        "- Its configuration and the curve of its training are in the card beside this file (.json).",
+        f"- Trained on: {info['trained_on']}; {_course(info)}.",
+        f"- Trained by: {_command(info)}.",
+    ]
+    if info.get("teacher"):
+        lines.append(f"- Taught by imitation alone of: {info['teacher']}.")
+    lines += [
+        "- Its configuration and the curve of its training are in the card beside this file "
+        "(.json).",
         "",
-        "Measured at the end of a run, mean with its 95 % bootstrap interval; rates of the others tuned.",
+        "Measured at the end of a run, mean with its 95 % bootstrap interval; rates of the others "
+        "tuned.",
         "",
     ]
     header = ["case", "measured", name, "Adam", "best baseline", "diverged"]
-    return (
-        "\n".join(lines)
-        + "\n"
-        + report.markdown(header, [_line(name, case) for case in info["measured"]])
-        + "\n"
-    )
+    table = report.markdown(header, [_line(name, case) for case in info["measured"]])
+    return "\n".join([*lines, table, ""])
 
 
-def _problem(info):
-    if info["dataset"] is None:
-        return f"{recipes.FAMILIES[info['family']]}, ten dimensions, {info['num_problems']} at once"
-    shrunk = f" with images shrunk by {info['shrink']}" if info["shrink"] > 1 else ""
-    return (
-        f"{info['dataset']}{shrunk}, a perceptron with one hidden layer of 20 sigmoid units, minibatches of 128, "
-        "theta_0 ~ N(0, 0.1)"
-        + (f", Random Scaling with L = {info['scaling']:g}" if info["scaling"] else "")
-        + (", combined with convex functions" if info["convex"] else "")
-    )
-
-
-def _line(name, case):
-    rows, best = case["optimizers"], case["best_baseline"]
-    cells = [
-        report.interval(rows[other]["loss"]) if other in rows else "-"
-        for other in (name, "Adam", best)
+def _course(info: Info) -> str:
+    """What a card says of how the training went."""
+    horizons = ", ".join(map(str, info["horizons"]))
+    parts = [
+        f"horizons {horizons}, windows of {info['window']}",
+        f"seed {info['seed']}",
+        f"{len(info['history'])} epochs",
+        f"validation loss {info['validation_loss']:.3g}",
+        f"{info['skipped']} meta-gradients not finite",
     ]
-    cells[2] = f"{best} {cells[2]}" if best else "-"
-    return [case["case"], case["final"], *cells, f"{100 * rows[name]['diverged']:.0f} %"]
+    return "; ".join(parts)
 
 
-def run():
-    """Ships what the command line asks for."""
-    name = _RECIPE.value
-    count = ship(
-        name,
-        _WORKDIR.value or f"results/train/{name}",
-        _RESULTS.value,
-        os.path.dirname(weights.__file__),
+def _command(info: Info) -> str:
+    environment = info["environment"]
+    commit = environment["commit"]
+    command = "python -m experiments.train"
+    flags_given = f"--recipe={info['recipe']} --seed={info['seed']}"
+    devices = f"{environment['num_devices']} x {environment['device']}"
+    return f"`{command} {flags_given}` at commit {commit}, on {devices}"
+
+
+def _line(name: str, case: Info) -> list[str]:
+    rows = case["optimizers"]
+    best = case["best_baseline"]
+    losses = {other: report.interval(row["loss"]) for other, row in rows.items()}
+    diverged = 100 * rows[name]["diverged"]
+    return [
+        case["case"],
+        case["final"],
+        losses[name],
+        losses.get("Adam", "-"),
+        f"{best} {losses[best]}" if best else "-",
+        f"{diverged:.0f} %",
+    ]
+
+
+def define_flags() -> None:
+    """Defines the flags of this program."""
+    names = ", ".join(recipes.RECIPES)
+    flags.DEFINE_string("recipe", None, f"One of {names}.", required=True)
+    flags.DEFINE_string(
+        "workdir", None, "Where experiments.train left it; default results/train/RECIPE."
     )
+    flags.DEFINE_string("results", "results", "The folder in which the figures are.")
+
+
+def run() -> None:
+    """Ships what the command line asks for."""
+    name = flags.FLAGS.recipe
+    workdir = flags.FLAGS.workdir or f"results/train/{name}"
+    count = ship(name, workdir, flags.FLAGS.results, os.path.dirname(weights.__file__))
     print(f"{name} is in the package, measured on {count} cases: learned_opt.pretrained({name!r})")
 
 
 if __name__ == "__main__":
-    _RECIPE = flags.DEFINE_string(
-        "recipe", None, f"One of {', '.join(recipes.RECIPES)}.", required=True
-    )
-    _WORKDIR = flags.DEFINE_string(
-        "workdir", None, "Where experiments.train left it; default results/train/RECIPE."
-    )
-    _RESULTS = flags.DEFINE_string("results", "results", "The folder in which the figures are.")
+    define_flags()
     main.run(run)

@@ -1,4 +1,4 @@
-"""The course of a study: tune the baselines, learn an optimizer, compare on fresh problems, write it all down."""
+"""A study: tune the baselines, train an optimizer by a recipe, compare on fresh problems."""
 
 import dataclasses
 import os
@@ -6,19 +6,21 @@ from typing import Any
 
 import jax
 
-import learned_opt
-from experiments import config_flags
-from learned_opt import _checks, _files
-from learned_opt.evaluation import baselines, comparison, environment, report
-from learned_opt.meta import checkpoints
-from learned_opt.meta.settings import check
+from experiments import config_flags, measuring, training
+from experiments.recipes import Recipe
+from experiments.training import Trained
+from learned_opt import _checks, data
+from learned_opt.estimators import Adjoint
+from learned_opt.evaluation import baselines, comparison, report
+from learned_opt.evaluation.baselines import Tuned
+from learned_opt.meta.settings import Validation
 
 LEARNED = "LSTM"
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Settings that all studies have; each study's configuration adds its own and chooses the defaults."""
+    """Settings that all studies have; each study adds its own and chooses the defaults."""
 
     seed: int = config_flags.field(
         0, "Seed of meta-training: initial weights and training problems."
@@ -56,153 +58,171 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What differs between two studies.
+    """A recipe, and what its result is compared on.
 
     Attributes:
-      opt: the `LearnedOptimizer`.
-      problem: the `Optimizee`.
-      horizons: to which steps the optimizers are compared; the first is also what is trained for.
+      recipe: the `Recipe`; the `Config` takes the place of its settings.
+      horizons: to which steps the optimizers are compared. The first is also what is trained for.
       steps: for every horizon, at which steps the table shows the loss.
       title: of the pictures.
-      measure: what is measured of theta at the end besides the loss, or None.
-      measure_name: what that is called.
     """
 
-    opt: Any
-    problem: Any
-    horizons: tuple
-    steps: tuple
+    recipe: Recipe
+    horizons: tuple[int, ...]
+    steps: tuple[tuple[int, ...], ...]
     title: str
-    measure: Any = None
-    measure_name: str | None = None
 
 
-def run(study, config, workdir):
-    """Runs a study, from wherever an earlier run with this work directory stopped, and prints what came out."""
-    settings = _settings(config)
-    key = jax.random.key(config.seed)
-    check(study.opt, study.problem, key, **settings)
-    for name in ("tune_runs", "num_runs"):
-        _checks.positive_int(name, getattr(config, name))
-    names = [name.strip() for name in config.baselines.split(",")]
-    for name in names:
-        _checks.choice("baseline", name, baselines.BASELINES)
+def run(
+    study: Study,
+    config: Config,
+    workdir: str,
+    dataset: str | None = None,
+    splits: data.Splits | None = None,
+) -> None:
+    """Runs a study, and prints what came out.
+
+    A study that was stopped goes on where it was.
+
+    Args:
+      study: the study.
+      config: its settings.
+      workdir: where everything goes.
+      dataset: the name of the data set, or None.
+      splits: the data set, or None.
+
+    Raises:
+      ValueError: for settings that are not possible, before anything is written.
+    """
+    plain = dataclasses.asdict(config)
+    recipe = _configured(study.recipe, config)
+    notes = {"problem": study.title, "config": plain}
+    prepared = training.prepare(recipe, dataset, splits, config.seed, notes)
+    names = _baseline_names(config)
     workdir = os.path.expanduser(workdir)
-    _claim(workdir, config)
-    evaluation_key, tune_key = jax.random.split(
-        jax.random.fold_in(jax.random.key(config.evaluation_seed), 1)
-    )
-    tuned = {
-        h: comparison.tune_all(
-            study.problem,
-            jax.random.fold_in(tune_key, h),
-            h,
-            config.tune_runs,
-            names,
-            os.path.join(workdir, f"baselines-{h}.json"),
-        )
-        for h in study.horizons
-    }
-    result = learned_opt.meta_train(
-        study.opt,
-        study.problem,
-        key,
-        workdir=os.path.join(workdir, "meta_training"),
-        reference=_best(tuned[config.num_steps]),
-        **settings,
-    )
-    if result.skipped:
-        print(f"{result.skipped} meta-gradients were not finite and were not applied.")
-    path = os.path.join(workdir, "optimizer.safetensors")
-    learned_opt.save(path, study.opt, result.phi, info=_card(study, config, result))
+    measuring.claim(workdir, plain)
+    tuned = {}
+    for horizon in study.horizons:
+        tuned[horizon] = _tune(prepared, config, names, horizon, workdir)
+    best = min(tuned[config.num_steps].values(), key=_final_loss)
+    note = f"best baseline {best.final_loss:.3g} ({best.name})"
+    trained = training.carry_out(prepared, workdir, progress_bar=note)
+    if trained.result.skipped:
+        print(f"{trained.result.skipped} meta-gradients were not finite and were not applied.")
     for horizon, steps in zip(study.horizons, study.steps, strict=True):
         suffix = "" if horizon == study.horizons[0] else f"-{horizon}"
         done = report.read(workdir, suffix)
         if done is None:
-            compared = comparison.compare(
-                {LEARNED: study.opt.transform(result.phi)},
-                study.problem,
-                evaluation_key,
-                horizon,
-                config.num_runs,
-                tuned=tuned[horizon],
-                measure=study.measure,
-            )
+            compared = _compare(prepared, trained, config, tuned[horizon], horizon)
             done = report.summary(compared, steps), compared.curves
-        _report(study, workdir, *done, horizon, suffix)
+        rows, curves = done
+        _report(study, workdir, rows, curves, horizon, suffix)
     print(
-        f"\nEverything is in {workdir}. The learned optimizer in a training loop of your own:\n\n{_usage(path)}"
+        f"\nEverything is in {workdir}. The learned optimizer in a training loop of your own:\n\n"
+        f"{_usage(trained.path)}"
     )
 
 
-def _settings(config):
-    """The arguments of `meta_train` that a configuration gives."""
-    rate = config.learning_rate
+def _configured(recipe: Recipe, config: Config) -> Recipe:
+    """The recipe with a configuration's settings."""
+    return dataclasses.replace(
+        recipe,
+        num_steps=config.num_steps,
+        num_problems=config.num_problems,
+        num_epochs=config.num_epochs,
+        episodes_per_epoch=config.episodes_per_epoch,
+        estimator=Adjoint(config.window, config.coordinates or None),
+        learning_rate=_learning_rate(config.learning_rate),
+        validation=Validation(config.num_validation, patience=config.patience or None),
+    )
+
+
+def _learning_rate(text: str) -> float | str:
+    if text == "search":
+        return text
     try:
-        rate = rate if rate == "search" else float(rate)
+        return float(text)
     except ValueError:
         raise ValueError(
-            f"learning_rate must be a number above 0 or 'search', got {rate!r}."
+            f"learning_rate must be a number above 0 or 'search', got {text!r}."
         ) from None
-    return {
-        "num_steps": config.num_steps,
-        "window": config.window,
-        "num_problems": config.num_problems,
-        "num_epochs": config.num_epochs,
-        "episodes_per_epoch": config.episodes_per_epoch,
-        "learning_rate": rate,
-        "patience": config.patience or None,
-        "num_validation": config.num_validation,
-        "coordinates": config.coordinates or None,
-    }
 
 
-def _claim(workdir, config):
-    """Makes the directory this configuration's; what was made by which versions is noted, and may change later."""
-    path = os.path.join(workdir, "config.json")
-    plain = dataclasses.asdict(config)
-    if os.path.exists(path):
-        checkpoints.check_same(_files.read_json(path).get("config", {}), plain, workdir)
-    else:
-        _files.write_json(path, {"config": plain, "environment": environment.record()})
+def _baseline_names(config: Config) -> list[str]:
+    """The baselines, with the checks of what the comparison needs."""
+    for name in ("tune_runs", "num_runs"):
+        _checks.positive_int(name, getattr(config, name))
+    names = config_flags.split(config.baselines)
+    for name in names:
+        _checks.choice("baseline", name, baselines.BASELINES)
+    return names
 
 
-def _best(tuned):
-    name = min(tuned, key=lambda name: tuned[name].final_loss)
-    return name, tuned[name].final_loss
+def _tune(
+    prepared: training.Prepared, config: Config, names: list[str], horizon: int, workdir: str
+) -> dict[str, Tuned]:
+    _, tune_key = measuring.keys(config.evaluation_seed)
+    return comparison.tune_all(
+        prepared.subject.family,
+        jax.random.fold_in(tune_key, horizon),
+        horizon,
+        config.tune_runs,
+        names,
+        os.path.join(workdir, f"baselines-{horizon}.json"),
+    )
 
 
-def _card(study, config, result):
-    return {
-        "problem": study.title,
-        "config": dataclasses.asdict(config),
-        "meta_learning_rate": result.learning_rate,
-        "validation_loss": result.validation_loss,
-        "skipped": result.skipped,
-        "history": result.history,
-        "environment": environment.record(),
-    }
+def _final_loss(tuned: Tuned) -> float:
+    return tuned.final_loss
 
 
-def _report(study, workdir, rows, curves, horizon, suffix):
+def _compare(
+    prepared: training.Prepared,
+    trained: Trained,
+    config: Config,
+    tuned: dict[str, Tuned],
+    horizon: int,
+) -> comparison.Comparison:
+    evaluation_key, _ = measuring.keys(config.evaluation_seed)
+    return comparison.compare(
+        {LEARNED: (trained.opt, trained.result.phi)},
+        prepared.subject.family,
+        evaluation_key,
+        horizon,
+        config.num_runs,
+        tuned=tuned,
+        measure=prepared.subject.measures() or None,
+    )
+
+
+def _report(
+    study: Study,
+    workdir: str,
+    rows: report.Rows,
+    curves: dict[str, Any],
+    horizon: int,
+    suffix: str,
+) -> None:
     title = f"{study.title}, {horizon} steps"
     first_step = study.horizons[0] if suffix else 0
-    print(
-        f"\n{title}\n\n{report.write(workdir, rows, curves, title, study.measure_name, suffix, first_step)}"
-    )
-    final = {name: float(row["loss"][str(horizon)]["mean"]) for name, row in rows.items()}
+    measured = tuple(rows[LEARNED].get("measure", {}))
+    table = report.write(workdir, rows, curves, title, measured, suffix, first_step)
+    print(f"\n{title}\n\n{table}")
+    final = {name: float(report.last(row)["mean"]) for name, row in rows.items()}
     ours = final.pop(LEARNED)
     best = min(final, key=final.get)
     verdict = "below" if ours < final[best] else "not below"
     print(
-        f"After {horizon} steps the {LEARNED} optimizer is at {ours:.3g}, {verdict} the best tuned baseline "
-        f"({best}, {final[best]:.3g})."
+        f"After {horizon} steps the {LEARNED} optimizer is at {ours:.3g}, {verdict} the best tuned "
+        f"baseline ({best}, {final[best]:.3g})."
     )
 
 
-def _usage(path):
+def _usage(path: str) -> str:
     return (
         f'    opt, phi = learned_opt.load("{path}")\n'
-        "    tx = opt.transform(phi)         # an optax transformation: it stands wherever optax.adam(...) stands\n"
-        "    state = tx.init(params)         # then tx.update(gradients, state, params) and optax.apply_updates"
+        "    tx = opt.transform(phi)         "
+        "# an optax transformation: it stands wherever optax.adam(...) stands\n"
+        "    state = tx.init(params)         "
+        "# then tx.update(gradients, state, params) and optax.apply_updates"
     )

@@ -1,4 +1,7 @@
-"""Optimizers that others are to imitate; a teacher more is an entry of `TEACHERS`."""
+"""Optimizers that others imitate. The next teacher is an entry of `TEACHERS`."""
+
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -7,43 +10,58 @@ import optax
 import learned_opt
 
 
-def hand_over(first, then, time):
-    """One optimizer that hands over to another: the updates u of both are mixed, `(1 - a_t) u + a_t u'`.
+def hand_over(
+    first: optax.GradientTransformation, then: optax.GradientTransformation, time: float
+) -> optax.GradientTransformation:
+    """One optimizer that hands over to another.
 
-    Both run from the beginning, so that the second one's averages are there when it is needed.
+    The update is a mixture of both updates, `(1 - a_t) u + a_t u'`. Both optimizers run from the
+    beginning, so that the averages of the second one are there when they are needed.
 
     Args:
       first: optax transformation of the beginning.
       then: optax transformation of the end.
-      time: of the mixture `a_t = t^2 / (t^2 + time^2)`: the step at which both have one half.
+      time: the step at which both have one half: `a_t = t^2 / (t^2 + time^2)`.
 
     Returns:
       An optax transformation.
     """
 
-    def init(params):
-        return first.init(params), then.init(params), jnp.zeros((), jnp.int32)
+    def init(params: Any) -> tuple:
+        first_state = first.init(params)
+        then_state = then.init(params)
+        count = jnp.zeros((), jnp.int32)
+        return first_state, then_state, count
 
-    def update(gradients, state, params=None):
+    def update(gradients: Any, state: tuple, params: Any = None) -> tuple[Any, tuple]:
         first_state, then_state, count = state
         early, first_state = first.update(gradients, first_state, params)
         late, then_state = then.update(gradients, then_state, params)
         t = count.astype(jnp.float32)
         share = t**2 / (t**2 + time**2)
-        mixed = jax.tree.map(
-            lambda u, v: ((1 - share) * u + share * v).astype(u.dtype), early, late
-        )
-        return mixed, (first_state, then_state, count + 1)
+
+        def mixed(u: jax.Array, v: jax.Array) -> jax.Array:
+            mixture = (1 - share) * u + share * v
+            return mixture.astype(u.dtype)
+
+        updates = jax.tree.map(mixed, early, late)
+        return updates, (first_state, then_state, count + 1)
 
     return optax.GradientTransformation(init, update)
 
 
-def _rnnprop_then_adam():
-    adam = optax.adam(lambda count: 0.02 / (1 + count / 1_500))
-    return hand_over(learned_opt.pretrained("rnnprop-mnist"), adam, time=300)
+def _rnnprop_then_adam() -> optax.GradientTransformation:
+    def rate(count: jax.Array) -> jax.Array:
+        return 0.02 / (1 + count / 1_500)
+
+    rnnprop = learned_opt.pretrained("rnnprop-mnist")
+    adam = optax.adam(rate)
+    return hand_over(rnnprop, adam, time=300)
 
 
-TEACHERS = {
-    # The rate is the best, or close to it, of twenty of the kind after 1,000, 2,000 and 10,000 steps of the base MLP.
+# What a card says of a teacher, and the function that makes it.
+TEACHERS: dict[str, Callable[[], optax.GradientTransformation]] = {
+    # The best rate, or close to it, of twenty of this kind on the base MLP, after 1,000, 2,000 and
+    # 10,000 steps.
     "rnnprop-mnist, then Adam with 0.02 / (1 + t / 1500)": _rnnprop_then_adam,
 }

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 
 import learned_opt
-from experiments import cases, figures, learned, train
-from learned_opt import data
+from experiments import families, figures, learned, papers, plans, reproduce, training
+from experiments.families import FamilySpec
+from learned_opt import data, optimizees
 from learned_opt.evaluation import baselines, comparison, cost
 from learned_opt.optimizees import base
-from tests.experiments.test_experiments import program
+from tests.experiments.programs import in_process, program
 
-TINY = figures.Config(dataset="digits", baselines="SGD,Adam", num_runs=3, tune_runs=1, num_steps=4)
+TINY = plans.Config(dataset="digits", baselines="SGD,Adam", num_runs=3, tune_runs=1, num_steps=4)
 KEY = jax.random.key(0)
 
 
@@ -26,7 +27,9 @@ def places(tmp_path_factory):
         "lstm": learned_opt.lstm(hidden_sizes=(1,)),
         "rnnprop": learned_opt.rnnprop(hidden_sizes=(1,)),
     }
-    names = {name.split("@")[0] for f in cases.FIGURES.values() for name in f.optimizers.split(",")}
+    names = set()
+    for figure in papers.FIGURES.values():
+        names.update(name.split("@")[0] for name in figure.optimizers.split(","))
     for name in names:
         recipe, _, seed = name.partition(":")
         opt = kinds["lstm" if "lstm" in name else "rnnprop"]
@@ -41,7 +44,10 @@ def places(tmp_path_factory):
 
 @pytest.fixture
 def measured(monkeypatch):
-    """Figures whose measurements are made up: what is around them is tested on all cases in little time."""
+    """Figures whose measurements are made up.
+
+    What is around them is tested on all cases in little time.
+    """
     calls = []
 
     def tune_all(problem, key, num_steps, num_runs, names, path, measure):
@@ -57,33 +63,33 @@ def measured(monkeypatch):
     def compare(transformations, problem, key, num_steps, num_runs, *, tuned, measure, path):
         del problem, key, path
         calls.append(("compare", num_steps))
-        curves = {
-            name: (i + 1.0) * np.linspace(2, 1, num_steps + 1) * np.ones((num_runs, 1))
-            for i, name in enumerate([*tuned, *transformations])
-        }
+        curves = {}
+        for i, name in enumerate([*tuned, *transformations]):
+            curve = (i + 1.0) * np.linspace(2, 1, num_steps + 1)
+            curves[name] = curve * np.ones((num_runs, 1))
         curves[next(iter(transformations))][0, -1] = np.inf
+        measures = {}
+        if measure:
+            measures = {name: dict.fromkeys(measure, c[:, -1]) for name, c in curves.items()}
+        kinds = {name: comparison.kind_of(tx) for name, tx in transformations.items()}
         return comparison.Comparison(
-            curves,
-            dict.fromkeys(tuned, 0.1),
-            {name: dict.fromkeys(measure, curve[:, -1]) for name, curve in curves.items()}
-            if measure
-            else {},
-            {name: cost.Cost(1.0, 0.5, 8.0) for name in curves},
+            curves=curves,
+            learning_rates=dict.fromkeys(tuned, 0.1),
+            measures=measures,
+            costs={name: cost.Cost(1.0, 0.5, 8.0) for name in curves},
+            kinds={**dict.fromkeys(tuned, "tuned"), **kinds},
         )
 
     monkeypatch.setattr(comparison, "tune_all", tune_all)
     monkeypatch.setattr(comparison, "compare", compare)
-    monkeypatch.setattr(
-        cases,
-        "FIGURES",
-        {name: dataclasses.replace(f, cases=f.cases[:2]) for name, f in cases.FIGURES.items()},
-    )
+    short = {name: dataclasses.replace(f, cases=f.cases[:2]) for name, f in papers.FIGURES.items()}
+    monkeypatch.setattr(papers, "FIGURES", short)
     return calls
 
 
-@pytest.mark.parametrize("name", cases.FIGURES)
+@pytest.mark.parametrize("name", papers.FIGURES)
 def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_path, capsys):
-    plan = figures.plan(name, TINY, places)
+    plan = plans.plan(name, TINY, places)
     figures.run(plan, tmp_path / "work", tmp_path / "tuned")
     shown = capsys.readouterr().out
     assert (tmp_path / "work" / "table.md").read_text() in shown
@@ -100,14 +106,15 @@ def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_pa
         assert list(rows) == ["SGD", "Adam", *plan.found, *plan.figure.references]
         assert rows["Adam"]["paper"] == case.paper.get("Adam")
         table = (tmp_path / "work" / folder / "table.md").read_text()
-        assert ("test accuracy" in table) == (case.dataset != cases.NO_DATA)
+        assert ("test accuracy" in table) == case.family.builder.needs_data
+        assert {rows[name]["kind"] for name in plan.found} == {"learned"}
     assert "no difference" in shown or "above the best tuned baseline, SGD" in shown
     assert "33 % diverged" in shown
     assert ("Seeds of meta-training together" in shown) == any(":" in name for name in plan.found)
 
 
 def test_what_is_done_is_not_measured_again(measured, places, tmp_path, capsys):
-    plan = figures.plan("l2l-fig5", TINY, places)
+    plan = plans.plan("l2l-fig5", TINY, places)
     figures.run(plan, tmp_path / "work", tmp_path / "tuned")
     shown = capsys.readouterr().out
     assert measured == [("tune", 4), ("compare", 4)] * 2
@@ -119,48 +126,62 @@ def test_what_is_done_is_not_measured_again(measured, places, tmp_path, capsys):
 
 
 def test_the_papers_numbers_stand_beside_ours():
-    table = {case.position: case.paper for case in cases.FIGURES["rnnprop-table2"].cases}
+    table = {case.position: case.paper for case in papers.FIGURES["rnnprop-table2"].cases}
     assert table["ELU"] == {"Adam": 0.26, "lstm": 13.51, "rnnprop": 0.24}
-    sigmoid, relu = (case.paper for case in cases.FIGURES["rnnprop-table4"].cases)
+    sigmoid, relu = (case.paper for case in papers.FIGURES["rnnprop-table4"].cases)
     assert sigmoid["ablation-no-convex@2/3"] == 0.32
     assert relu["ablation-rnnprop@1"] == 0.27
 
 
-def test_every_case_is_a_problem():
+def test_every_case_is_a_family():
     """Shapes alone: nothing is compiled."""
     digits = data.load("digits")
     known = {}
-    for figure in cases.FIGURES.values():
+    for figure in papers.FIGURES.values():
         for case in figure.cases:
-            same = (
-                {"width": 20, "depth": 1, "activation": "sigmoid"}
-                if case.build.func is cases.mlp
-                else {}
-            )
-            build = case.build.func, {**same, **case.build.keywords}
-            assert known.setdefault(case.name, build) == build  # one name, one problem: tuned once
-    for name, (build, settings) in known.items():
-        subject = build(digits, **settings)
-        instance, theta, _ = jax.eval_shape(base.begin, base.as_partials(subject.problem), KEY)
-        assert jax.eval_shape(subject.problem.loss, theta, instance, KEY).shape == (), name
-        for measure in subject.measures.values():
-            assert jax.eval_shape(measure, theta).shape == ()
+            # One name is one family, whose baselines are tuned once.
+            assert known.setdefault(case.name, case).family == case.family
+    for name, case in known.items():
+        subject, measures = case.build(digits)
+        family = base.as_family(subject.family)
+        problem = jax.eval_shape(base.begin, family, KEY)
+        loss, _ = jax.eval_shape(
+            family.loss, problem.theta_0, problem.instance, KEY, problem.statistics
+        )
+        assert loss.shape == (), name
+        for measure in measures.values():
+            assert jax.eval_shape(measure, problem.theta_0).shape == ()
+
+
+def test_the_base_mlp_is_that_of_the_library():
+    """A name means one family, however a case comes to it."""
+    digits = data.load("digits")
+    theta = optimizees.mlp("digits").init(KEY, ())
+    for spec in (FamilySpec("mlp"), FamilySpec("mlp", {"activation": "sigmoid", "width": 20})):
+        subject = spec.build(digits)
+        loss = subject.family.loss(theta, (), KEY)
+        assert loss == optimizees.mlp("digits").loss(theta, (), KEY)
 
 
 def test_the_loss_on_all_data_is_that_of_one_batch_of_all():
     digits = data.load("digits").train
-    digits = digits._replace(
-        images=digits.images[:1_003], labels=digits.labels[:1_003]
-    )  # more than are read at once
-    subject = cases.mlp(data.Splits(digits, digits), all_data=True)
-    theta = subject.problem.init(KEY, ())
-    network = learned_opt.optimizees.mlp_network(10)
-    chosen = jax.nn.log_softmax(network.apply({"params": theta}, digits.images))[
-        np.arange(1_003), digits.labels
-    ]
-    np.testing.assert_allclose(subject.measures[cases.ALL_DATA](theta), -chosen.mean(), rtol=1e-5)
-    parts, whole = cases.accuracy(network, digits)(theta), subject.measures["test accuracy"](theta)
-    np.testing.assert_allclose(parts, whole, rtol=1e-6)
+    # More than are read at once.
+    digits = digits._replace(images=digits.images[:1_003], labels=digits.labels[:1_003])
+    subject = FamilySpec("mlp").build(data.Splits(digits, digits))
+    measures = subject.measures(all_data=True)
+    theta = subject.family.init(KEY, ())
+    logits = subject.network.apply({"params": theta}, digits.images)
+    chosen = jax.nn.log_softmax(logits)[np.arange(1_003), digits.labels]
+    np.testing.assert_allclose(measures[families.ALL_DATA](theta), -chosen.mean(), rtol=1e-5)
+    right = np.mean(np.argmax(logits, -1) == digits.labels)
+    np.testing.assert_allclose(measures[families.ACCURACY](theta), right, rtol=1e-6)
+
+
+def test_theta_of_a_wrapped_family_is_no_network_s():
+    """Nothing is measured by the network where theta has other scales, or more in it."""
+    digits = data.load("digits")
+    assert FamilySpec("mlp", scaling=3.0).build(digits).measures() == {}
+    assert FamilySpec("mlp", convex=True).build(digits).measures() == {}
 
 
 def test_from_the_command_line_interrupted_and_resumed(places, tmp_path, monkeypatch, capsys):
@@ -168,7 +189,7 @@ def test_from_the_command_line_interrupted_and_resumed(places, tmp_path, monkeyp
     config = dataclasses.replace(
         TINY, optimizers="lstm-mnist", num_steps=2, baselines="Adam", num_runs=2
     )
-    plan = figures.plan("rnnprop-fig3", config, places)
+    plan = plans.plan("rnnprop-fig3", config, places)
     work, tuned = tmp_path / "work", tmp_path / "tuned"
     with pytest.raises(KeyboardInterrupt):
         figures.run(plan, work, tuned)
@@ -196,12 +217,12 @@ def test_from_the_command_line_interrupted_and_resumed(places, tmp_path, monkeyp
     assert "evaluating: 100%" in done.stderr
     assert not (work / "mlp-all-data-2" / "runs").exists()
     rows = json.loads((work / "mlp-all-data-2" / "summary.json").read_text())
-    assert set(rows["Adam"]["measure"]) == {cases.ALL_DATA, "test accuracy"}
+    assert set(rows["Adam"]["measure"]) == {families.ALL_DATA, families.ACCURACY}
     assert min(rows["Adam"]["grid"]) < rows["Adam"]["loss"]["1"]["mean"]
 
-    other = program("reproduce", *flags, "--evaluation_seed=1")
-    assert other.returncode != 0
-    assert "belongs to a run with evaluation_seed=0, not 1" in other.stderr.splitlines()[-1]
+    assert in_process(reproduce, *flags, "--evaluation_seed=1") == 1
+    last_line = capsys.readouterr().err.splitlines()[-1]
+    assert "belongs to a run with evaluation_seed=0, not 1" in last_line
 
 
 class Interrupting:
@@ -254,7 +275,7 @@ def test_what_is_not_trained_is_trained_or_told(tmp_path, monkeypatch):
         opt = learned_opt.lstm(hidden_sizes=(1,))
         learned_opt.save(f"{workdir}/optimizer", opt, opt.init(KEY))
 
-    monkeypatch.setattr(train, "run_recipe", run_recipe)
+    monkeypatch.setattr(training, "run_recipe", run_recipe)
     assert learned.find("ablation-lstm", places._replace(train=True)).name == "ablation-lstm"
 
 
@@ -280,9 +301,9 @@ def test_what_is_not_trained_is_trained_or_told(tmp_path, monkeypatch):
 )
 def test_what_is_wrong_is_told_beforehand(name, settings, message, places):
     with pytest.raises((ValueError, FileNotFoundError), match=message.replace(".", r"\.")):
-        figures.plan(name, dataclasses.replace(TINY, **settings), places)
+        plans.plan(name, dataclasses.replace(TINY, **settings), places)
 
 
 def test_a_case_that_is_not_there(places):
     with pytest.raises(ValueError, match=r"unknown case 'mlp-100'.* Known: 'mlp-4', 'mlp-8'"):
-        figures.plan("l2l-fig4", TINY, places, ["mlp-100"])
+        plans.plan("l2l-fig4", TINY, places, ["mlp-100"])

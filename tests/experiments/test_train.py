@@ -1,34 +1,43 @@
 """Recipes, the program that carries them out, and shipping."""
 
+import dataclasses
 import json
 import os
 
 import chex
+import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
 import learned_opt
-from experiments import recipes, ship, teachers, train
-from learned_opt import saving
+from experiments import recipes, ship, teachers, train, training
+from experiments.families import Builder, FamilySpec
+from experiments.recipes import Recipe
+from learned_opt import data, optimizees, saving
+from learned_opt.estimators import Adjoint, Autodiff, Imitate, MetaLoss
+from learned_opt.meta import settings
+from tests.experiments.programs import in_process, program
 
 SHORT = {
     "num_epochs": 3,
     "episodes_per_epoch": 1,
-    "num_validation": 1,
-    "horizons": (4,),
-    "window": 2,
+    "num_steps": 4,
     "num_problems": 1,
-    "coordinates": 20,
-    "dataset": "digits",
+    "estimator": Adjoint(window=2, coordinates=20),
+    "meta_loss": MetaLoss(weights=[0.0, 1.0]),
 }
+DIGITS = data.load("digits")
+TINY_CNN = {"structure": "p-p-c-f", "channels": 1, "batch_size": 2}
+KEY = jax.random.key(0)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = str(tmp_path_factory.mktemp("trained"))
-    return train.run_recipe("rnnprop-mnist", None, workdir, **SHORT)
+    return training.run_recipe("rnnprop-mnist", None, workdir, "digits", **SHORT)
 
 
 def test_training_leaves_weights_card_snapshots_and_a_picture(trained):
@@ -38,38 +47,155 @@ def test_training_leaves_weights_card_snapshots_and_a_picture(trained):
     )
     stems = {f.split(".")[0] for f in os.listdir(os.path.join(workdir, "snapshots"))}
     assert stems == {"1", "2", "3"}
-    info = saving.read_card(trained)["info"]
-    assert (info["recipe"], info["seed"], info["dataset"], info["selection"]) == (
-        "rnnprop-mnist",
-        0,
-        "digits",
-        "training",
-    )
-    assert len(info["history"]) == 3
     opt, phi = learned_opt.load(trained)
     assert opt.spec["name"] == "rnnprop"
     last = learned_opt.load(os.path.join(workdir, "snapshots", "3.safetensors"))[1]
     chex.assert_trees_all_equal(phi, last)
 
 
+def test_a_card_is_written_from_its_recipe(trained):
+    info = saving.read_card(trained)["info"]
+    assert (info["recipe"], info["seed"], info["dataset"]) == ("rnnprop-mnist", 0, "digits")
+    assert info["trained_on"] == (
+        "digits, a perceptron with 1 x 20 hidden sigmoid units, minibatches of 128, "
+        "theta_0 ~ N(0, 0.1), Random Scaling with L = 3, combined with convex functions"
+    )
+    assert (info["family"], info["scaling"], info["convex"]) == ("mlp", 3.0, True)
+    assert info["meta_training"]["estimator"]["coordinates"] == 20
+    assert info["meta_training"]["meta_loss"]["weights"] == [0.0, 1.0]
+    assert info["meta_training"]["validation"]["selection"] == "training"
+    assert len(info["history"]) == 3
+    assert info["environment"]["versions"]["jax"] == jax.__version__
+
+
 def test_another_run_finds_it_done(trained):
     before = saving.read_card(trained)["sha256"]
-    assert train.run_recipe("rnnprop-mnist", None, os.path.dirname(trained), **SHORT) == trained
+    workdir = os.path.dirname(trained)
+    again = training.run_recipe("rnnprop-mnist", None, workdir, "digits", **SHORT)
+    assert again == trained
     assert saving.read_card(trained)["sha256"] == before
 
 
 def test_an_unknown_recipe():
     with pytest.raises(ValueError, match=r"unknown recipe 'lstm-mnis'\. Did you mean 'lstm-mnist'"):
-        train.run_recipe("lstm-mnis", None, "unused")
+        training.run_recipe("lstm-mnis", None, "unused")
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_s_settings_are_possible(name):
     recipe = recipes.RECIPES[name]
-    assert all(horizon % recipe.window == 0 for horizon in recipe.horizons)
-    assert recipe.num_epochs >= recipes.SNAPSHOTS
-    assert recipe.settings()["num_problems"] == recipe.num_problems
-    assert recipe.optimizer().spec["name"] == recipe.architecture
+    subject = recipe.family.build(_even_digits())
+    opt = recipe.learned_optimizer()
+    checked = settings.check(opt, subject.family, KEY, **recipe.settings())
+    assert checked.num_problems == recipe.num_problems
+    assert recipe.num_epochs >= training.SNAPSHOTS
+    assert opt.spec["name"] == recipe.architecture
+    words = recipe.trained_on("digits")
+    assert ("digits" in words) == recipe.needs_data
+    json.dumps(recipe.card("digits"))
+
+
+def _even_digits():
+    """Digits with sides that the recipes' factors divide."""
+    few = DIGITS.train._replace(images=DIGITS.train.images[:9], labels=np.arange(9))
+    return data.Splits(few, few)
+
+
+def test_the_long_recipe_is_imitation_over_three_horizons():
+    prepared = training.prepare(recipes.RECIPES["rnnprop-long"], "digits", _even_digits())
+    mixture = prepared.settings["estimator"]
+    assert (mixture.horizons, prepared.settings["num_steps"]) == ((100, 1_000), 10_000)
+    assert isinstance(mixture.estimator, Imitate)
+    assert (mixture.window, mixture.estimator.coordinates) == (25, 1_000)
+    assert prepared.card["horizons"] == [100, 1_000, 10_000]
+    assert prepared.card["teacher"] == "rnnprop-mnist, then Adam with 0.02 / (1 + t / 1500)"
+
+
+def test_a_convolutional_network_is_trained_on(tmp_path):
+    """The recipe of the library, with a smaller network."""
+    family = dataclasses.replace(recipes.RECIPES["rnnprop-cnn"].family, arguments=TINY_CNN)
+    path = training.run_recipe(
+        "rnnprop-cnn", None, str(tmp_path), "digits", family=family, **{**SHORT, "num_epochs": 1}
+    )
+    opt, phi = learned_opt.load(path)
+    chex.assert_tree_all_finite(phi)
+    before = opt.init(jax.random.split(jax.random.key(0), 4)[0])
+    moved = jax.tree.map(lambda a, b: jnp.abs(a - b).max(), phi, before)
+    assert max(jax.tree.leaves(moved)) > 0
+    info = saving.read_card(path)["info"]
+    assert info["family_arguments"] == TINY_CNN
+    assert "a convolutional network p-p-c-f with 1 channels and relu units" in info["trained_on"]
+
+
+class Tiny(nn.Module):
+    """A network of a user's own."""
+
+    num_classes: int
+    width: int = 2
+
+    @nn.compact
+    def __call__(self, images):
+        x = nn.tanh(nn.Dense(self.width)(images.reshape(len(images), -1)))
+        return nn.Dense(self.num_classes)(x)
+
+
+def bowl(dim):
+    """A family of a user's own."""
+
+    def init(key, instance):
+        del instance
+        return jax.random.normal(key, (dim,))
+
+    def loss(theta, instance, key):
+        del instance, key
+        return jnp.sum(theta**2)
+
+    return optimizees.Optimizee(lambda key: (), init, loss)
+
+
+OWN = {
+    "network": Recipe(
+        "An LSTM for a network of one's own",
+        "lstm",
+        "nowhere",
+        family=FamilySpec("classifier", {"network": Tiny, "width": 3, "init_scale": None}),
+        dataset="digits",
+    ),
+    "family": Recipe(
+        "A small MLP for a family of one's own",
+        "small_fc_lopt",
+        "nowhere",
+        preset=None,
+        family=FamilySpec(Builder(bowl, "bowls in {dim} dimensions"), {"dim": 3}),
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (
+            "network",
+            "digits, the network tests.experiments.test_train.Tiny, minibatches of 128, "
+            "theta_0 of the network's own initializers",
+        ),
+        ("family", "bowls in 3 dimensions"),
+    ],
+)
+def test_a_recipe_of_one_s_own_is_one_entry(name, words, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes.RECIPES, "mine", OWN[name])
+    short = {**SHORT, "num_epochs": 1}
+    if name == "family":
+        short["estimator"] = Autodiff(window=2)
+    path = training.run_recipe("mine", None, str(tmp_path), **short)
+    info = saving.read_card(path)["info"]
+    assert info["trained_on"] == words
+    assert info["recipe"] == "mine"
+
+
+def test_an_unknown_family():
+    with pytest.raises(ValueError, match=r"unknown family 'mpl'. Did you mean 'mlp'"):
+        FamilySpec("mpl").build(DIGITS)
 
 
 def test_a_teacher_hands_over():
@@ -82,6 +208,40 @@ def test_a_teacher_hands_over():
     assert updates[0] == 1.0
     np.testing.assert_allclose(updates[2], (1.0 + 3.2) / 2, rtol=1e-6)
     np.testing.assert_allclose(updates[100], 1.0 + 12.0 * 100**2 / (100**2 + 2**2), rtol=1e-6)
+
+
+TRAIN = [
+    "--recipe=lstm-quadratic",
+    "--num_epochs=3",
+    "--episodes_per_epoch=1",
+]
+
+
+def test_from_the_command_line_interrupted_and_resumed(tmp_path, monkeypatch, capsys):
+    """A training goes on where it was stopped, to the weights of one that was not stopped."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert in_process(train, *TRAIN, f"--workdir={whole}") == 0
+    assert "opt, phi = learned_opt.load(path)" in capsys.readouterr().out
+    save = training._save
+
+    def interrupted(*args, **course):
+        save(*args, **course)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_save", interrupted)  # in the callback of the first epoch
+        assert in_process(train, *TRAIN, f"--workdir={parts}") == 130
+    assert [path.stem for path in (parts / "snapshots").glob("*.json")] == ["1"]
+    assert in_process(train, *TRAIN, f"--workdir={parts}") == 0
+    cards = [saving.read_card(folder / "optimizer") for folder in (whole, parts)]
+    assert cards[0]["sha256"] == cards[1]["sha256"]
+
+
+@pytest.mark.thorough
+def test_the_command(tmp_path):
+    done = program("train", *TRAIN, f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "training.png").exists()
 
 
 def row(mean, rate=None):
@@ -106,7 +266,8 @@ def test_shipping_writes_weights_and_both_cards(trained, tmp_path):
     )
     assert ship.ship("rnnprop-mnist", os.path.dirname(trained), tmp_path, str(folder)) == 2
     assert learned_opt.load(folder / "rnnprop-mnist")[0].spec["name"] == "rnnprop"
-    case, measured = saving.read_card(folder / "rnnprop-mnist")["info"]["measured"]
+    info = saving.read_card(folder / "rnnprop-mnist")["info"]
+    case, measured = info["measured"]
     assert (case["case"], case["best_baseline"]) == ("mlp-100", "NAG")
     assert case["optimizers"]["Adam"]["learning_rate"] == 0.01
     assert (measured["best_baseline"], measured["optimizers"]["Adam"]["loss"]["mean"]) == (
@@ -114,5 +275,22 @@ def test_shipping_writes_weights_and_both_cards(trained, tmp_path):
         0.2,
     )
     text = (folder / "rnnprop-mnist.md").read_text()
-    line = "| mlp-100 | loss of the last minibatch | 0.3 [0.3, 0.3] | 0.4 [0.4, 0.4] | NAG 0.35 [0.35, 0.35] | 0 %"
+    line = (
+        "| mlp-100 | loss of the last minibatch | 0.3 [0.3, 0.3] | 0.4 [0.4, 0.4] | "
+        "NAG 0.35 [0.35, 0.35] | 0 %"
+    )
     assert line in " ".join(text.split())
+    assert f"- Trained on: {info['trained_on']}; horizons 4, windows of 2; seed 0; 3 ep" in text
+
+
+@pytest.mark.parametrize("name", learned_opt.PRETRAINED)
+def test_cards_of_before_can_be_described(name):
+    """Cards that ship were written before cards said what their optimizers were trained on."""
+    info = learned_opt.pretrained_card(name)["info"]
+    recipe = recipes.RECIPES[name]
+    info.setdefault("trained_on", recipe.trained_on(info["dataset"]))
+    for case in info["measured"]:
+        case.setdefault("final", "loss of the last minibatch")
+    text = ship.describe(name, info)
+    assert info["about"] in text
+    assert f"| {name} " in text

@@ -1,0 +1,186 @@
+"""Families of problems as data: what a recipe trains on, and what a figure's case measures on."""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from learned_opt import _checks, data, optimizees
+from learned_opt.optimizees import NetworkFamily, Optimizee
+
+ACCURACY = "test accuracy"
+ALL_DATA = "loss on all data"
+
+
+class Builder(NamedTuple):
+    """How families of one kind are built.
+
+    Attributes:
+      build: a function of the family's arguments that returns an `Optimizee` or a `NetworkFamily`.
+        Where `needs_data` is true, it also gets the training split as `dataset`.
+      words: what a card says of the family: a format of the arguments, and of `theta_0` for how the
+        initial parameters are drawn.
+      needs_data: whether the family is made of a data set.
+      signature: a function with the defaults of the arguments; None for `build` itself.
+    """
+
+    build: Callable[..., Any]
+    words: str
+    needs_data: bool = False
+    signature: Callable[..., Any] | None = None
+
+
+_NETWORK_WORDS = "minibatches of {batch_size}, {theta_0}"
+
+# The next kind of family goes here; a recipe can also hold a `Builder` of its own.
+BUILDERS = {
+    "mlp": Builder(
+        functools.partial(optimizees.network_family, "mlp"),
+        "a perceptron with {depth} x {width} hidden {activation} units, " + _NETWORK_WORDS,
+        needs_data=True,
+        signature=optimizees.mlp,
+    ),
+    "cnn": Builder(
+        functools.partial(optimizees.network_family, "cnn"),
+        "a convolutional network {structure} with {channels} channels and {activation} units, "
+        + _NETWORK_WORDS,
+        needs_data=True,
+        signature=optimizees.cnn,
+    ),
+    # Any Flax network: `network` is a function (num_classes, **settings) -> flax.linen.Module.
+    "classifier": Builder(
+        optimizees.network_family, "the network {network}, " + _NETWORK_WORDS, needs_data=True
+    ),
+    "sine_lstm": Builder(
+        optimizees.sine_lstm,
+        "an LSTM with {num_layers} x {hidden_size} units that predicts a sine with noise {noise}, "
+        + _NETWORK_WORDS,
+    ),
+    "quadratic": Builder(optimizees.quadratic, "random quadratics in {dim} dimensions"),
+    "rotated_quadratic": Builder(
+        optimizees.rotated_quadratic,
+        "rotated quadratics in {dim} dimensions with condition number {condition:g}",
+    ),
+    "rosenbrock": Builder(optimizees.rosenbrock, "Rosenbrock's function in {dim} dimensions"),
+}
+
+
+class Subject(NamedTuple):
+    """What an optimizer is trained on or measured on.
+
+    Attributes:
+      family: the `Optimizee`.
+      network: the network that its problems train, or None where theta is not the parameters of a
+        network that classifies.
+      splits: the `data.Splits` that the network reads, or None.
+    """
+
+    family: Optimizee
+    network: Any
+    splits: data.Splits | None
+
+    def measures(self, all_data: bool = False) -> dict[str, Callable]:
+        """Functions of theta_T by name: the test accuracy, and the loss on the training split."""
+        if self.network is None:
+            return {}
+        measures = {ACCURACY: optimizees.accuracy(self.network, self.splits.test)}
+        if all_data:
+            measures[ALL_DATA] = optimizees.mean_loss(self.network, self.splits.train)
+        return measures
+
+
+@dataclasses.dataclass(frozen=True)
+class FamilySpec:
+    """A family of problems as data.
+
+    Attributes:
+      kind: one of `BUILDERS`, or a `Builder` of your own.
+      arguments: of the builder.
+      shrink: the factor by which the sides of the images are shrunk.
+      scaling: the range L of Random Scaling, 0 for none (Lv, Jiang, Li 2017, section 4.1).
+      convex: whether convex functions are combined with the problems (section 4.2).
+    """
+
+    kind: str | Builder = "mlp"
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    shrink: int = 1
+    scaling: float = 0.0
+    convex: bool = False
+
+    @property
+    def builder(self) -> Builder:
+        """How it is built."""
+        if isinstance(self.kind, Builder):
+            return self.kind
+        return BUILDERS[_checks.choice("family", self.kind, BUILDERS)]
+
+    def build(self, splits: data.Splits | None = None) -> Subject:
+        """The family, and what belongs to it.
+
+        Args:
+          splits: the data set, for a family that needs one.
+        """
+        built, splits = self._built(splits)
+        if not isinstance(built, NetworkFamily):
+            built = NetworkFamily(built, None)
+        family, network = built
+        if self.scaling:
+            family = optimizees.random_scaling(family, self.scaling)
+        if self.convex:
+            family = optimizees.with_convex(family)
+        is_plain = family is built.family
+        return Subject(family, network if is_plain else None, splits)
+
+    def _built(self, splits: data.Splits | None) -> tuple[Any, data.Splits | None]:
+        if not self.builder.needs_data:
+            return self.builder.build(**self.arguments), None
+        if self.shrink > 1:
+            splits = data.shrink(splits, self.shrink)
+        return self.builder.build(dataset=splits.train, **self.arguments), splits
+
+    def words(self, dataset: str | None = None) -> str:
+        """What a card says of it; `dataset` is the name of the data set."""
+        parts = []
+        if self.builder.needs_data:
+            shrunk = f" with images shrunk by {self.shrink}" if self.shrink > 1 else ""
+            parts.append(f"{dataset}{shrunk}")
+        parts.append(self.builder.words.format(**self._settings()))
+        if self.scaling:
+            parts.append(f"Random Scaling with L = {self.scaling:g}")
+        if self.convex:
+            parts.append("combined with convex functions")
+        return ", ".join(parts)
+
+    def _settings(self) -> dict[str, Any]:
+        """The arguments and the defaults of those that are not given, as a card shows them."""
+        signature = inspect.signature(self.builder.signature or self.builder.build)
+        settings = {name: parameter.default for name, parameter in signature.parameters.items()}
+        settings.update(self.arguments)
+        settings = {name: _shown(value) for name, value in settings.items()}
+        return {**settings, "theta_0": _start(settings.get("init_scale"))}
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON can hold it, for a card."""
+        name = self.kind if isinstance(self.kind, str) else _shown(self.kind.build)
+        return {
+            "family": name,
+            "family_arguments": {name: _shown(value) for name, value in self.arguments.items()},
+            "shrink": self.shrink,
+            "scaling": self.scaling,
+            "convex": self.convex,
+        }
+
+
+def _shown(value: Any) -> Any:
+    """Plain data as they are; a function or a class by its name, anything else as it prints."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    name = getattr(value, "__qualname__", None)
+    return f"{value.__module__}.{name}" if name else repr(value)
+
+
+def _start(init_scale: float | None) -> str:
+    if init_scale is None:
+        return "theta_0 of the network's own initializers"
+    return f"theta_0 ~ N(0, {init_scale:g})"

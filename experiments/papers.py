@@ -1,0 +1,267 @@
+"""The papers' figures and tables as data: which problems, how many steps, what the paper prints.
+
+The next figure is an entry of `FIGURES`. The papers are Andrychowicz et al. 2016 ("l2l", Learning
+to learn by gradient descent by gradient descent) and Lv, Jiang, Li 2017 ("rnnprop", Learning
+gradient descent: better generalization and longer horizons).
+"""
+
+from typing import Any
+
+from experiments.cases import SEEN, Case, Figure
+from experiments.families import ALL_DATA, FamilySpec
+from learned_opt.evaluation import baselines
+
+_ACTIVATIONS = {  # Lv, Jiang, Li 2017, table 2; "lstm" is their DMoptimizer
+    "sigmoid": {"Adam": 0.31, "lstm": 0.24, "rnnprop": 0.29},
+    "relu": {"Adam": 0.28, "lstm": 1.05, "rnnprop": 0.27},
+    "elu": {"Adam": 0.26, "lstm": 13.51, "rnnprop": 0.24},
+    "tanh": {"Adam": 0.31, "lstm": 0.50, "rnnprop": 0.28},
+}
+_NAMES = {"sigmoid": "sigmoid", "relu": "ReLU", "elu": "ELU", "tanh": "tanh"}
+
+# The learned optimizers of Lv, Jiang, Li 2017, table 4, after 5k, 10k and 15k iterations of
+# meta-training.
+_SHARES = ("1/3", "2/3", "1")
+_TABLE_4 = {
+    "sigmoid": {
+        "Adam": 0.31,
+        "ablation-rnnprop": (0.33, 0.31, 0.30),
+        "ablation-no-convex": (0.33, 0.32, 0.33),
+    },
+    "relu": {
+        "Adam": 0.28,
+        "ablation-rnnprop": (0.30, 0.29, 0.27),
+        "ablation-no-convex": (0.31, 0.31, 0.32),
+    },
+}
+_TABLE_4_OPTIMIZERS = ("ablation-rnnprop", "ablation-no-convex")
+
+
+def _table_4(activation: str) -> dict[str, float]:
+    printed = _TABLE_4[activation]
+    paper = {"Adam": printed["Adam"]}
+    for name in _TABLE_4_OPTIMIZERS:
+        for share, value in zip(_SHARES, printed[name], strict=True):
+            paper[f"{name}@{share}"] = value
+    return paper
+
+
+def _mlp_case(name: str, title: str, num_steps: int = 100, shrink: int = 1, **options: Any) -> Case:
+    """A perceptron of any shape; the base MLP where no shape is given."""
+    shape = {}
+    for setting in ("width", "depth", "activation"):
+        if setting in options:
+            shape[setting] = options.pop(setting)
+    return Case(name, title, FamilySpec("mlp", shape, shrink), num_steps, **options)
+
+
+def _activation_case(activation: str, paper: dict[str, float], **options: Any) -> Case:
+    title = f"base MLP, {_NAMES[activation]}"
+    options = {"paper": paper, "position": _NAMES[activation], **options}
+    if activation == "sigmoid":
+        return _mlp_case("mlp", title, **options)
+    return _mlp_case(f"mlp-{activation}", title, activation=activation, **options)
+
+
+def _long_case(steps: int) -> Case:
+    return _mlp_case("mlp-all-data", "base MLP", steps, final=ALL_DATA, position=steps)
+
+
+def _shape_case(width: int, depth: int, **options: Any) -> Case:
+    title = f"MLP, {depth} x {width} hidden units"
+    if (width, depth) == (20, 1):
+        return _mlp_case("mlp", title, **options)
+    return _mlp_case(f"mlp-{depth}x{width}", title, width=width, depth=depth, **options)
+
+
+def _grid() -> tuple[Case, ...]:
+    """Figure 6 of 2016: five widths at each of three depths."""
+    cases = []
+    for depth in (1, 2, 5):
+        for width in (5, 10, 20, 35, 50):
+            panel = f"hidden layers: {depth}"
+            cases.append(_shape_case(width, depth, panel=panel, position=width))
+    return tuple(cases)
+
+
+def _sine_case(name: str, setting: str, settings: dict[str, Any], paper: dict[str, float]) -> Case:
+    family = FamilySpec("sine_lstm", settings)
+    return Case(name, f"sine LSTM, {setting}", family, paper=paper, position=setting, final=SEEN)
+
+
+def _cnn_case(structure: str, dataset: str | None = None, **settings: Any) -> Case:
+    family = FamilySpec("cnn", {"structure": structure, **settings})
+    name, place = f"cnn-{structure}", structure
+    if dataset:
+        name, place = f"{name}-{dataset}", f"{place}, {dataset}"
+    return Case(name, f"CNN {place}", family, position=place, dataset=dataset)
+
+
+def _coupled(title: str, family: str, recipe: str, source: str = "not in the papers") -> Figure:
+    """Problems of ten coordinates for optimizers whose coordinates talk to each other, or do not.
+
+    Three seeds of meta-training each.
+    """
+    case = Case(recipe, title, FamilySpec(family), position=100)
+    names = []
+    for kind in ("lstm", "gac", "ntm-bfgs"):
+        for seed in range(3):
+            names.append(f"{kind}-{recipe}:{seed}")
+    return Figure(
+        title,
+        source,
+        (case,),
+        axis="steps",
+        num_runs=512,
+        tune_runs=128,
+        optimizers=",".join(names),
+        references=tuple(baselines.REFERENCES),
+    )
+
+
+FIGURES = {
+    "l2l-v1-fig4": _coupled(
+        "Random quadratics",
+        "quadratic",
+        "quadratic",
+        source="Andrychowicz et al. 2016, first version, figure 4, left",
+    ),
+    "rotated": _coupled(
+        "Rotated quadratics, condition number 1,000", "rotated_quadratic", "rotated"
+    ),
+    "rosenbrock": _coupled("Rosenbrock's function, 10 dimensions", "rosenbrock", "rosenbrock"),
+    "l2l-v1-mnist": Figure(
+        "Coordinates that talk, on the base MLP",
+        "Andrychowicz et al. 2016, first version, section 3.2",
+        (
+            _mlp_case(
+                "mlp-half",
+                "base MLP on images of half the sides",
+                shrink=2,
+                position="half (as trained)",
+            ),
+            _mlp_case("mlp", "base MLP", position="whole"),
+        ),
+        axis="sides of the images",
+        optimizers="lstm-small,gac-small,ntm-lbfgs-small",
+    ),
+    "l2l-fig4": Figure(
+        "The base MLP",
+        "Andrychowicz et al. 2016, figure 4, centre and right",
+        (
+            _mlp_case("mlp", "base MLP", position=100),
+            _mlp_case("mlp", "base MLP", 200, first_step=100, position=200),
+        ),
+        axis="steps",
+    ),
+    "l2l-fig5": Figure(
+        "Other architectures",
+        "Andrychowicz et al. 2016, figure 5",
+        (
+            _shape_case(40, 1, position="40 hidden units"),
+            _shape_case(20, 2, position="2 hidden layers"),
+            _activation_case("relu", {}),
+        ),
+        axis="architecture",
+    ),
+    # The paper shows the grid in its picture alone; depth by depth, as there.
+    "l2l-fig6": Figure(
+        "Width and depth",
+        "Andrychowicz et al. 2016, figure 6",
+        _grid(),
+        axis="hidden units of a layer",
+        num_runs=50,
+    ),
+    "rnnprop-fig2": Figure(
+        "More steps",
+        "Lv, Jiang, Li 2017, figure 2; in its 10,000 steps figure 3 as well",
+        (_long_case(2_000), _long_case(10_000)),
+        axis="steps",
+        num_runs=20,
+        tune_runs=2,
+    ),
+    "rnnprop-fig3": Figure(
+        "10,000 steps",
+        "Lv, Jiang, Li 2017, figure 3",
+        (_long_case(10_000),),
+        axis="steps",
+        num_runs=20,
+        tune_runs=2,
+        within="rnnprop-fig2",
+    ),
+    "long": Figure(
+        "Thousands of steps",
+        "not in the papers",
+        (_long_case(1_000), _long_case(2_000), _long_case(10_000)),
+        axis="steps",
+        num_runs=20,
+        tune_runs=2,
+        optimizers="rnnprop-mnist,rnnprop-long",
+    ),
+    "rnnprop-table2": Figure(
+        "Activation functions",
+        "Lv, Jiang, Li 2017, table 2 and figure 4",
+        tuple(_activation_case(name, paper, final=SEEN) for name, paper in _ACTIVATIONS.items()),
+        axis="activation",
+    ),
+    "rnnprop-fig6": Figure(
+        "Deeper networks",
+        "Lv, Jiang, Li 2017, figure 6; at five layers figure 5",
+        tuple(_shape_case(20, depth, position=depth) for depth in range(1, 11)),
+        axis="hidden layers",
+    ),
+    "rnnprop-table3": Figure(
+        "An LSTM that predicts a sine",
+        "Lv, Jiang, Li 2017, table 3 and figure 8",
+        (
+            _sine_case(
+                "sine",
+                "default",
+                {},
+                {"Adam": 0.62, "Adagrad": 0.54, "lstm": 26.43, "rnnprop": 0.55},
+            ),
+            _sine_case(
+                "sine-2",
+                "two layers",
+                {"num_layers": 2},
+                {"Adam": 0.44, "Adagrad": 0.65, "lstm": 5.06, "rnnprop": 0.28},
+            ),
+            _sine_case(
+                "sine-0.01",
+                "noise 0.01",
+                {"noise": 0.01},
+                {"Adam": 0.39, "Adagrad": 0.50, "lstm": 22.04, "rnnprop": 0.36},
+            ),
+        ),
+        axis="task",
+    ),
+    # How many steps the paper takes is in its picture alone.
+    "rnnprop-fig7": Figure(
+        "Convolutional networks",
+        "Lv, Jiang, Li 2017, figure 7",
+        (
+            _cnn_case("c-c-p-f"),
+            _cnn_case("c-c-p-c-c-p-f-f"),
+            _cnn_case("c-c-p-f", "cifar10", pixel_offset=0.5),
+        ),
+        axis="network",
+        num_runs=20,
+        tune_runs=2,
+    ),
+    "rnnprop-table4": Figure(
+        "Training with and without convex functions",
+        "Lv, Jiang, Li 2017, table 4",
+        tuple(_activation_case(name, _table_4(name), final=SEEN) for name in _TABLE_4),
+        axis="activation",
+        optimizers=",".join(name for name in _table_4("relu") if "@" in name),
+    ),
+    "rnnprop-fig9": Figure(
+        "What the tricks of training do",
+        "Lv, Jiang, Li 2017, figure 9",
+        (_activation_case("relu", {}, num_steps=1_000),),
+        axis="activation",
+        optimizers="ablation-rnnprop,ablation-no-scaling,ablation-lstm,ablation-lstm-tricks",
+        num_runs=50,
+        tune_runs=10,
+    ),
+}

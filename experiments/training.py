@@ -1,0 +1,191 @@
+"""Carries out a recipe: `experiments.train` and the studies train through it."""
+
+import dataclasses
+import os
+from typing import Any, NamedTuple
+
+import jax
+
+import learned_opt
+from experiments import recipes
+from experiments.families import Subject
+from experiments.recipes import Recipe
+from learned_opt import _checks, data
+from learned_opt.estimators import Mixture
+from learned_opt.evaluation import environment, plots
+from learned_opt.meta.settings import Settings, check
+from learned_opt.meta.training import MetaTrainResult
+from learned_opt.optimizers import LearnedOptimizer
+
+SNAPSHOTS = 3
+WEIGHTS = "optimizer.safetensors"
+
+
+class Prepared(NamedTuple):
+    """A recipe that can be carried out: everything is built and checked, nothing is written.
+
+    Attributes:
+      recipe: the `Recipe`.
+      opt: the optimizer that is trained.
+      subject: what it is trained on.
+      key: of meta-training.
+      settings: the arguments of `meta_train`.
+      card: what is known of the result beforehand.
+      num_horizons: how many horizons are trained, at most.
+    """
+
+    recipe: Recipe
+    opt: LearnedOptimizer
+    subject: Subject
+    key: jax.Array
+    settings: dict[str, Any]
+    card: dict[str, Any]
+    num_horizons: int
+
+
+class Trained(NamedTuple):
+    """A trained optimizer.
+
+    Attributes:
+      path: the file of its weights.
+      opt: the optimizer.
+      result: what `meta_train` gives.
+    """
+
+    path: str
+    opt: LearnedOptimizer
+    result: MetaTrainResult
+
+
+def prepare(
+    recipe: Recipe,
+    dataset: str | None = None,
+    splits: data.Splits | None = None,
+    seed: int = 0,
+    notes: dict[str, Any] | None = None,
+) -> Prepared:
+    """Builds and checks what a recipe needs.
+
+    Args:
+      recipe: the recipe.
+      dataset: the name of the data set.
+      splits: the data set; None for a recipe that needs none.
+      seed: of meta-training.
+      notes: plain data for the card, such as the recipe's name.
+
+    Raises:
+      ValueError: for settings that are not possible.
+    """
+    opt = recipe.learned_optimizer()
+    subject = recipe.family.build(splits)
+    key = jax.random.key(seed)
+    settings = recipe.settings()
+    checked = check(opt, subject.family, key, **settings)
+    card = {
+        **(notes or {}),
+        "seed": seed,
+        **recipe.card(dataset),
+        "horizons": _horizons(checked),
+        "window": checked.estimator.window,
+        "meta_training": checked.plain(key),
+    }
+    return Prepared(recipe, opt, subject, key, settings, card, checked.total_episodes)
+
+
+def _horizons(checked: Settings) -> list[int]:
+    """All horizons, ascending: those of a mixture too."""
+    horizons = list(checked.horizons)
+    if isinstance(checked.estimator, Mixture):
+        horizons = [*checked.estimator.horizons, *horizons]
+    return horizons
+
+
+def carry_out(
+    prepared: Prepared,
+    workdir: str,
+    num_snapshots: int = 0,
+    progress_bar: bool | str = True,
+) -> Trained:
+    """Meta-trains, from wherever an earlier call with this work directory stopped.
+
+    Args:
+      prepared: from `prepare`.
+      workdir: where the weights, their card, the snapshots and the checkpoints go.
+      num_snapshots: how many times the weights are kept in the course of the training.
+      progress_bar: see `meta_train`.
+    """
+    num_epochs = prepared.recipe.num_epochs
+    marks = [num_epochs * part // num_snapshots for part in range(1, num_snapshots + 1)]
+
+    def snapshot(progress: learned_opt.Progress) -> None:
+        epoch = progress.entry["epoch"]
+        if epoch not in marks:
+            return
+        num_horizons = epoch * prepared.recipe.episodes_per_epoch
+        path = os.path.join(workdir, "snapshots", str(num_horizons))
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        _save(path, prepared, progress.best_phi)
+
+    result = learned_opt.meta_train(
+        prepared.opt,
+        prepared.subject.family,
+        prepared.key,
+        workdir=os.path.join(workdir, "meta_training"),
+        callback=snapshot,
+        progress_bar=progress_bar,
+        **prepared.settings,
+    )
+    path = os.path.join(workdir, WEIGHTS)
+    _save(
+        path,
+        prepared,
+        result.phi,
+        meta_learning_rate=result.learning_rate,
+        validation_loss=result.validation_loss,
+        skipped=result.skipped,
+        history=result.history,
+    )
+    return Trained(path, prepared.opt, result)
+
+
+def _save(path: str, prepared: Prepared, phi: Any, **course: Any) -> None:
+    """Saves weights with their card; `course` is what is known of the whole training."""
+    card = {**prepared.card, "environment": environment.record(), **course}
+    learned_opt.save(path, prepared.opt, phi, info=card)
+
+
+def run_recipe(
+    name: str,
+    data_dir: str | None,
+    workdir: str,
+    dataset: str | None = None,
+    seed: int = 0,
+    **overrides: Any,
+) -> str:
+    """Meta-trains by one of the recipes.
+
+    Args:
+      name: one of `recipes.RECIPES`.
+      data_dir: TFDS directory.
+      workdir: where everything goes.
+      dataset: what to train on, where the recipe needs a data set; None for the recipe's own.
+      seed: of meta-training.
+      **overrides: fields of the recipe.
+
+    Returns:
+      The path of the trained optimizer.
+
+    Raises:
+      ValueError: for settings that are not possible, before anything is written.
+    """
+    recipe = recipes.RECIPES[_checks.choice("recipe", name, recipes.RECIPES)]
+    recipe = dataclasses.replace(recipe, **overrides)
+    workdir = os.path.expanduser(workdir)
+    dataset = (dataset or recipe.dataset) if recipe.needs_data else None
+    splits = data.load(dataset, data_dir) if dataset else None
+    prepared = prepare(recipe, dataset, splits, seed, {"recipe": name})
+    print(f"{name}: {recipe.about}; {prepared.num_horizons:,} horizons at most.")
+    trained = carry_out(prepared, workdir, SNAPSHOTS)
+    picture = os.path.join(workdir, "training.png")
+    plots.history(picture, trained.result.history, f"{name}, seed {seed}")
+    return trained.path
