@@ -31,7 +31,7 @@ from learned_opt.optimizees.base import Family, Problem, Theta
 from learned_opt.optimizers.base import LearnedOptimizer, Phi
 
 
-class Lives(NamedTuple):
+class AdjointLives(NamedTuple):
     """Several lives between two windows; leaves of `theta` are `[problems, *shape]`."""
 
     problems: Problem  # without theta_0
@@ -114,7 +114,7 @@ class Adjoint:
         family: Family,
         keys: jax.Array,
         num_steps: int,
-    ) -> Lives:
+    ) -> AdjointLives:
         """Fresh problems, one for each of `keys`; see `base.Estimator`."""
         return begin(opt, phi, family, keys, base.count(num_steps))
 
@@ -123,7 +123,7 @@ class Adjoint:
         opt: LearnedOptimizer,
         phi: Phi,
         family: Family,
-        lives: Lives,
+        lives: AdjointLives,
         key: jax.Array,
         weights: jax.Array,
         done: jax.Array | float = 0.0,
@@ -145,27 +145,27 @@ def begin(
     family: Family,
     keys: jax.Array,
     horizon: jax.Array,
-) -> Lives:
+) -> AdjointLives:
     """Fresh problems, one for each of `keys`, that live for `horizon` steps."""
     problems, theta = base.stacked(family, keys)
     leaves = jax.tree.leaves(theta)
     states = [g.transform(phi).init(g.pack(leaves)) for g in groups_for(opt, theta)]
     t = base.count(0)
     first, gradient, statistics = first_of(family, problems, theta, t)
-    return Lives(problems, t, horizon, theta, statistics, states, gradient, first)
+    return AdjointLives(problems, t, horizon, theta, statistics, states, gradient, first)
 
 
 def renewed(
     opt: LearnedOptimizer,
     phi: Phi,
     family: Family,
-    lives: Lives,
+    lives: AdjointLives,
     key: jax.Array,
-) -> Lives:
+) -> AdjointLives:
     """Fresh problems in the place of lives that have reached their horizon."""
     num_problems = lives.first.shape[0]
 
-    def fresh() -> Lives:
+    def fresh() -> AdjointLives:
         keys = jax.random.split(key, num_problems)
         return begin(opt, phi, family, keys, lives.horizon)
 
@@ -201,7 +201,7 @@ def first_of(
 
 def _measure(
     family: Family,
-    lives: Lives,
+    lives: AdjointLives,
     theta: Theta,
     t: jax.Array,
 ) -> Measured:
@@ -235,7 +235,7 @@ def _window(
     opt: LearnedOptimizer,
     phi: Phi,
     family: Family,
-    lives: Lives,
+    lives: AdjointLives,
     weights: jax.Array,
     coordinates: int | None,
     block_size: int | None,
@@ -247,7 +247,7 @@ def _window(
     # The slope of the loss at t is the gradient that the next step reads: it is kept once.
     is_shared = family.target is None and family.shape is None
 
-    def step(lives: Lives, _: None) -> tuple[Lives, tuple]:
+    def step(lives: AdjointLives, _: None) -> tuple[AdjointLives, tuple]:
         packed = packed_by(groups, lives.gradient)
         updates, states = apply(groups, phi, packed, lives)
         theta = optax.apply_updates(lives.theta, unpacked(groups, updates, lives.theta))

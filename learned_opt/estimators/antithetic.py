@@ -34,7 +34,7 @@ class Side(NamedTuple):
     state: Any
 
 
-class Lives(NamedTuple):
+class PairedLives(NamedTuple):
     """Pairs between two windows; every leaf but `longest` is stacked over pairs.
 
     Attributes:
@@ -118,7 +118,7 @@ class Antithetic:
         family: Family,
         keys: jax.Array,
         num_steps: int,
-    ) -> Lives:
+    ) -> PairedLives:
         """Fresh pairs, one for each of `keys`; see `base.Estimator`."""
         longest = base.count(num_steps)
         return self._begin(opt, phi, family, keys, longest, self.staggered)
@@ -128,7 +128,7 @@ class Antithetic:
         opt: LearnedOptimizer,
         phi: Phi,
         family: Family,
-        lives: Lives,
+        lives: PairedLives,
         key: jax.Array,
         weights: jax.Array,
         done: jax.Array | float = 0.0,
@@ -155,7 +155,7 @@ class Antithetic:
         del family, key
         return base.plain_of(self)
 
-    def _perturb(self, lives: Lives, fresh: Phi) -> tuple[Phi, Phi]:
+    def _perturb(self, lives: PairedLives, fresh: Phi) -> tuple[Phi, Phi]:
         """The perturbations of this window, and those to which its losses are credited."""
         raise NotImplementedError
 
@@ -182,7 +182,7 @@ class Antithetic:
         keys: jax.Array,
         longest: jax.Array,
         cut_at_random: bool,
-    ) -> Lives:
+    ) -> PairedLives:
         num_pairs = keys.shape[0]
         problems, theta = base.stacked(family, keys)
         # Problems draw from their keys themselves; horizons from another stream of them.
@@ -201,7 +201,7 @@ class Antithetic:
         first = jax.vmap(first_of)(problems, theta)
         t = jnp.zeros(num_pairs, jnp.int32)
         noise = jax.tree.map(lambda x: jnp.zeros((num_pairs, *x.shape), x.dtype), phi)
-        return Lives(problems, t, horizon, longest, side(), side(), first, noise)
+        return PairedLives(problems, t, horizon, longest, side(), side(), first, noise)
 
     def _draw_horizon(
         self,
@@ -227,13 +227,13 @@ class Antithetic:
         opt: LearnedOptimizer,
         phi: Phi,
         family: Family,
-        lives: Lives,
+        lives: PairedLives,
         key: jax.Array,
-    ) -> Lives:
+    ) -> PairedLives:
         """Fresh pairs in the place of those whose lives have ended, and of no others."""
         ended = lives.t >= lives.horizon
 
-        def renew(lives: Lives) -> Lives:
+        def renew(lives: PairedLives) -> PairedLives:
             keys = jax.random.split(key, ended.shape[0])
             fresh = self._begin(opt, phi, family, keys, lives.longest, cut_at_random=False)
 
@@ -253,7 +253,7 @@ class Antithetic:
         perturbation: Phi,
         sign: float,
         family: Family,
-        lives: Lives,
+        lives: PairedLives,
         side: Side,
     ) -> tuple[jax.Array, Side]:
         """Carries one side through a window: the terms of the meta-loss `[T, pairs]`, the side."""

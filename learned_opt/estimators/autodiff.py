@@ -18,7 +18,7 @@ from learned_opt.optimizees.base import Family, Problem, Theta
 from learned_opt.optimizers.base import LearnedOptimizer, Phi
 
 
-class Lives(NamedTuple):
+class AutodiffLives(NamedTuple):
     """Several lives between two windows; every leaf but t and the horizon is stacked."""
 
     problems: Problem  # without theta_0
@@ -73,7 +73,7 @@ class Autodiff:
         family: Family,
         keys: jax.Array,
         num_steps: int,
-    ) -> Lives:
+    ) -> AutodiffLives:
         """Fresh problems, one for each of `keys`; see `base.Estimator`."""
         return _begin(opt, phi, family, keys, base.count(num_steps))
 
@@ -82,7 +82,7 @@ class Autodiff:
         opt: LearnedOptimizer,
         phi: Phi,
         family: Family,
-        lives: Lives,
+        lives: AutodiffLives,
         key: jax.Array,
         weights: jax.Array,
         done: jax.Array | float = 0.0,
@@ -91,7 +91,7 @@ class Autodiff:
         del done
         num_problems = lives.first.shape[0]
 
-        def fresh() -> Lives:
+        def fresh() -> AutodiffLives:
             return _begin(opt, phi, family, jax.random.split(key, num_problems), lives.horizon)
 
         lives = base.renewed(lives.t >= lives.horizon, fresh, lives)
@@ -115,7 +115,7 @@ def _begin(
     family: Family,
     keys: jax.Array,
     horizon: jax.Array,
-) -> Lives:
+) -> AutodiffLives:
     problems, theta = base.stacked(family, keys)
     state = jax.vmap(opt.transform(phi).init)(theta)
     t = base.count(0)
@@ -125,17 +125,17 @@ def _begin(
         return optimizee_base.target_at(family, problem, theta, t, statistics, loss)
 
     first = jax.vmap(first_of)(problems, theta)
-    return Lives(problems, t, horizon, theta, problems.statistics, state, first)
+    return AutodiffLives(problems, t, horizon, theta, problems.statistics, state, first)
 
 
 def _window(
     opt: LearnedOptimizer,
     phi: Phi,
     family: Family,
-    lives: Lives,
+    lives: AutodiffLives,
     num_steps: int,
     stop_gradient: bool,
-) -> tuple[jax.Array, Lives]:
+) -> tuple[jax.Array, AutodiffLives]:
     """The terms of the meta-loss `[num_steps, problems]`, and the lives after a window."""
     tx = optax.with_extra_args_support(opt.transform(phi))
 

@@ -25,7 +25,7 @@ from learned_opt.optimizers.base import LearnedOptimizer, Phi, check_transformat
 
 
 class Taught(NamedTuple):
-    """Several problems that the teacher moves, between two windows; see `adjoint.Lives`."""
+    """Several problems that the teacher moves, between two windows; see `adjoint.AdjointLives`."""
 
     problems: Problem  # without theta_0
     t: jax.Array
@@ -37,7 +37,7 @@ class Taught(NamedTuple):
     teacher: Any  # its state, stacked over problems
 
 
-class Lives(NamedTuple):
+class ImitateLives(NamedTuple):
     """The problems that the teacher moves, and the lives of the estimator beside it, or ()."""
 
     taught: Taught
@@ -117,19 +117,19 @@ class Imitate:
         family: Family,
         keys: jax.Array,
         num_steps: int,
-    ) -> Lives:
+    ) -> ImitateLives:
         """Fresh problems, one for each of `keys`; see `base.Estimator`."""
         beside = ()
         if self.beside is not None:
             beside = self.beside.begin(opt, phi, family, keys, num_steps)
-        return Lives(self._begin(opt, phi, family, keys, base.count(num_steps)), beside)
+        return ImitateLives(self._begin(opt, phi, family, keys, base.count(num_steps)), beside)
 
     def run(
         self,
         opt: LearnedOptimizer,
         phi: Phi,
         family: Family,
-        lives: Lives,
+        lives: ImitateLives,
         key: jax.Array,
         weights: jax.Array,
         done: jax.Array | float = 0.0,
@@ -142,7 +142,7 @@ class Imitate:
         if self.beside is None:
             loss, gradient, taught = imitate(lives.taught)
             losses = jnp.broadcast_to(loss, (self.window, 1))
-            return base.Estimate(losses, gradient, Lives(taught, ()))
+            return base.Estimate(losses, gradient, ImitateLives(taught, ()))
         estimate = self.beside.run(opt, phi, family, lives.beside, key, weights, done)
         weight = self.weight * jnp.maximum(1 - done / self.fraction, 0)
 
@@ -157,7 +157,7 @@ class Imitate:
             return estimate.gradient, taught
 
         gradient, taught = jax.lax.cond(weight > 0, add, leave_out, lives.taught)
-        return base.Estimate(estimate.losses, gradient, Lives(taught, estimate.lives))
+        return base.Estimate(estimate.losses, gradient, ImitateLives(taught, estimate.lives))
 
     def plain(self, family: Family, key: jax.Array) -> dict:
         """As JSON can hold it; the teacher is known by what it computes. See `base.Estimator`."""

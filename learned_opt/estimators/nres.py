@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from learned_opt.estimators.antithetic import Antithetic, Lives
+from learned_opt.estimators.antithetic import Antithetic, PairedLives
 from learned_opt.optimizers.base import Phi
 
 
@@ -35,7 +35,7 @@ class NRES(Antithetic):
       True
     """
 
-    def _perturb(self, lives: Lives, fresh: Phi) -> tuple[Phi, Phi]:
+    def _perturb(self, lives: PairedLives, fresh: Phi) -> tuple[Phi, Phi]:
         begins = lives.t == 0
 
         def choose(new: jax.Array, old: jax.Array) -> jax.Array:

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from learned_opt.estimators.antithetic import Antithetic, Lives
+from learned_opt.estimators.antithetic import Antithetic, PairedLives
 from learned_opt.optimizers.base import Phi
 
 
@@ -37,5 +37,5 @@ class PES(Antithetic):
       'mean'
     """
 
-    def _perturb(self, lives: Lives, fresh: Phi) -> tuple[Phi, Phi]:
+    def _perturb(self, lives: PairedLives, fresh: Phi) -> tuple[Phi, Phi]:
         return fresh, jax.tree.map(jnp.add, lives.noise, fresh)

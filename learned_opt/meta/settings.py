@@ -94,7 +94,7 @@ class Weighted(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Settings:
+class MetaTrainSettings:
     """The checked arguments of `meta_train`."""
 
     opt: LearnedOptimizer
@@ -203,14 +203,14 @@ def check(
     learning_rate: Any = 0.003,
     validation: Validation | None = None,
     max_skipped: int = 100,
-) -> Settings:
+) -> MetaTrainSettings:
     """The checks of `meta_train`'s arguments, for programs that have other work to do before it.
 
     Args, Raises:
       See `meta_train`.
 
     Returns:
-      The `Settings`.
+      The `MetaTrainSettings`.
     """
     check_optimizer("opt", opt)
     _checks.random_key(key)
@@ -234,7 +234,7 @@ def check(
             estimator.check(opt, weighted.family, key, horizon)
         meta_loss.of_windows(estimator.window, horizon)
     validated = families if validation.problem is None else as_weighted(validation.problem)
-    return Settings(
+    return MetaTrainSettings(
         opt=opt,
         families=bound,
         validation_families=validated,

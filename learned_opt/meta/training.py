@@ -18,7 +18,7 @@ from learned_opt.estimators import Estimator, MetaLoss
 from learned_opt.meta import checkpoints, episode, programs, progress, signals
 from learned_opt.meta.episode import MetaState, Plan, Share
 from learned_opt.meta.optimizer import Bound
-from learned_opt.meta.settings import Settings, Validation, check
+from learned_opt.meta.settings import MetaTrainSettings, Validation, check
 from learned_opt.optimizers.base import LearnedOptimizer, Phi
 
 # A request to leave waits for the windows at hand: so many seconds of them are started at once.
@@ -173,7 +173,7 @@ def validation_key(key: jax.Array) -> jax.Array:
 
 def _claimed(
     workdir: Any,
-    settings: Settings,
+    settings: MetaTrainSettings,
     key: jax.Array,
     phi: Phi | None,
 ) -> str | None:
@@ -216,7 +216,7 @@ class _Session:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: MetaTrainSettings,
         phi: Phi | None,
         key: jax.Array,
         workdir: str | None,

@@ -15,7 +15,9 @@ def draw(sizes, coordinates, key=KEY, t=0):
     """
     theta = [jax.ShapeDtypeStruct((1, size), jnp.float32) for size in sizes]
     problems = optimizee_base.Problem((), (), key[None], ())
-    lives = adjoint.Lives(problems, jnp.int32(t), jnp.int32(9), theta, (), [], theta, jnp.zeros(1))
+    lives = adjoint.AdjointLives(
+        problems, jnp.int32(t), jnp.int32(9), theta, (), [], theta, jnp.zeros(1)
+    )
     all_groups = [groups.Group(None, (), (i,), None, False) for i in range(len(sizes))]
     return drawing.draw(all_groups, lives, coordinates)
 
