@@ -11,9 +11,9 @@ from experiments import recipes
 from experiments.families import Subject
 from experiments.recipes import Recipe
 from learned_opt import _checks, data
-from learned_opt.estimators import Mixture
+from learned_opt.estimators import Estimator, Mixture
 from learned_opt.evaluation import environment, plots
-from learned_opt.meta.settings import Settings, check
+from learned_opt.meta.settings import check
 from learned_opt.meta.training import MetaTrainResult
 from learned_opt.optimizers import LearnedOptimizer
 
@@ -85,19 +85,17 @@ def prepare(
         **(notes or {}),
         "seed": seed,
         **recipe.card(dataset),
-        "horizons": _horizons(checked),
+        "horizons": _horizons(checked.horizons, checked.estimator),
         "window": checked.estimator.window,
         "meta_training": checked.plain(key),
     }
     return Prepared(recipe, opt, subject, key, settings, card, checked.total_episodes)
 
 
-def _horizons(checked: Settings) -> list[int]:
+def _horizons(horizons: tuple[int, ...], estimator: Estimator) -> list[int]:
     """All horizons, ascending: those of a mixture too."""
-    horizons = list(checked.horizons)
-    if isinstance(checked.estimator, Mixture):
-        horizons = [*checked.estimator.horizons, *horizons]
-    return horizons
+    beside = estimator.horizons if isinstance(estimator, Mixture) else ()
+    return [*beside, *horizons]
 
 
 def carry_out(

@@ -87,7 +87,16 @@ def measured(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize("name", papers.FIGURES)
+# One figure of each kind: with seeds and references, a grid of panels, a measure as the final loss,
+# convolutional networks, snapshots beside printed numbers. The others are the second tier.
+SHORT_LIST = ("l2l-v1-fig4", "l2l-fig6", "rnnprop-fig2", "rnnprop-fig7", "rnnprop-table4")
+FIGURES = [
+    pytest.param(name, marks=() if name in SHORT_LIST else pytest.mark.thorough)
+    for name in papers.FIGURES
+]
+
+
+@pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_path, capsys):
     plan = plans.plan(name, TINY, places)
     figures.run(plan, tmp_path / "work", tmp_path / "tuned")
