@@ -93,7 +93,7 @@ class Antithetic:
         if self.clip is not None and _checks.positive_float("clip", self.clip) < 1:
             raise ValueError(f"clip must be at least 1, got {self.clip}.")
         if self.shortest is not None:
-            base.check_horizon(self.window, self.shortest)
+            base.check_horizon(self.window, self.shortest, "shortest")
 
     def check(
         self,

@@ -98,10 +98,10 @@ def plain_of(estimator: Any, /, **instead: Any) -> dict:
     return {"name": type(estimator).__name__, **fields, **instead}
 
 
-def check_horizon(window: int, num_steps: int) -> None:
-    """Raises ValueError unless a horizon of `num_steps` is a whole number of windows."""
-    _checks.positive_int("num_steps", num_steps)
-    _checks.divides("window", window, "num_steps", num_steps)
+def check_horizon(window: int, num_steps: int, name: str = "num_steps") -> None:
+    """Raises ValueError unless a horizon, called `name`, is a whole number of windows."""
+    _checks.positive_int(name, num_steps)
+    _checks.divides("window", window, name, num_steps)
 
 
 def refuse_reading(

@@ -109,7 +109,7 @@ def _of_group(
         )
         counts = start + jnp.arange(block_size) >= first
         scale = recorded.drawn.scale
-        factor = counts * (1 if scale is None else cut(scale))
+        factor = jnp.where(counts, 1.0 if scale is None else cut(scale), 0.0)
         block = cut(gradients, axis=1)
         cotangents = recorded.cotangents(cut) * jnp.expand_dims(factor, 0)
         state = cut_state(cut)

@@ -268,7 +268,7 @@ def _window(
         loss=state.sums.loss + jnp.where(finite, loss, 0),
         weighted=state.sums.weighted + jnp.where(finite, weighted, 0),
         weight=state.sums.weight + jnp.where(finite, jnp.sum(weights), 0),
-        count=state.sums.count + finite,
+        count=state.sums.count + finite.astype(jnp.int32),
     )
     return state._replace(sums=sums, window=state.window + 1)
 
@@ -302,7 +302,7 @@ def _meta_update(
     return state._replace(
         phi=choose(phi, state.phi),
         optimizer=choose(optimizer, state.optimizer),
-        skipped=state.skipped + ~finite,
+        skipped=state.skipped + (~finite).astype(jnp.int32),
         skipped_in_a_row=jnp.where(finite, 0, state.skipped_in_a_row + 1),
     )
 
@@ -388,10 +388,11 @@ def _validation_loss(
 def _average(state: MetaState) -> tuple[MetaState, jax.Array]:
     """The moving average of the training loss (Lv, Jiang, Li 2017, section 5) with this epoch."""
     any_finite = state.sums.weight > 0
-    count = state.average_count + any_finite
+    count = state.average_count + any_finite.astype(jnp.int32)
     mean = state.sums.weighted / jnp.where(any_finite, state.sums.weight, 1)
     total = jnp.where(any_finite, 0.9 * state.average_loss + 0.1 * mean, state.average_loss)
-    average = jnp.where(count > 0, total / (1 - 0.9 ** jnp.maximum(count, 1)), jnp.inf)
+    epochs = jnp.maximum(count, 1).astype(total.dtype)
+    average = jnp.where(count > 0, total / (1 - 0.9**epochs), jnp.inf)
     state = state._replace(average_loss=total, average_count=count)
     return state, average.astype(state.best_loss.dtype)
 

@@ -247,7 +247,7 @@ def test_what_diverges_gives_a_finite_gradient():
     [
         ({"window": 0}, "window .* got 0"),
         ({"sigma": 0.0}, "sigma must be a finite number above 0, got 0.0"),
-        ({"shortest": 75}, "window must divide num_steps=75, got 50"),
+        ({"shortest": 75}, "window must divide shortest=75, got 50"),
         ({"objective": "last"}, "unknown objective 'last'"),
         ({"clip": 0.5}, "clip must be at least 1, got 0.5"),
         ({"staggered": "yes"}, "staggered must be True or False"),
