@@ -1,1 +1,1 @@
-"""What learned optimizers cost, in time and in memory, measured side by side with what they would replace."""
+"""What learned optimizers cost in time and in memory, beside what they would replace."""

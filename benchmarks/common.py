@@ -3,7 +3,8 @@
 import logging
 import math
 import os
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from absl import app, flags
 from matplotlib import figure
 
 from learned_opt import _files
+from learned_opt.evaluation import environment
 from learned_opt.evaluation import report as report_lib
 from learned_opt.optimizees import base as optimizee_base
 
@@ -51,121 +53,176 @@ class Spread(NamedTuple):
     median: float
     high: float
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"{number(self.median)} ({number(self.low)} - {number(self.high)})"
 
 
-def settings(name):
+def settings(name: str) -> Settings:
     """The `Settings` of the benchmark `name` from the command line."""
     quick = _QUICK.value
-    output = _OUTPUT.value or os.path.join(
-        "results", "benchmarks", name + ("-quick" if quick else "")
-    )
-    return Settings(os.path.expanduser(output), _ROUNDS.value or (3 if quick else 11), quick)
+    folder = f"{name}-quick" if quick else name
+    output = _OUTPUT.value or os.path.join("results", "benchmarks", folder)
+    return Settings(os.path.expanduser(output), _ROUNDS.value or by_default(11, 3), quick)
 
 
-def define_sizes(default, quick, text):
-    """Defines --sizes, a list of positive integers; the main module adopts it with this module's other flags.
+def by_default(value: Any, quick: Any) -> Any:
+    """The value, or another one with --quick."""
+    return quick if _QUICK.value else value
+
+
+def define_sizes(
+    default: Sequence[int], quick: Sequence[int], text: str
+) -> Callable[[], list[int]]:
+    """Defines --sizes, a list of positive integers; see `define_numbers_or`."""
+    return define_numbers_or("sizes", default, quick, text)
+
+
+def define_numbers_or(
+    name: str, default: Sequence[int], quick: Sequence[int], text: str
+) -> Callable[[], list[int]]:
+    """Defines a flag for a list of positive integers, with a default of its own for --quick.
+
+    The main module adopts the flag with the other flags of this module.
 
     Returns:
       A function that gives the flag's value, or its default, as a list of ascending integers.
     """
-    given = define_numbers(
-        "sizes",
-        f"{text}; by default {','.join(map(str, default))}, with --quick "
-        f"{','.join(map(str, quick))}.",
-    )
-    return lambda: given() or sorted(quick if _QUICK.value else default)
+    shown, shown_quick = ",".join(map(str, default)), ",".join(map(str, quick))
+    given = define_numbers(name, f"{text}; by default {shown}, with --quick {shown_quick}.")
+
+    def value() -> list[int]:
+        return given() or sorted(by_default(default, quick))
+
+    return value
 
 
-def define_numbers(name, text):
-    """Defines a flag for a list of positive integers; returns a function that gives them, ascending, or None."""
+def define_numbers(name: str, text: str) -> Callable[[], list[int] | None]:
+    """Defines a flag for a list of positive integers.
+
+    Returns:
+      A function that gives them, ascending, or None where the flag is not given.
+    """
     numbers = flags.DEFINE_list(name, None, text)
     flags.register_validator(
         name, _are_numbers, "must be positive integers, separated by commas, like 10,100."
     )
-    return lambda: sorted({int(n) for n in numbers.value}) if numbers.value else None
+
+    def value() -> list[int] | None:
+        if not numbers.value:
+            return None
+        return sorted({int(number) for number in numbers.value})
+
+    return value
 
 
-def define_count(name, default, quick, text, lower_bound=1):
-    """Defines a flag for an integer with a default of its own for --quick; returns a function that gives it."""
-    count = flags.DEFINE_integer(
-        name, None, f"{text}; by default {default}, with --quick {quick}.", lower_bound
-    )
-    return lambda: count.value if count.value is not None else quick if _QUICK.value else default
+def define_count(
+    name: str, default: int, quick: int, text: str, lower_bound: int = 1
+) -> Callable[[], int]:
+    """Defines a flag for an integer, with a default of its own for --quick.
+
+    Returns:
+      A function that gives the flag's value, or its default.
+    """
+    text = f"{text}; by default {default}, with --quick {quick}."
+    count = flags.DEFINE_integer(name, None, text, lower_bound)
+    return lambda: by_default(default, quick) if count.value is None else count.value
 
 
-def _are_numbers(values):
-    return values is None or (len(values) > 0 and all(v.isdecimal() and int(v) > 0 for v in values))
+def _are_numbers(values: list[str] | None) -> bool:
+    if values is None:
+        return True
+    return len(values) > 0 and all(map(_is_positive_integer, values))
 
 
-def run(main):
-    """Runs a benchmark's `main()` under absl, refusing arguments that are no flags."""
+def _is_positive_integer(text: str) -> bool:
+    return text.isdecimal() and int(text) > 0
 
-    def checked(argv):
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a benchmark's `main()` under absl. Arguments that are no flags are refused."""
+
+    def checked(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
         main()
 
-    # JAX's search for accelerators is no news to who runs a benchmark.
+    # That JAX looks for accelerators is no news to a user of a benchmark.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     app.run(checked)
 
 
-def spread(values):
+def spread(values: Any) -> Spread:
     """The `Spread` of some numbers."""
-    return Spread(*(float(q) for q in np.quantile(values, [0.25, 0.5, 0.75])))
+    low, median, high = np.quantile(values, [0.25, 0.5, 0.75])
+    return Spread(float(low), float(median), float(high))
 
 
-def ratio(times, name, reference):
-    """The `Spread` over rounds of how many times as long `name` takes as `reference`, or None if one was not timed."""
+def ratio(times: dict[str, list[float]], name: str, reference: str) -> Spread | None:
+    """How many times as long `name` takes as `reference`, in each round.
+
+    Returns:
+      The `Spread` over rounds, or None if one of the two was not timed.
+    """
     if name not in times or reference not in times:
         return None
     return spread(np.divide(times[name], times[reference]))
 
 
-def compiled(function, *args, donate=()):
-    """The program of `function` for `args` (arrays or shapes), compiled; `donate` are positions of arguments."""
+def compiled(function: Callable, *args: Any, donate: Any = ()) -> jax.stages.Compiled:
+    """The compiled program of `function`.
+
+    Args:
+      function: a pure function.
+      *args: its arguments, arrays or their shapes.
+      donate: positions of arguments whose memory the program may use again.
+    """
     return jax.jit(function, donate_argnums=donate).lower(*args).compile()
 
 
-def temporary_bytes(program):
-    """Bytes that a compiled program needs while it runs, beside its arguments and its results."""
+def temporary_bytes(program: jax.stages.Compiled) -> int:
+    """Bytes that a program needs while it runs, beside its arguments and its results."""
     return int(program.memory_analysis().temp_size_in_bytes)
 
 
-def num_coordinates(problem):
-    """Parameters of an optimizee."""
-    theta = jax.eval_shape(optimizee_base.begin, problem, jax.random.key(0)).theta_0
+def num_coordinates(problem: Any) -> int:
+    """The number of parameters of an optimizee."""
+    family = optimizee_base.as_family(problem)
+    theta = jax.eval_shape(optimizee_base.begin, family, jax.random.key(0)).theta_0
     return sum(x.size for x in jax.tree.leaves(theta))
 
 
-def show_milliseconds():
-    """Whether absolute times are quoted: those of a CPU say more about its other work than about the program."""
+def show_milliseconds() -> bool:
+    """Whether absolute times are shown.
+
+    Those of a CPU say more about its other work than about the program.
+    """
     return jax.default_backend() != "cpu"
 
 
-def table(header, rows):
-    """A Markdown table; cells are shown as text, None as '-'."""
-    return report_lib.markdown(
-        header, [["-" if c is None else str(c) for c in row] for row in rows]
-    )
+def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table. Cells are shown as text, and None as '-'."""
+    return report_lib.markdown(header, [[_cell(c) for c in row] for row in rows])
 
 
-def number(value):
+def _cell(value: Any) -> str:
+    return "-" if value is None else str(value)
+
+
+def number(value: float) -> str:
     """A number in three significant digits, never in exponents: 0.0123, 4.56, 12,300."""
     if not math.isfinite(value):
         return str(value)
-    digits = 2 - math.floor(math.log10(abs(value))) if value else 0
+    magnitude = math.floor(math.log10(abs(value))) if value else 2
+    digits = 2 - magnitude
     return f"{round(value, digits):,.{max(digits, 0)}f}"
 
 
-def times_as(value):
+def times_as(value: float | None) -> str | None:
     """A factor in a table: '4.56 x', or None."""
     return None if value is None else f"{number(value)} x"
 
 
-def new_axes(panels):
+def new_axes(panels: int) -> tuple[figure.Figure, np.ndarray]:
     """A figure with `panels` log-log plots side by side; returns `(figure, axes)`."""
     fig = figure.Figure(figsize=(6 * panels, 4.5), layout="constrained")
     axes = fig.subplots(1, panels, squeeze=False)[0]
@@ -175,37 +232,65 @@ def new_axes(panels):
     return fig, axes
 
 
-def draw(ax, sizes, spreads, label):
+def draw(ax: Any, sizes: Sequence[float], spreads: Sequence[Spread], label: str) -> None:
     """A line of medians over sizes with bars from quartile to quartile."""
     low, median, high = np.transpose(spreads)
-    ax.errorbar(
-        sizes, median, yerr=[median - low, high - median], marker="o", capsize=3, label=label
-    )
+    bars = [median - low, high - median]
+    ax.errorbar(sizes, median, yerr=bars, marker="o", capsize=3, label=label)
 
 
-def report(output, text, record, fig):
-    """Prints a table and writes it with the raw record and the plot; each file appears whole or not at all."""
-    where = f"{describe(record['environment'])}\n\n{text}\n"
+def grouped(results: Sequence[dict], field: str) -> dict[str, list[dict]]:
+    """The results by what they have in a field, in the order in which that first comes."""
+    groups: dict[str, list[dict]] = {}
+    for result in results:
+        groups.setdefault(result[field], []).append(result)
+    return groups
+
+
+def column(results: Sequence[dict], field: str) -> list:
+    """One field of every result."""
+    return [result[field] for result in results]
+
+
+def record(name: str, chosen: Settings, **fields: Any) -> dict:
+    """What every benchmark records, and its own fields."""
+    return {
+        "benchmark": name,
+        "rounds": chosen.rounds,
+        "quick": chosen.quick,
+        "environment": environment.record(),
+        **fields,
+    }
+
+
+def report(output: str, text: str, recorded: dict, fig: figure.Figure) -> None:
+    """Prints a table and writes it with the raw record and the plot.
+
+    Each file appears whole or not at all.
+    """
+    where = f"{describe(recorded['environment'])}\n\n{text}\n"
     print(f"\n{where}")
-    _files.write_json(os.path.join(output, "results.json"), _plain(record))
+    _files.write_json(os.path.join(output, "results.json"), _plain(recorded))
     _files.write_text(os.path.join(output, "table.md"), where)
     with _files.whole(os.path.join(output, "plot.png")) as temporary:
         fig.savefig(temporary, dpi=120)
     print(f"Written to {output}: results.json (raw times), table.md, plot.png.")
 
 
-def describe(env):
+def describe(env: dict) -> str:
     """One line about the machine and the versions."""
-    loops = "" if env["native"] else ", without the C++ loops"
-    cores = f" with {env['cpu_cores']} cores{loops}" if env["backend"] == "cpu" else ""
-    commit = f", commit {env['commit'][:12]}" if env["commit"] else ""
-    versions = ", ".join(
-        f"{name} {env['versions'][name]}" for name in ("jax", "flax", "optax", "python")
-    )
-    return f"{env['num_devices']} x {env['device']} ({env['backend']}){cores}, {versions}{commit}"
+    parts = [f"{env['num_devices']} x {env['device']} ({env['backend']})"]
+    if env["backend"] == "cpu":
+        loops = "" if env["native"] else ", without the C++ loops"
+        parts[0] += f" with {env['cpu_cores']} cores{loops}"
+    versions = env["versions"]
+    parts += [f"{name} {versions[name]}" for name in ("jax", "flax", "optax", "python")]
+    if env["commit"]:
+        parts.append(f"commit {env['commit'][:12]}")
+    return ", ".join(parts)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """As JSON holds it: each `Spread` as a dict."""
     if isinstance(value, Spread):
         return value._asdict()

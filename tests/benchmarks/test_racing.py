@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 
 import learned_opt
-from benchmarks import racing
+from benchmarks import meta_training, racing
+from learned_opt.estimators import Adjoint
 
-METHODS = {racing.WHOLE: None, "coordinates=2": 2}
+METHODS = {racing.WHOLE: Adjoint(2), "coordinates=2": Adjoint(2, coordinates=2)}
 COURSE = racing.Course(
     learned_opt.lstm(hidden_sizes=(3,)),
     learned_opt.optimizees.quadratic(2),
@@ -27,9 +28,8 @@ def _raced():
 
 def test_every_method_runs_from_every_seed(raced):
     _, runs = raced
-    assert sorted((r["method"], r["seed"]) for r in runs) == sorted(
-        (m, s) for m in METHODS for s in range(2)
-    )
+    ran = [(run["method"], run["seed"]) for run in runs]
+    assert sorted(ran) == sorted((method, seed) for method in METHODS for seed in range(2))
     for run in runs:
         assert run["horizons"] == [2, 4, 6]
         assert 0 < run["seconds"][0] < run["seconds"][1] < run["seconds"][2]
@@ -48,19 +48,18 @@ def test_adam_runs_on_the_validation_problems(raced):
         COURSE.problem,
         jax.random.key(1),
         num_steps=4,
-        window=2,
         num_problems=3,
         num_epochs=3,
         episodes_per_epoch=2,
+        estimator=Adjoint(2),
+        optimizer=learned_opt.ClippedAdam(schedule="constant"),
         learning_rate=0.01,
-        schedule="constant",
-        num_validation=4,
+        validation=learned_opt.Validation(num_problems=4),
         progress_bar=False,
     )
-    for tx, loss in (
-        (adam.tx, run["adam_loss"]),
-        (COURSE.opt.transform(result.phi), min(run["validation_losses"])),
-    ):
+    learned = COURSE.opt, result.phi
+    expected = (adam.tx, run["adam_loss"]), (learned, min(run["validation_losses"]))
+    for tx, loss in expected:
         curves = learned_opt.evaluate(tx, COURSE.problem, key, 4, 4)
         np.testing.assert_allclose(curves[:, -1].mean(), loss, rtol=1e-5)
 
@@ -107,3 +106,17 @@ def test_ratios_are_taken_seed_by_seed_where_both_got_there():
     assert half["loss_over_adam"] == (0.5, 0.5, 0.5)
     assert never["time_over_whole"] is never["seconds_to_adam"] is never["horizons_to_adam"] is None
     assert never["loss_over_adam"].median == 2
+
+
+def test_the_table_and_the_picture_show_every_method(raced):
+    _, runs = raced
+    summaries = racing.summarize(runs)
+    table = meta_training.race_table(summaries)
+    for summary in summaries:
+        row = next(line for line in table.splitlines() if f"| {summary['method']} " in line)
+        assert f"{summary['reached']} of 2" in row
+        assert ("not reached" in row) == (summary["reached"] == 0)
+    speed = [{"method": method, "naive_over_time": (1.0, 2.0, 3.0)} for method in METHODS]
+    _, race_axes = meta_training.as_figure(speed, runs).axes
+    _, labels = race_axes.get_legend_handles_labels()
+    assert labels == [*METHODS, "tuned Adam"]
