@@ -131,6 +131,17 @@ class Adjoint:
         """A window and its meta-gradient; see `base.Estimator`."""
         del done
         lives = renewed(opt, phi, family, lives, key)
+        return self.differentiate(opt, phi, family, lives, weights)
+
+    def differentiate(
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        lives: AdjointLives,
+        weights: jax.Array,
+    ) -> base.Estimate:
+        """`run` for lives of which none has ended."""
         return _window(opt, phi, family, lives, weights, self.coordinates, self.block_size)
 
     def plain(self, family: Family, key: jax.Array) -> dict:

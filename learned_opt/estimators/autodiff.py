@@ -95,6 +95,17 @@ class Autodiff:
             return _begin(opt, phi, family, jax.random.split(key, num_problems), lives.horizon)
 
         lives = base.renewed(lives.t >= lives.horizon, fresh, lives)
+        return self.differentiate(opt, phi, family, lives, weights)
+
+    def differentiate(
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        lives: AutodiffLives,
+        weights: jax.Array,
+    ) -> base.Estimate:
+        """`run` for lives of which none has ended."""
 
         def meta_loss(phi: Phi) -> tuple[jax.Array, tuple]:
             losses, after = _window(opt, phi, family, lives, weights.shape[0], self.stop_gradient)

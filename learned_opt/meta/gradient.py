@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from learned_opt import _checks
-from learned_opt.estimators import Adjoint, Autodiff, Estimator
+from learned_opt.estimators import Adjoint, Autodiff
 from learned_opt.estimators.meta_loss import check_weights
 from learned_opt.meta import programs
 from learned_opt.optimizees import base as optimizee_base
@@ -85,7 +85,7 @@ def meta_gradient(
 @functools.partial(programs.jit, static_argnums=(0, 1, 2))
 def _meta_gradient(
     opt: LearnedOptimizer,
-    estimator: Estimator,
+    estimator: Adjoint | Autodiff,
     num_problems: int,
     phi: Phi,
     family: Family,
@@ -95,7 +95,7 @@ def _meta_gradient(
 ) -> tuple[jax.Array, Phi]:
     keys = optimizee_base.problem_keys(key, num_problems)
     lives = estimator.begin(opt, phi, family, keys, estimator.window)
-    estimate = estimator.run(opt, phi, family, lives, key, weights)
+    estimate = estimator.differentiate(opt, phi, family, lives, weights)
     loss = w_0 * jnp.mean(lives.first) + jnp.mean(weights @ estimate.losses)
     return loss, estimate.gradient
 
