@@ -144,7 +144,7 @@ def entrants(
     made: dict[str, Any] = {
         REFERENCE: Adjoint(short),
         f"adjoint, window {long}": Adjoint(long),
-        "autodiff": Autodiff(short),
+        "autodiff": Autodiff(short, stop_gradient=False),
         "imitate": Imitate(teacher, window=short),
     }
     shorter = tuple(other for other in ground.horizons if other < horizon)
@@ -256,7 +256,7 @@ class Lab:
             estimator = dataclasses.replace(entrant.estimator, staggered=False)
             together = entrant._replace(estimator=estimator)
         program = self._program(entrant, horizon)
-        num_sets = max(4, self.ground.noise_steps // horizon)
+        num_sets = max(3, self.ground.noise_steps // horizon)
         num_windows = horizon // entrant.estimator.window
         means, squares = [], []
         for key in keys_of_sets(num_sets):

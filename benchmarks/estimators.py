@@ -6,7 +6,8 @@ life. Its gradient is estimated by
 
   adjoint              estimators.Adjoint, in windows of 20 steps
   adjoint, window 100  the same in windows of 100
-  autodiff             estimators.Autodiff, in windows of 20
+  autodiff             estimators.Autodiff with stop_gradient=False, through the optimizees' second
+                       derivatives as well; in windows of 20
   imitate              estimators.Imitate of Adam with a rate that decays over the horizon, and
                        that is tuned; in windows of 20
   mixture              estimators.Mixture of adjoint, on this horizon and all shorter ones
@@ -32,7 +33,8 @@ horizon.
                    whole life, over the norm of that; and the standard error of this distance. A
                    bias below its error may be none. Imitation has none: it minimizes another loss
 
-The whole gradient is that of autodiff, through the optimizees' second derivatives as well.
+The whole gradient is that of autodiff in one window. It has the second derivatives, which adjoint
+leaves out in any window.
 
 3. The meta-loss. Every estimator has the same time, --seconds for each horizon and seed, and the
 same Adam on the weights, whose rate decays over that time. Compilation and validation are not on
@@ -77,7 +79,7 @@ _num_pairs = common.define_count("num_pairs", 16, 2, "Pairs of lives that PES an
 _num_validation = common.define_count("num_validation", 8, 2, "Lives that measure the meta-loss")
 _points = common.define_count("points", 4, 2, "How often a run is validated")
 _noise_steps = common.define_count(
-    "noise_steps", 4_000, 40, "Noise is measured on so many steps at least, and on four lives"
+    "noise_steps", 10_000, 40, "Noise is measured on so many steps at least, and on three lives"
 )
 _width = common.define_count("width", 4, 4, "Width of the optimizee's hidden layer")
 flags.adopt_module_key_flags(common)

@@ -204,8 +204,8 @@ def check_estimators(record, table, names, horizons):
         assert run["seconds"][-1] >= record["ground"]["seconds"]
         assert run["skipped"] == 0
     assert {(r["estimator"], r["horizon"]) for r in record["noise"]} == serving
-    whole_window = record["noise"][1]
-    assert whole_window["bias_untrained"]["bias"] < 0.2  # it lacks second derivatives alone
+    whole_window = record["noise"][1]["bias_untrained"]  # it lacks second derivatives alone
+    assert max(whole_window["bias"], whole_window["error"]) < 0.5
     assert [r["horizon"] for r in record["references"]] == horizons
 
 
