@@ -94,7 +94,7 @@ def _meta_gradient(
     w_0: jax.Array,
 ) -> tuple[jax.Array, Phi]:
     keys = optimizee_base.problem_keys(key, num_problems)
-    lives = estimator.begin(opt, phi, family, keys, estimator.window)
+    lives: Any = estimator.begin(opt, phi, family, keys, estimator.window)
     estimate = estimator.differentiate(opt, phi, family, lives, weights)
     loss = w_0 * jnp.mean(lives.first) + jnp.mean(weights @ estimate.losses)
     return loss, estimate.gradient
