@@ -19,7 +19,7 @@ from absl import flags
 
 from experiments import config_flags, main, study
 from experiments.families import FamilySpec
-from experiments.recipes import Recipe
+from experiments.recipe import Recipe
 from learned_opt import data
 
 

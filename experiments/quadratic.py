@@ -17,7 +17,7 @@ from absl import flags
 
 from experiments import config_flags, main, study
 from experiments.families import FamilySpec
-from experiments.recipes import Recipe
+from experiments.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,129 +3,17 @@
 The next recipe is an entry of `RECIPES`.
 """
 
-import dataclasses
-from collections.abc import Callable, Mapping
 from typing import Any
 
 import optax
 
-from experiments import teachers
 from experiments.families import FamilySpec
-from learned_opt import optimizers
+from experiments.recipe import WINDOW, Recipe
 from learned_opt.estimators import Adjoint, Estimator, Imitate, MetaLoss, Mixture
-from learned_opt.meta.optimizer import ClippedAdam
 from learned_opt.meta.settings import Validation
-from learned_opt.optimizers import LearnedOptimizer
-
-WINDOW = 20  # of the papers
 
 # The meta-loss of each window's last step alone (Lv, Jiang, Li 2017, section 5).
 LAST_STEP = MetaLoss(weights=(0.0,) * (WINDOW - 1) + (1.0,))
-
-
-# What most recipes have.
-BASE_MLP = FamilySpec("mlp")
-SOME_COORDINATES = Adjoint(WINDOW, coordinates=1_000)
-ALL_STEPS = MetaLoss()
-CLIPPED_ADAM = ClippedAdam()
-LAST_WEIGHTS = Validation(num_problems=10, selection="last")
-
-
-@dataclasses.dataclass(frozen=True)
-class Recipe:
-    """One meta-training.
-
-    Attributes:
-      about: one line.
-      architecture: of the optimizer, one of `learned_opt.optimizers.ARCHITECTURES`.
-      source: paper and section.
-      preset: of the architecture, or None for an architecture without presets.
-      arguments: other arguments of the architecture.
-      family: what it is trained on.
-      dataset: the data set that is meant; it can be another one by `experiments.train --dataset`.
-      num_steps: the horizon.
-      num_problems: problems that live at once.
-      num_epochs: epochs.
-      episodes_per_epoch: horizons of an epoch.
-      estimator: of the meta-gradient; with a teacher, a function from the teacher to the estimator.
-      teacher: which optimizer is imitated, one of `teachers.TEACHERS`, or empty.
-      meta_loss: what is minimized.
-      optimizer: of phi, see `learned_opt.meta_train`.
-      learning_rate: of phi's optimizer.
-      validation: how phi is validated, and which phi is kept.
-      good_for: for the card.
-      not_for: for the card.
-    """
-
-    about: str
-    architecture: str
-    source: str
-    preset: str | None = "mnist"
-    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    family: FamilySpec = BASE_MLP
-    dataset: str = "mnist"
-    num_steps: int = 100
-    num_problems: int = 1
-    num_epochs: int = 100
-    episodes_per_epoch: int = 40
-    estimator: Estimator | Callable[[optax.GradientTransformation], Estimator] = SOME_COORDINATES
-    teacher: str = ""
-    meta_loss: MetaLoss = ALL_STEPS
-    optimizer: Any = CLIPPED_ADAM
-    learning_rate: Any = 0.001
-    validation: Validation = LAST_WEIGHTS
-    good_for: str = ""
-    not_for: str = ""
-
-    @property
-    def needs_data(self) -> bool:
-        """Whether it trains on a data set."""
-        return self.family.builder.needs_data
-
-    def learned_optimizer(self) -> LearnedOptimizer:
-        """The optimizer that is trained."""
-        build = optimizers.ARCHITECTURES[self.architecture]
-        preset = {} if self.preset is None else {"preset": self.preset}
-        return build(**preset, **self.arguments)
-
-    def settings(self) -> dict[str, Any]:
-        """The arguments of `meta_train`."""
-        estimator = self.estimator
-        if self.teacher:
-            estimator = estimator(teachers.TEACHERS[self.teacher]())
-        return {
-            "num_steps": self.num_steps,
-            "num_problems": self.num_problems,
-            "num_epochs": self.num_epochs,
-            "episodes_per_epoch": self.episodes_per_epoch,
-            "estimator": estimator,
-            "meta_loss": self.meta_loss,
-            "optimizer": self.optimizer,
-            "learning_rate": self.learning_rate,
-            "validation": self.validation,
-        }
-
-    def trained_on(self, dataset: str | None) -> str:
-        """What a card says of the problems; `dataset` is the name of the data set."""
-        at_once = f", {self.num_problems} at once" if self.num_problems > 1 else ""
-        return f"{self.family.words(dataset)}{at_once}"
-
-    def card(self, dataset: str | None) -> dict[str, Any]:
-        """What a card says of the recipe, as JSON can hold it."""
-        return {
-            "about": self.about,
-            "source": self.source,
-            "good_for": self.good_for,
-            "not_for": self.not_for,
-            "dataset": dataset,
-            "trained_on": self.trained_on(dataset),
-            "architecture": self.architecture,
-            "preset": self.preset,
-            "arguments": dict(self.arguments),
-            **self.family.plain(),
-            "num_problems": self.num_problems,
-            "teacher": self.teacher,
-        }
 
 
 _KINDS = {

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 
 from experiments import config_flags, measuring, training
-from experiments.recipes import Recipe
+from experiments.recipe import Recipe
 from experiments.training import Trained
 from learned_opt import _checks, data
 from learned_opt.estimators import Adjoint

@@ -9,7 +9,7 @@ import jax
 import learned_opt
 from experiments import recipes
 from experiments.families import Subject
-from experiments.recipes import Recipe
+from experiments.recipe import Recipe
 from learned_opt import _checks, data
 from learned_opt.estimators import Estimator, Mixture
 from learned_opt.evaluation import environment, plots

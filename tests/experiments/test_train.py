@@ -15,7 +15,7 @@ import pytest
 import learned_opt
 from experiments import recipes, ship, teachers, train, training
 from experiments.families import Builder, FamilySpec
-from experiments.recipes import Recipe
+from experiments.recipe import Recipe
 from learned_opt import data, optimizees, saving
 from learned_opt.estimators import Adjoint, Autodiff, Imitate, MetaLoss
 from learned_opt.meta import settings
