@@ -37,7 +37,10 @@ class Case(NamedTuple):
 
 
 def make(
-    shape: tuple[int, ...], width: int, window: int, hidden_sizes: tuple[int, ...] = (20, 20)
+    shape: tuple[int, ...],
+    width: int,
+    window: int,
+    hidden_sizes: tuple[int, ...] = (20, 20),
 ) -> Case:
     """A `Case`: a perceptron with one hidden layer of `width` on random images of `shape`."""
     rng = np.random.default_rng(0)

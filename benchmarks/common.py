@@ -71,14 +71,19 @@ def by_default(value: Any, quick: Any) -> Any:
 
 
 def define_sizes(
-    default: Sequence[int], quick: Sequence[int], text: str
+    default: Sequence[int],
+    quick: Sequence[int],
+    text: str,
 ) -> Callable[[], list[int]]:
     """Defines --sizes, a list of positive integers; see `define_numbers_or`."""
     return define_numbers_or("sizes", default, quick, text)
 
 
 def define_numbers_or(
-    name: str, default: Sequence[int], quick: Sequence[int], text: str
+    name: str,
+    default: Sequence[int],
+    quick: Sequence[int],
+    text: str,
 ) -> Callable[[], list[int]]:
     """Defines a flag for a list of positive integers, with a default of its own for --quick.
 
@@ -116,7 +121,11 @@ def define_numbers(name: str, text: str) -> Callable[[], list[int] | None]:
 
 
 def define_count(
-    name: str, default: int, quick: int, text: str, lower_bound: int = 1
+    name: str,
+    default: int,
+    quick: int,
+    text: str,
+    lower_bound: int = 1,
 ) -> Callable[[], int]:
     """Defines a flag for an integer, with a default of its own for --quick.
 
@@ -157,7 +166,11 @@ def spread(values: Any) -> Spread:
     return Spread(float(low), float(median), float(high))
 
 
-def ratio(times: dict[str, list[float]], name: str, reference: str) -> Spread | None:
+def ratio(
+    times: dict[str, list[float]],
+    name: str,
+    reference: str,
+) -> Spread | None:
     """How many times as long `name` takes as `reference`, in each round.
 
     Returns:
@@ -168,7 +181,11 @@ def ratio(times: dict[str, list[float]], name: str, reference: str) -> Spread | 
     return spread(np.divide(times[name], times[reference]))
 
 
-def compiled(function: Callable, *args: Any, donate: Any = ()) -> jax.stages.Compiled:
+def compiled(
+    function: Callable,
+    *args: Any,
+    donate: Any = (),
+) -> jax.stages.Compiled:
     """The compiled program of `function`.
 
     Args:
@@ -232,7 +249,12 @@ def new_axes(panels: int) -> tuple[figure.Figure, np.ndarray]:
     return fig, axes
 
 
-def draw(ax: Any, sizes: Sequence[float], spreads: Sequence[Spread], label: str) -> None:
+def draw(
+    ax: Any,
+    sizes: Sequence[float],
+    spreads: Sequence[Spread],
+    label: str,
+) -> None:
     """A line of medians over sizes with bars from quartile to quartile."""
     low, median, high = np.transpose(spreads)
     bars = [median - low, high - median]
@@ -252,7 +274,11 @@ def column(results: Sequence[dict], field: str) -> list:
     return [result[field] for result in results]
 
 
-def record(name: str, chosen: Settings, **fields: Any) -> dict:
+def record(
+    name: str,
+    chosen: Settings,
+    **fields: Any,
+) -> dict:
     """What every benchmark records, and its own fields."""
     return {
         "benchmark": name,
@@ -263,7 +289,12 @@ def record(name: str, chosen: Settings, **fields: Any) -> dict:
     }
 
 
-def report(output: str, text: str, recorded: dict, fig: figure.Figure) -> None:
+def report(
+    output: str,
+    text: str,
+    recorded: dict,
+    fig: figure.Figure,
+) -> None:
     """Prints a table and writes it with the raw record and the plot.
 
     Each file appears whole or not at all.

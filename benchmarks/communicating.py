@@ -84,7 +84,11 @@ def update_program(case: cases.Case) -> Callable[[], Any]:
 def meta_gradient_program(case: cases.Case) -> tuple[Callable[[], Any], int]:
     """A meta-gradient over a window, compiled, with its arguments: `(run, temporary bytes)`."""
 
-    def meta_gradient(phi: Phi, problem: Any, key: jax.Array) -> tuple[jax.Array, Phi]:
+    def meta_gradient(
+        phi: Phi,
+        problem: Any,
+        key: jax.Array,
+    ) -> tuple[jax.Array, Phi]:
         return learned_opt.meta_gradient(case.opt, phi, problem, key, case.window)
 
     args = case.phi, case.problem, case.key
@@ -92,7 +96,12 @@ def meta_gradient_program(case: cases.Case) -> tuple[Callable[[], Any], int]:
     return lambda: program(*args), common.temporary_bytes(program)
 
 
-def measure(problem: Any, window: int, rounds: int, max_dense: int) -> list[dict]:
+def measure(
+    problem: Any,
+    window: int,
+    rounds: int,
+    max_dense: int,
+) -> list[dict]:
     """Times all optimizers on one optimizee; returns one dict for each of them."""
     size, key = common.num_coordinates(problem), jax.random.key(1)
     made, updates, meta_gradients, memory = {}, {}, {}, {}

@@ -137,7 +137,9 @@ def tuned_adam(ground: Ground, horizon: int) -> baselines.Tuned:
 
 
 def entrants(
-    ground: Ground, horizon: int, teacher: optax.GradientTransformation
+    ground: Ground,
+    horizon: int,
+    teacher: optax.GradientTransformation,
 ) -> dict[str, Entrant]:
     """All estimators that serve a horizon, by name. There is a mixture above the shortest one."""
     short, long = ground.short, ground.long
@@ -191,7 +193,12 @@ class Lab:
         for entrant in tqdm.tqdm(entered.values(), "compiling", unit="estimator", leave=False):
             self._program(entrant, horizon)
 
-    def time_meta_steps(self, entered: dict[str, Entrant], horizon: int, rounds: int) -> list[dict]:
+    def time_meta_steps(
+        self,
+        entered: dict[str, Entrant],
+        horizon: int,
+        rounds: int,
+    ) -> list[dict]:
         """Times a meta-step of every estimator; returns one dict for each."""
         calls, memory = {}, {}
         for name, entrant in entered.items():
@@ -213,7 +220,12 @@ class Lab:
             results.append(result)
         return results
 
-    def train(self, entrant: Entrant, seed: int, horizon: int) -> tuple[dict, Phi]:
+    def train(
+        self,
+        entrant: Entrant,
+        seed: int,
+        horizon: int,
+    ) -> tuple[dict, Phi]:
         """Meta-trains until the budget is spent. Validation is not on the clock.
 
         Returns:
@@ -248,7 +260,12 @@ class Lab:
         }
         return record, state.phi
 
-    def draw(self, entrant: Entrant, phi: Phi, horizon: int) -> Draws:
+    def draw(
+        self,
+        entrant: Entrant,
+        phi: Phi,
+        horizon: int,
+    ) -> Draws:
         """Estimates over whole lives at fixed weights, from several sets of lives."""
         together = entrant
         if isinstance(entrant.estimator, (PES, NRES)):
@@ -273,7 +290,13 @@ class Lab:
         num_problems = self.ground.num_problems
         return self.draw(Entrant("whole", estimator, num_problems, 0), phi, horizon)
 
-    def _begin(self, entrant: Entrant, phi: Phi, key: jax.Array, horizon: int) -> State:
+    def _begin(
+        self,
+        entrant: Entrant,
+        phi: Phi,
+        key: jax.Array,
+        horizon: int,
+    ) -> State:
         lives = _begin(
             self.ground.opt,
             entrant.estimator,

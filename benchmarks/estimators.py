@@ -121,7 +121,12 @@ def make_ground(quick: bool) -> Ground:
 class Measured:
     """All that is measured, part after part."""
 
-    def __init__(self, ground: Ground, num_seeds: int, rounds: int) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        num_seeds: int,
+        rounds: int,
+    ) -> None:
         self.lab = Lab(ground)
         self._seeds = range(num_seeds)
         self.adams, self.entered = {}, {}
@@ -267,14 +272,22 @@ def _order(runs: list[dict]) -> Any:
     return names.index
 
 
-def _loss_cell(runs: list[dict], name: str, horizon: int) -> common.Spread | None:
+def _loss_cell(
+    runs: list[dict],
+    name: str,
+    horizon: int,
+) -> common.Spread | None:
     mine = _runs_of(runs, name, horizon)
     if not mine:
         return None
     return _extremes([run["meta_losses"][-1] for run in mine])
 
 
-def _runs_of(runs: list[dict], name: str, horizon: int) -> list[dict]:
+def _runs_of(
+    runs: list[dict],
+    name: str,
+    horizon: int,
+) -> list[dict]:
     of_name = [run for run in runs if run["estimator"] == name]
     return [run for run in of_name if run["horizon"] == horizon]
 
@@ -321,7 +334,13 @@ def as_figure(measured: Measured) -> figure.Figure:
     return fig
 
 
-def _draw_runs(ax: Any, runs: list[dict], reference: dict, name: str, color: str) -> None:
+def _draw_runs(
+    ax: Any,
+    runs: list[dict],
+    reference: dict,
+    name: str,
+    color: str,
+) -> None:
     times, losses = [], []
     for run in runs:
         times.append([0.0, *run["seconds"]])

@@ -61,7 +61,12 @@ class Machine:
     def _rate(self, times: Times, name: str) -> float:
         return self._work[name] / float(np.median(times[name]))
 
-    def over_floor(self, times: Times, name: str, work: Work) -> np.ndarray:
+    def over_floor(
+        self,
+        times: Times,
+        name: str,
+        work: Work,
+    ) -> np.ndarray:
         """How many times as long as its floor the program `name` took, in each round."""
         multiplying = np.multiply(times[_MATMUL], work.operations / self._work[_MATMUL])
         copying = np.multiply(times[_COPY], work.bytes / self._work[_COPY])

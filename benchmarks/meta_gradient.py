@@ -82,18 +82,30 @@ def programs(case: cases.Case) -> dict[str, jax.stages.Compiled]:
     """
     opt, window = case.opt, case.window
 
-    def by_flax(phi: Phi, problem: Any, key: jax.Array) -> tuple[jax.Array, Phi]:
+    def by_flax(
+        phi: Phi,
+        problem: Any,
+        key: jax.Array,
+    ) -> tuple[jax.Array, Phi]:
         weights = naive.from_learned(phi)
         loss, gradient = naive.meta_gradient(naive.like(opt), weights, problem, key, window)
         return loss, naive.gradient_to_learned(phi, gradient)
 
     def by(method: str) -> Callable:
-        def meta_gradient(phi: Phi, problem: Any, key: jax.Array) -> tuple[jax.Array, Phi]:
+        def meta_gradient(
+            phi: Phi,
+            problem: Any,
+            key: jax.Array,
+        ) -> tuple[jax.Array, Phi]:
             return learned_opt.meta_gradient(opt, phi, problem, key, window, method=method)
 
         return meta_gradient
 
-    def forward(phi: Phi, problem: Any, key: jax.Array) -> jax.Array:
+    def forward(
+        phi: Phi,
+        problem: Any,
+        key: jax.Array,
+    ) -> jax.Array:
         return learned_opt.unroll((opt, phi), problem, key, window).losses
 
     functions = {
@@ -107,7 +119,10 @@ def programs(case: cases.Case) -> dict[str, jax.stages.Compiled]:
 
 
 def measure(
-    case: cases.Case, rounds: int, max_bytes: float, machine: floor.Machine
+    case: cases.Case,
+    rounds: int,
+    max_bytes: float,
+    machine: floor.Machine,
 ) -> tuple[list[dict], dict[str, float]]:
     """Times all programs of a case.
 
@@ -148,7 +163,10 @@ def _bound(program: Callable, case: cases.Case) -> Callable[[], Any]:
 
 
 def _over_floor(
-    case: cases.Case, name: str, times: floor.Times, machine: floor.Machine
+    case: cases.Case,
+    name: str,
+    times: floor.Times,
+    machine: floor.Machine,
 ) -> common.Spread | None:
     if name not in times:
         return None

@@ -191,7 +191,11 @@ def _program(course: racing.Course, estimator: Estimator) -> tuple:
     return common.compiled(functools.partial(episode.run, plan), *args), args
 
 
-def measure_speed(course: racing.Course, methods: dict[str, Estimator], rounds: int) -> list[dict]:
+def measure_speed(
+    course: racing.Course,
+    methods: dict[str, Estimator],
+    rounds: int,
+) -> list[dict]:
     """Times a horizon of every method; returns one dict for each."""
     every = programs(course, methods)
     calls = {name: functools.partial(program, *args) for name, (program, args) in every.items()}

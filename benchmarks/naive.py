@@ -85,7 +85,11 @@ def transform(naive: Naive, weights: Weights) -> optax.GradientTransformation:
     def init_fn(params: Theta) -> Carry:
         return zero_carry(naive, optax.tree.size(params))
 
-    def update_fn(gradient: Theta, carry: Carry, params: Theta = None) -> tuple[Theta, Carry]:
+    def update_fn(
+        gradient: Theta,
+        carry: Carry,
+        params: Theta = None,
+    ) -> tuple[Theta, Carry]:
         del params
         flat, unflatten = jax.flatten_util.ravel_pytree(gradient)
         features = _features(naive, flat)
@@ -109,7 +113,11 @@ def rnnprop(opt: LearnedOptimizer, phi: Phi) -> optax.GradientTransformation:
         n = optax.tree.size(params)
         return jnp.zeros((), jnp.int32), jnp.zeros(n), jnp.zeros(n), zero_carry(naive, n)
 
-    def update_fn(gradient: Theta, state: tuple, params: Theta = None) -> tuple[Theta, tuple]:
+    def update_fn(
+        gradient: Theta,
+        state: tuple,
+        params: Theta = None,
+    ) -> tuple[Theta, tuple]:
         del params
         g, unflatten = jax.flatten_util.ravel_pytree(gradient)
         t, m, v, carry = state
@@ -137,7 +145,11 @@ class Lives(NamedTuple):
 
 
 def live(
-    naive: Naive, weights: Weights, family: Family, life: Lives, num_steps: int
+    naive: Naive,
+    weights: Weights,
+    family: Family,
+    life: Lives,
+    num_steps: int,
 ) -> tuple[jax.Array, Lives]:
     """`num_steps` steps of one life: the losses f(theta_t) after each step, and the life then."""
     tx = transform(naive, weights)
@@ -162,7 +174,11 @@ def live(
 
 
 def meta_gradient(
-    naive: Naive, weights: Weights, problem: Any, key: jax.Array, num_steps: int
+    naive: Naive,
+    weights: Weights,
+    problem: Any,
+    key: jax.Array,
+    num_steps: int,
 ) -> tuple[jax.Array, Weights]:
     """The meta-loss, and its gradient like `weights`, by reverse mode through the whole unroll.
 
@@ -189,13 +205,24 @@ class Estimator:
 
     window: int = 20
 
-    def check(self, opt: LearnedOptimizer, family: Family, key: jax.Array, num_steps: int) -> None:
+    def check(
+        self,
+        opt: LearnedOptimizer,
+        family: Family,
+        key: jax.Array,
+        num_steps: int,
+    ) -> None:
         """See `estimators.base.Estimator`."""
         del opt, family, key
         estimator_base.check_horizon(self.window, num_steps)
 
     def begin(
-        self, opt: LearnedOptimizer, phi: Phi, family: Family, keys: jax.Array, num_steps: int
+        self,
+        opt: LearnedOptimizer,
+        phi: Phi,
+        family: Family,
+        keys: jax.Array,
+        num_steps: int,
     ) -> Lives:
         """See `estimators.base.Estimator`."""
         del phi
@@ -236,12 +263,22 @@ class Estimator:
         return estimator_base.plain_of(self)
 
 
-def _all_begun(opt: LearnedOptimizer, family: Family, keys: jax.Array, horizon: jax.Array) -> Lives:
+def _all_begun(
+    opt: LearnedOptimizer,
+    family: Family,
+    keys: jax.Array,
+    horizon: jax.Array,
+) -> Lives:
     naive = like(opt)
     return jax.vmap(lambda key: _begun(naive, family, key, horizon))(keys)
 
 
-def _begun(naive: Naive, family: Family, key: jax.Array, horizon: jax.Array | int) -> Lives:
+def _begun(
+    naive: Naive,
+    family: Family,
+    key: jax.Array,
+    horizon: jax.Array | int,
+) -> Lives:
     problem = optimizee_base.begin(family, key)
     carry = transform(naive, None).init(problem.theta_0)
     t = estimator_base.count(0)

@@ -36,7 +36,9 @@ class Course(NamedTuple):
 
 
 def race(
-    course: Course, methods: dict[str, Estimator], num_seeds: int
+    course: Course,
+    methods: dict[str, Estimator],
+    num_seeds: int,
 ) -> tuple[baselines.Tuned, list[dict]]:
     """Meta-trains with every method from every seed.
 
@@ -73,7 +75,13 @@ def _rotated(names: list[str], by: int) -> list[str]:
     return names[by:] + names[:by]
 
 
-def _run(course: Course, adam: baselines.Tuned, name: str, estimator: Estimator, seed: int) -> dict:
+def _run(
+    course: Course,
+    adam: baselines.Tuned,
+    name: str,
+    estimator: Estimator,
+    seed: int,
+) -> dict:
     """One meta-training, validated as it goes, beside Adam on the same validation problems."""
     key = jax.random.key(seed)
     adam_loss = _final_loss(course, adam.tx, training.validation_key(key))
@@ -121,7 +129,11 @@ def _meta_train(
     )
 
 
-def _final_loss(course: Course, tx: optax.GradientTransformation, key: jax.Array) -> float:
+def _final_loss(
+    course: Course,
+    tx: optax.GradientTransformation,
+    key: jax.Array,
+) -> float:
     curves = learned_opt.evaluate(tx, course.problem, key, course.num_steps, course.num_validation)
     return float(jnp.mean(curves[:, -1]))
 
@@ -146,7 +158,11 @@ def summarize(runs: list[dict]) -> list[dict]:
     return [_summary(name, mine, whole) for name, mine in methods.items()]
 
 
-def _summary(name: str, runs: list[dict], whole: dict[int, float | None]) -> dict:
+def _summary(
+    name: str,
+    runs: list[dict],
+    whole: dict[int, float | None],
+) -> dict:
     there = [run for run in runs if run["seconds_to_adam"] is not None]
     both = [run for run in there if whole[run["seed"]] is not None]
     ratios = [run["seconds_to_adam"] / whole[run["seed"]] for run in both]

@@ -50,11 +50,19 @@ def compilations(window: int) -> dict[str, Callable]:
     case = cases.make(cases.IMAGE_SHAPES["mnist"], WIDTH, window, hidden_sizes)
     args = case.phi, case.problem, case.key
 
-    def by_flax(phi: Phi, problem: Any, key: jax.Array) -> tuple[jax.Array, Any]:
+    def by_flax(
+        phi: Phi,
+        problem: Any,
+        key: jax.Array,
+    ) -> tuple[jax.Array, Any]:
         weights = naive.from_learned(phi)
         return naive.meta_gradient(naive.like(case.opt), weights, problem, key, window)
 
-    def adjoint(phi: Phi, problem: Any, key: jax.Array) -> tuple[jax.Array, Phi]:
+    def adjoint(
+        phi: Phi,
+        problem: Any,
+        key: jax.Array,
+    ) -> tuple[jax.Array, Phi]:
         return learned_opt.meta_gradient(case.opt, phi, problem, key, window)
 
     def compile_anew(function: Callable) -> None:
@@ -68,7 +76,11 @@ def compilations(window: int) -> dict[str, Callable]:
     }
 
 
-def measure(programs: dict[str, Callable], rounds: int, title: str) -> list[dict]:
+def measure(
+    programs: dict[str, Callable],
+    rounds: int,
+    title: str,
+) -> list[dict]:
     """Times programs beside the first of them; returns one dict for each."""
     times = timing.interleaved(programs, rounds, title, warm=False)
     reference = next(iter(programs))

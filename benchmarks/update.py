@@ -57,9 +57,16 @@ class Loop:
     """Updates in a row: each call starts one, with the state that the last one left."""
 
     def __init__(
-        self, tx: optax.GradientTransformation, gradient: jax.Array, params: jax.Array
+        self,
+        tx: optax.GradientTransformation,
+        gradient: jax.Array,
+        params: jax.Array,
     ) -> None:
-        def update(gradient: jax.Array, params: jax.Array, state: Any) -> tuple[jax.Array, Any]:
+        def update(
+            gradient: jax.Array,
+            params: jax.Array,
+            state: Any,
+        ) -> tuple[jax.Array, Any]:
             return tx.update(gradient, state, params)
 
         self._args = gradient, params
@@ -86,7 +93,11 @@ def transformations() -> dict[str, optax.GradientTransformation]:
     }
 
 
-def measure(num_coordinates: int, rounds: int, machine: floor.Machine) -> list[dict]:
+def measure(
+    num_coordinates: int,
+    rounds: int,
+    machine: floor.Machine,
+) -> list[dict]:
     """Times all updates of one vector; returns one dict for each optimizer."""
     params, gradient = 0.01 * jax.random.normal(jax.random.key(1), (2, num_coordinates))
     txs = transformations()
@@ -118,7 +129,11 @@ def _naive(name: str) -> str:
     return "naive rnnprop" if "rnnprop" in name else "naive lstm"
 
 
-def _work(name: str, num_coordinates: int, state_bytes: float) -> floor.Work:
+def _work(
+    name: str,
+    num_coordinates: int,
+    state_bytes: float,
+) -> floor.Work:
     """State is read and written, the gradient is read, and the update is written."""
     opt = learned_opt.rnnprop() if "rnnprop" in name else learned_opt.lstm("mnist")
     phi = () if name == "adam" else jax.eval_shape(opt.init, jax.random.key(0))

@@ -15,7 +15,11 @@ import numpy as np
 _STATE_DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
-def positive_int(name: str, value: Any, minimum: int = 1) -> int:
+def positive_int(
+    name: str,
+    value: Any,
+    minimum: int = 1,
+) -> int:
     """Returns `value` as an int; raises ValueError unless it is whole and at least `minimum`."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < minimum:
@@ -56,7 +60,11 @@ def state_dtype(value: Any) -> str | None:
     return choice("state_dtype", value, _STATE_DTYPES)
 
 
-def choice(name: str, value: Any, known: Iterable) -> Any:
+def choice(
+    name: str,
+    value: Any,
+    known: Iterable,
+) -> Any:
     """Returns `value`; raises ValueError that names the nearest of `known` unless it is one of
     them.
 
@@ -83,7 +91,12 @@ def boolean(name: str, value: Any) -> bool:
     return value
 
 
-def instance_of(name: str, value: Any, kind: type, remedy: str) -> None:
+def instance_of(
+    name: str,
+    value: Any,
+    kind: type,
+    remedy: str,
+) -> None:
     """Raises ValueError with the remedy unless `value` is a `kind`."""
     if isinstance(value, kind):
         return
@@ -99,7 +112,12 @@ def random_key(key: Any) -> None:
         )
 
 
-def divides(name: str, value: int, whole_name: str, whole: int) -> None:
+def divides(
+    name: str,
+    value: int,
+    whole_name: str,
+    whole: int,
+) -> None:
     """Raises ValueError unless `value` divides `whole`; the message names the nearest divisors."""
     if whole % value == 0:
         return
@@ -112,7 +130,11 @@ def divides(name: str, value: int, whole_name: str, whole: int) -> None:
     )
 
 
-def extra(module: str, package: str, purpose: str) -> ModuleType:
+def extra(
+    module: str,
+    package: str,
+    purpose: str,
+) -> ModuleType:
     """Imports a module that only some uses of the library need.
 
     Args:
@@ -145,7 +167,12 @@ def real_floating_tree(name: str, tree: Any) -> None:
             )
 
 
-def same_tree(name: str, tree: Any, reference_name: str, reference: Any) -> None:
+def same_tree(
+    name: str,
+    tree: Any,
+    reference_name: str,
+    reference: Any,
+) -> None:
     """Raises ValueError that names the first difference in structure or shapes between two trees of
     arrays.
 

@@ -71,7 +71,13 @@ class _DType:
         self.name = name
         self.order = "="
 
-    def set_state(self, machine: "_Machine", version: Any, order: str, *rest: Any) -> None:
+    def set_state(
+        self,
+        machine: "_Machine",
+        version: Any,
+        order: str,
+        *rest: Any,
+    ) -> None:
         del machine, version
         is_structured = any(part is not None for part in rest[:3])
         if is_structured or order not in ("<", ">", "=", "|"):
@@ -423,7 +429,11 @@ _CHANGES: dict[bytes, Callable] = {
 }
 
 
-def _call(machine: _Machine, function: Any, args: Iterable) -> Any:
+def _call(
+    machine: _Machine,
+    function: Any,
+    args: Iterable,
+) -> Any:
     """Returns what stands for the result of a call in a pickle."""
     replacement = _CALLS[_known(function)]
     return replacement(machine, *args)
@@ -445,7 +455,11 @@ def _make_dict(machine: _Machine, *args: Any) -> dict:
     return made
 
 
-def _encode(machine: _Machine, text: str, encoding: str) -> bytes:
+def _encode(
+    machine: _Machine,
+    text: str,
+    encoding: str,
+) -> bytes:
     if encoding not in ("latin1", "latin-1"):
         raise ValueError("it has a string in an encoding other than latin1")
     return machine.as_bytes(text)
@@ -456,26 +470,49 @@ def _never(machine: _Machine) -> None:
     raise ValueError(_MISFIT)
 
 
-def _make_dtype(machine: _Machine, name: str, *flags: Any) -> _DType:
+def _make_dtype(
+    machine: _Machine,
+    name: str,
+    *flags: Any,
+) -> _DType:
     del machine, flags
     return _DType(name)
 
 
-def _reconstruct(machine: _Machine, kind: Any, shape: Any, code: Any) -> _Array:
+def _reconstruct(
+    machine: _Machine,
+    kind: Any,
+    shape: Any,
+    code: Any,
+) -> _Array:
     """An empty array, whatever its class and shape: its state is all that counts."""
     del machine, kind, shape, code
     return _Array()
 
 
-def _scalar(machine: _Machine, dtype: _DType, data: Any) -> _Array:
+def _scalar(
+    machine: _Machine,
+    dtype: _DType,
+    data: Any,
+) -> _Array:
     return _from_buffer(machine, data, dtype, (), "C")
 
 
-def _from_buffer(machine: _Machine, data: Any, dtype: _DType, shape: tuple, order: str) -> _Array:
+def _from_buffer(
+    machine: _Machine,
+    data: Any,
+    dtype: _DType,
+    shape: tuple,
+    order: str,
+) -> _Array:
     return _build(machine, _Array(), (1, shape, dtype, order == "F", data))
 
 
-def _build(machine: _Machine, target: Any, state: tuple) -> Any:
+def _build(
+    machine: _Machine,
+    target: Any,
+    state: tuple,
+) -> Any:
     if not isinstance(target, (_Array, _DType)):
         raise ValueError("it changes something that is no array")
     target.set_state(machine, *state)
@@ -494,13 +531,21 @@ def _import_module(machine: _Machine, module: str) -> str:
     return module
 
 
-def _get_attr(machine: _Machine, module: str, name: str) -> _Name:
+def _get_attr(
+    machine: _Machine,
+    module: str,
+    name: str,
+) -> _Name:
     del machine
     return _checked_name(module, name)
 
 
 def _create_array(
-    machine: _Machine, function: Any, args: Iterable, state: tuple, attributes: Any
+    machine: _Machine,
+    function: Any,
+    args: Iterable,
+    state: tuple,
+    attributes: Any,
 ) -> _Array:
     if attributes is not None:
         raise ValueError("it has an array of a class of its own")

@@ -106,7 +106,12 @@ class _Variables:
     def has(self, module: str) -> bool:
         return any(module == other for other, _ in self.arrays)
 
-    def take(self, module: str, variable: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    def take(
+        self,
+        module: str,
+        variable: str,
+        shape: tuple[int, ...] | None = None,
+    ) -> np.ndarray:
         """Removes a variable and returns it in float32.
 
         Raises:
@@ -241,7 +246,9 @@ def _optimizer(
 
 
 def _check_num_features(
-    path: str | os.PathLike, num_features: int, preprocess_p: float | None
+    path: str | os.PathLike,
+    num_features: int,
+    preprocess_p: float | None,
 ) -> None:
     num_made = 1 if preprocess_p is None else 2
     if num_made != num_features:

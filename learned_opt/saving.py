@@ -27,7 +27,10 @@ SUFFIX = ".safetensors"
 
 
 def save(
-    path: str | os.PathLike, opt: base.LearnedOptimizer, phi: base.Phi, info: dict | None = None
+    path: str | os.PathLike,
+    opt: base.LearnedOptimizer,
+    phi: base.Phi,
+    info: dict | None = None,
 ) -> None:
     """Writes an optimizer: `path` (ending in .safetensors) and its card (ending in .json).
 

@@ -56,7 +56,11 @@ def _version_key(version: str) -> list[int]:
     return [int(part) if part.isdigit() else -1 for part in version.split(".")]
 
 
-def _read(builder: Any, name: str, split: str) -> Dataset:
+def _read(
+    builder: Any,
+    name: str,
+    split: str,
+) -> Dataset:
     try:
         source = builder.as_data_source(split=split)
     except NotImplementedError as error:

@@ -98,7 +98,11 @@ def plain_of(estimator: Any, /, **instead: Any) -> dict:
     return {"name": type(estimator).__name__, **fields, **instead}
 
 
-def check_horizon(window: int, num_steps: int, name: str = "num_steps") -> None:
+def check_horizon(
+    window: int,
+    num_steps: int,
+    name: str = "num_steps",
+) -> None:
     """Raises ValueError unless a horizon, called `name`, is a whole number of windows."""
     _checks.positive_int(name, num_steps)
     _checks.divides("window", window, name, num_steps)

@@ -95,7 +95,11 @@ def classifier(
     )
 
 
-def _check_logits(network: linen.Network, input_shape: tuple[int, ...], num_classes: int) -> None:
+def _check_logits(
+    network: linen.Network,
+    input_shape: tuple[int, ...],
+    num_classes: int,
+) -> None:
     shape = linen.output_shape(network, input_shape)
     if shape != (1, num_classes):
         raise ValueError(

@@ -60,7 +60,11 @@ def network_family(
     return NetworkFamily(family, module)
 
 
-def _built(network: Any, num_classes: int, settings: dict) -> linen.Module:
+def _built(
+    network: Any,
+    num_classes: int,
+    settings: dict,
+) -> linen.Module:
     if isinstance(network, str):
         build = NETWORKS[_checks.choice("network", network, NETWORKS)]
         return build(num_classes, **settings)

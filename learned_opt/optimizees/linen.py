@@ -65,7 +65,12 @@ class Network:
         rngs = key if self.draws_in_training else None
         return self.apply(theta, statistics, inputs, training=True, rngs=rngs)
 
-    def evaluate(self, theta: Theta, statistics: Any, inputs: jax.Array) -> jax.Array:
+    def evaluate(
+        self,
+        theta: Theta,
+        statistics: Any,
+        inputs: jax.Array,
+    ) -> jax.Array:
         """The outputs when the module does not train: no dropout, running averages."""
         outputs, _ = self.apply(theta, statistics, inputs, training=False)
         return outputs
@@ -164,7 +169,12 @@ def _modes(module: Module) -> tuple[str, ...]:
     return tuple(name for name in taken if getattr(module, name, None) is None)
 
 
-def _draws(network: Network, variables: dict, inputs: jax.ShapeDtypeStruct, training: bool) -> bool:
+def _draws(
+    network: Network,
+    variables: dict,
+    inputs: jax.ShapeDtypeStruct,
+    training: bool,
+) -> bool:
     """Whether the module asks for random numbers."""
     from flax import errors
 

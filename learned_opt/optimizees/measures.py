@@ -66,7 +66,11 @@ def mean_loss(network: linen.Module, dataset: Any) -> jax.tree_util.Partial:
     return _mean(cross_entropy, network, dataset)
 
 
-def _mean(function: Callable, network: linen.Module, dataset: Any) -> jax.tree_util.Partial:
+def _mean(
+    function: Callable,
+    network: linen.Module,
+    dataset: Any,
+) -> jax.tree_util.Partial:
     dataset = data.as_dataset(dataset)
     images = jnp.asarray(dataset.images)
     labels = jnp.asarray(dataset.labels)
@@ -97,7 +101,12 @@ class _Mean:
     network: linen.Network
     function: Callable
 
-    def __call__(self, images: jax.Array, labels: jax.Array, theta: Theta) -> jax.Array:
+    def __call__(
+        self,
+        images: jax.Array,
+        labels: jax.Array,
+        theta: Theta,
+    ) -> jax.Array:
         logits = _all_logits(self.network, theta, (), images)
         return jnp.mean(self.function(logits, labels))
 

@@ -109,7 +109,11 @@ class LSTM(nn.Module):
         return nn.Dense(1)(last)[:, 0]
 
 
-def _check_images(shape: tuple[int, ...], structure: str, num_poolings: int) -> None:
+def _check_images(
+    shape: tuple[int, ...],
+    structure: str,
+    num_poolings: int,
+) -> None:
     if len(shape) != 4:
         raise ValueError(
             f"images must be [n, height, width, channels] for a convolutional network, got shape "

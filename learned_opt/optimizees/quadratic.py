@@ -54,7 +54,11 @@ class Rotated(NamedTuple):
     minimum: jax.Array
 
 
-def rotated_quadratic(dim: int = 10, condition: float = 1e3, init_scale: float = 1.0) -> Optimizee:
+def rotated_quadratic(
+    dim: int = 10,
+    condition: float = 1e3,
+    init_scale: float = 1.0,
+) -> Optimizee:
     """f(theta) = 1/2 (theta - m)^T Q L Q^T (theta - m), ill-conditioned along rotated axes.
 
     Q is a rotation drawn uniformly, and m is Gaussian. The eigenvalues L are the same for all
@@ -114,12 +118,20 @@ class _SampleRotated:
         return Rotated((q * eigenvalues[None]) @ q.T, minimum)
 
 
-def _loss(theta: jax.Array, instance: Quadratic, key: jax.Array) -> jax.Array:
+def _loss(
+    theta: jax.Array,
+    instance: Quadratic,
+    key: jax.Array,
+) -> jax.Array:
     del key  # no minibatches
     return jnp.sum(jnp.square(instance.w @ theta - instance.y))
 
 
-def _rotated_loss(theta: jax.Array, instance: Rotated, key: jax.Array) -> jax.Array:
+def _rotated_loss(
+    theta: jax.Array,
+    instance: Rotated,
+    key: jax.Array,
+) -> jax.Array:
     del key  # no minibatches
     distance = theta - instance.minimum
     return distance @ (instance.hessian @ distance) / 2

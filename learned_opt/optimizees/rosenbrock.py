@@ -38,7 +38,11 @@ def rosenbrock(dim: int = 10, init_scale: float = 0.5) -> Optimizee:
     return starting.optimizee(starting.no_instance, init, _loss)
 
 
-def _loss(theta: jax.Array, instance: Any, key: jax.Array) -> jax.Array:
+def _loss(
+    theta: jax.Array,
+    instance: Any,
+    key: jax.Array,
+) -> jax.Array:
     del instance, key  # one function, no minibatches
     here = theta[:-1]
     following = theta[1:]

@@ -71,14 +71,23 @@ class _Loss:
     noise: float
     batch_size: int
 
-    def __call__(self, theta: Theta, instance: Any, key: jax.Array) -> jax.Array:
+    def __call__(
+        self,
+        theta: Theta,
+        instance: Any,
+        key: jax.Array,
+    ) -> jax.Array:
         del instance
         values, following = sines(key, self.batch_size, self.noise)
         predicted = self.module.apply({"params": theta}, values)
         return jnp.mean(jnp.square(predicted - following))
 
 
-def sines(key: jax.Array, batch_size: int, noise: float) -> tuple[jax.Array, jax.Array]:
+def sines(
+    key: jax.Array,
+    batch_size: int,
+    noise: float,
+) -> tuple[jax.Array, jax.Array]:
     """A minibatch: noisy f(0), ..., f(9) `[batch, 10]`, and f(10) `[batch]` without noise."""
     sine_key, noise_key = jax.random.split(key)
     u = jax.random.uniform(sine_key, (3, batch_size, 1))

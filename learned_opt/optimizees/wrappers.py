@@ -65,7 +65,11 @@ def random_scaling(problem: Optimizee, log_range: float = 3.0) -> Optimizee:
     )
 
 
-def with_convex(problem: Optimizee, dim: int = 20, log_range: float | None = 1.0) -> Optimizee:
+def with_convex(
+    problem: Optimizee,
+    dim: int = 20,
+    log_range: float | None = 1.0,
+) -> Optimizee:
     """Combination with a convex function: F(theta, x) = f(theta) + 1/n sum_i (x_i - v_i)^2.
 
     v and the initial x are uniform in [-1, 1]^n, fresh for every problem. The convex function g is
@@ -110,7 +114,11 @@ def _partials(problem: Any) -> Optimizee:
     return starting.optimizee(problem.sample, problem.init, problem.loss, statistics, held_out)
 
 
-def _bound(function: Callable, inner: Callable | None, *others: Callable) -> Partial | None:
+def _bound(
+    function: Callable,
+    inner: Callable | None,
+    *others: Callable,
+) -> Partial | None:
     """`function` with its first arguments bound, or None if the first of them is None."""
     if inner is None:
         return None
@@ -121,7 +129,12 @@ def _bound(function: Callable, inner: Callable | None, *others: Callable) -> Par
 class _SampleScaled:
     log_range: float
 
-    def __call__(self, sample: Callable, init: Callable, key: jax.Array) -> Scaled:
+    def __call__(
+        self,
+        sample: Callable,
+        init: Callable,
+        key: jax.Array,
+    ) -> Scaled:
         sample_key, scale_key = jax.random.split(key)
         instance = sample(sample_key)
         theta = jax.eval_shape(init, sample_key, instance)
@@ -139,7 +152,11 @@ class _SampleScaled:
             start = end
 
 
-def _init_scaled(init: Callable, key: jax.Array, instance: Scaled) -> Theta:
+def _init_scaled(
+    init: Callable,
+    key: jax.Array,
+    instance: Scaled,
+) -> Theta:
     return jax.tree.map(jnp.divide, init(key, instance.instance), instance.c)
 
 
@@ -155,21 +172,38 @@ def _scaled_loss(
     return loss(scaled, instance.instance, key, *statistics)
 
 
-def _scaled_statistics(statistics: Callable, key: jax.Array, instance: Scaled) -> Any:
+def _scaled_statistics(
+    statistics: Callable,
+    key: jax.Array,
+    instance: Scaled,
+) -> Any:
     return statistics(key, instance.instance)
 
 
-def _sample_both(sample_f: Callable, sample_g: Callable, key: jax.Array) -> Combined:
+def _sample_both(
+    sample_f: Callable,
+    sample_g: Callable,
+    key: jax.Array,
+) -> Combined:
     f_key, g_key = jax.random.split(key)
     return Combined(sample_f(f_key), sample_g(g_key))
 
 
-def _init_both(init_f: Callable, init_g: Callable, key: jax.Array, instance: Combined) -> Combined:
+def _init_both(
+    init_f: Callable,
+    init_g: Callable,
+    key: jax.Array,
+    instance: Combined,
+) -> Combined:
     f_key, g_key = jax.random.split(key)
     return Combined(init_f(f_key, instance.f), init_g(g_key, instance.g))
 
 
-def _statistics_of_f(statistics: Callable, key: jax.Array, instance: Combined) -> Any:
+def _statistics_of_f(
+    statistics: Callable,
+    key: jax.Array,
+    instance: Combined,
+) -> Any:
     f_key, _ = jax.random.split(key)  # the key of `init_f`
     return statistics(f_key, instance.f)
 
@@ -223,6 +257,10 @@ class _Uniform:
         return jax.random.uniform(key, (self.dim,), minval=-1.0, maxval=1.0)
 
 
-def _mean_square(x: jax.Array, v: jax.Array, key: jax.Array) -> jax.Array:
+def _mean_square(
+    x: jax.Array,
+    v: jax.Array,
+    key: jax.Array,
+) -> jax.Array:
     del key  # no minibatches
     return jnp.mean(jnp.square(x - v))

@@ -58,7 +58,12 @@ def check_averaged(num_averaged: Any, hidden_sizes: tuple) -> int:
     return num_averaged
 
 
-def start(hidden_sizes: tuple, num_averaged: int, zeros: Callable, dtype: Any) -> State:
+def start(
+    hidden_sizes: tuple,
+    num_averaged: int,
+    zeros: Callable,
+    dtype: Any,
+) -> State:
     """The state before the first step; `zeros` and `dtype` as `TreeRule.init` gets them."""
     hidden = tuple(zeros(units - num_averaged) for units in hidden_sizes)
     averages = tuple(jnp.zeros(num_averaged, dtype) for _ in hidden_sizes)
@@ -66,7 +71,12 @@ def start(hidden_sizes: tuple, num_averaged: int, zeros: Callable, dtype: Any) -
     return State(hidden, averages, cells)
 
 
-def step(layers: list, inputs: Leaves, state: State, average: Callable) -> tuple[Signal, State]:
+def step(
+    layers: list,
+    inputs: Leaves,
+    state: State,
+    average: Callable,
+) -> tuple[Signal, State]:
     """One step of all layers.
 
     Args:

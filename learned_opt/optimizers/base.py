@@ -193,7 +193,11 @@ def _description(spec):
     return f"{spec['name']}({arguments})"
 
 
-def zeros(parameter: jax.Array, features: tuple, dtype: Any) -> jax.Array:
+def zeros(
+    parameter: jax.Array,
+    features: tuple,
+    dtype: Any,
+) -> jax.Array:
     """State `[*features, *parameter.shape]` of zeros, sharded like the parameter."""
     # `jnp.zeros_like` is a constant to jit. This depends on the parameter and carries its sharding.
     zero = jnp.where(jnp.isnan(parameter), jnp.zeros((), dtype), jnp.zeros((), dtype))
@@ -240,7 +244,13 @@ class Seen(NamedTuple):
     loss: jax.Array | None
 
 
-def seen(reads: frozenset, gradient: jax.Array, theta: Any, step: jax.Array, loss: Any) -> Seen:
+def seen(
+    reads: frozenset,
+    gradient: jax.Array,
+    theta: Any,
+    step: jax.Array,
+    loss: Any,
+) -> Seen:
     """The `Seen` of a rule, in the dtype of the gradient; what the rule does not read is None."""
     dtype = gradient.dtype
     return Seen(
@@ -260,7 +270,11 @@ def check_reads(reads: Any) -> frozenset:
     return frozenset(reads)
 
 
-def check_handed_over(reads: frozenset, params: Any, value: Any) -> None:
+def check_handed_over(
+    reads: frozenset,
+    params: Any,
+    value: Any,
+) -> None:
     """Raises ValueError if an update lacks what its rule reads."""
     if "params" in reads and params is None:
         raise ValueError(

@@ -4,7 +4,11 @@ import jax
 import jax.numpy as jnp
 
 
-def init_lstm_cell(key: jax.Array, num_inputs: int, num_units: int) -> dict:
+def init_lstm_cell(
+    key: jax.Array,
+    num_inputs: int,
+    num_units: int,
+) -> dict:
     """Weights of an LSTM cell.
 
     They are Gaussian with variance 1 / fan-in. Biases are zero, but one for the forget gates.
@@ -21,7 +25,11 @@ def init_lstm_cell(key: jax.Array, num_inputs: int, num_units: int) -> dict:
     return {"w": normal / jnp.sqrt(fan_in), "b": b}
 
 
-def dense(w: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
+def dense(
+    w: jax.Array,
+    b: jax.Array,
+    x: jax.Array,
+) -> jax.Array:
     """An affine map of features.
 
     Args:
@@ -38,7 +46,10 @@ def dense(w: jax.Array, b: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def lstm_cell(
-    weights: dict, x_t: jax.Array, h_tm1: jax.Array, c_tm1: jax.Array
+    weights: dict,
+    x_t: jax.Array,
+    h_tm1: jax.Array,
+    c_tm1: jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
     """One step of an LSTM with forget gates (Hochreiter, Schmidhuber 1997; Gers et al. 2000).
 

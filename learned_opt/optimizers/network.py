@@ -23,7 +23,11 @@ from learned_opt.optimizers import cell
 MAX_FAST_UNITS = 64
 
 
-def init(key: jax.Array, num_inputs: int, hidden_sizes: tuple) -> dict:
+def init(
+    key: jax.Array,
+    num_inputs: int,
+    hidden_sizes: tuple,
+) -> dict:
     """Weights of a network that reads `num_inputs` features."""
     *layer_keys, output_key = jax.random.split(key, len(hidden_sizes) + 1)
     inputs = (num_inputs, *hidden_sizes[:-1])
@@ -36,7 +40,12 @@ def init(key: jax.Array, num_inputs: int, hidden_sizes: tuple) -> dict:
     return {"layers": layers, "output": {"w": output_w, "b": jnp.zeros(())}}
 
 
-def step(weights: dict, x_t: jax.Array, hidden: tuple, cells: tuple) -> tuple:
+def step(
+    weights: dict,
+    x_t: jax.Array,
+    hidden: tuple,
+    cells: tuple,
+) -> tuple:
     """One step of every coordinate.
 
     Args:
@@ -64,7 +73,12 @@ def _is_fast(weights, x, *others):
     return native.usable(weights, x, *others)
 
 
-def plain_step(weights: dict, x_t: jax.Array, hidden: tuple, cells: tuple) -> tuple:
+def plain_step(
+    weights: dict,
+    x_t: jax.Array,
+    hidden: tuple,
+    cells: tuple,
+) -> tuple:
     """`step` in plain JAX.
 
     It says what a step means, it is what is differentiated, and it runs where there is nothing

@@ -66,7 +66,9 @@ class Controller(NamedTuple):
 
 
 def rule(
-    controller: Controller, memory: memory_lib.Memory, num_reads: int
+    controller: Controller,
+    memory: memory_lib.Memory,
+    num_reads: int,
 ) -> communicating.TreeRule:
     """The `communicating.TreeRule` of a controller with a memory (figures 14 and 15)."""
     return communicating.TreeRule(

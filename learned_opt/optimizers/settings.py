@@ -27,7 +27,11 @@ UNSET: Any = object()  # None means something
 _MAX_SHORT_DECAY = 0.99
 
 
-def check_precision(name: str, largest: float, state_dtype: str | None) -> None:
+def check_precision(
+    name: str,
+    largest: float,
+    state_dtype: str | None,
+) -> None:
     """Raises ValueError if a state of that dtype cannot hold averages that move so slowly."""
     is_short = state_dtype in ("bfloat16", "float16")
     if is_short and largest > _MAX_SHORT_DECAY:
