@@ -34,7 +34,12 @@ Curves = dict[str, Any]  # an optimizer's name -> losses [num_runs, num_steps + 
 Load = Callable[[str], data.Splits | None]
 
 
-def run(plan: Plan, workdir: str, tuned_dir: str, data_dir: str | None = None) -> None:
+def run(
+    plan: Plan,
+    workdir: str,
+    tuned_dir: str,
+    data_dir: str | None = None,
+) -> None:
     """Makes a figure and prints what came out.
 
     A figure that was stopped goes on where it was.
@@ -87,7 +92,11 @@ def _claim(workdir: str, plan: Plan) -> None:
 
 
 def _case(
-    case: Case, plan: Plan, folder: str, tuned_dir: str, load: Load
+    case: Case,
+    plan: Plan,
+    folder: str,
+    tuned_dir: str,
+    load: Load,
 ) -> tuple[report.Rows, Curves]:
     """Tunes, compares and writes one case, unless that is done; returns its rows and curves."""
     runs = os.path.join(folder, "runs")
@@ -100,7 +109,13 @@ def _case(
     return rows, curves
 
 
-def _write(case: Case, plan: Plan, folder: str, rows: report.Rows, curves: Curves) -> None:
+def _write(
+    case: Case,
+    plan: Plan,
+    folder: str,
+    rows: report.Rows,
+    curves: Curves,
+) -> None:
     """The files of one case."""
     first = next(iter(rows.values()))
     columns = _columns(case, rows)
@@ -119,7 +134,12 @@ def _write(case: Case, plan: Plan, folder: str, rows: report.Rows, curves: Curve
     _draw_rates(case, plan, os.path.join(folder, "rates.png"), rows)
 
 
-def _draw_rates(case: Case, plan: Plan, picture: str, rows: report.Rows) -> None:
+def _draw_rates(
+    case: Case,
+    plan: Plan,
+    picture: str,
+    rows: report.Rows,
+) -> None:
     """Final losses against learning rates, where baselines were tuned."""
     grids = {name: row["grid"] for name, row in rows.items() if row["grid"]}
     if not grids:
@@ -133,7 +153,11 @@ def _draw_rates(case: Case, plan: Plan, picture: str, rows: report.Rows) -> None
 
 
 def _measure(
-    case: Case, plan: Plan, runs: str, tuned_dir: str, load: Load
+    case: Case,
+    plan: Plan,
+    runs: str,
+    tuned_dir: str,
+    load: Load,
 ) -> tuple[report.Rows, Curves]:
     """The rows and curves of one case."""
     config = plan.config
@@ -174,7 +198,11 @@ def _measure(
     return rows, compared.curves
 
 
-def _tuned_file(case: Case, config: Config, dataset: str) -> str:
+def _tuned_file(
+    case: Case,
+    config: Config,
+    dataset: str,
+) -> str:
     """The name of the file that keeps a case's tuned baselines."""
     parts = [dataset, case.folder]
     if case.measure:
@@ -184,7 +212,11 @@ def _tuned_file(case: Case, config: Config, dataset: str) -> str:
     return "-".join(parts) + ".json"
 
 
-def _in_paper(case: Case, name: str, found: dict[str, Learned]) -> float | None:
+def _in_paper(
+    case: Case,
+    name: str,
+    found: dict[str, Learned],
+) -> float | None:
     """What the paper prints for an optimizer, by its name or else by its architecture."""
     if name in case.paper or name not in found:
         return case.paper.get(name)

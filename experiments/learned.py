@@ -105,7 +105,11 @@ def find(text: str, places: Places) -> Learned:
     return _load(text, weights, note=workdir)
 
 
-def _load(name: str, path: str, note: str) -> Learned:
+def _load(
+    name: str,
+    path: str,
+    note: str,
+) -> Learned:
     opt, phi = learned_opt.load(path)
     return Learned(name, opt, phi, note)
 
@@ -123,7 +127,12 @@ def _split_seed(text: str) -> tuple[str, int]:
     return recipe, int(seed or 0)
 
 
-def _train(recipe: str, seed: int, workdir: str, places: Places) -> None:
+def _train(
+    recipe: str,
+    seed: int,
+    workdir: str,
+    places: Places,
+) -> None:
     """Trains a recipe, or says how to."""
     if not places.train:
         given = [f"--recipe={recipe}", f"--seed={seed}"]
@@ -137,7 +146,11 @@ def _train(recipe: str, seed: int, workdir: str, places: Places) -> None:
     training.run_recipe(recipe, places.data_dir, workdir, seed=seed)
 
 
-def _snapshot(text: str, snapshots: str, fraction: str) -> Learned:
+def _snapshot(
+    text: str,
+    snapshots: str,
+    fraction: str,
+) -> Learned:
     """The snapshot nearest to a fraction of the training.
 
     Files are called by how many horizons were trained.

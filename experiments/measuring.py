@@ -10,7 +10,11 @@ from learned_opt.evaluation import environment
 from learned_opt.meta import checkpoints
 
 
-def claim(workdir: str, config: dict, **notes: Any) -> None:
+def claim(
+    workdir: str,
+    config: dict,
+    **notes: Any,
+) -> None:
     """Makes a work directory this configuration's, or checks that it is.
 
     `config.json` holds the configuration. Beside it stand the versions that began the work and the

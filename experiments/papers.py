@@ -46,7 +46,13 @@ def _table_4(activation: str) -> dict[str, float]:
     return paper
 
 
-def _mlp_case(name: str, title: str, num_steps: int = 100, shrink: int = 1, **options: Any) -> Case:
+def _mlp_case(
+    name: str,
+    title: str,
+    num_steps: int = 100,
+    shrink: int = 1,
+    **options: Any,
+) -> Case:
     """A perceptron of any shape; the base MLP where no shape is given."""
     shape = {}
     for setting in ("width", "depth", "activation"):
@@ -55,7 +61,11 @@ def _mlp_case(name: str, title: str, num_steps: int = 100, shrink: int = 1, **op
     return Case(name, title, FamilySpec("mlp", shape, shrink), num_steps, **options)
 
 
-def _activation_case(activation: str, paper: dict[str, float], **options: Any) -> Case:
+def _activation_case(
+    activation: str,
+    paper: dict[str, float],
+    **options: Any,
+) -> Case:
     title = f"base MLP, {_NAMES[activation]}"
     options = {"paper": paper, "position": _NAMES[activation], **options}
     if activation == "sigmoid":
@@ -67,7 +77,11 @@ def _long_case(steps: int) -> Case:
     return _mlp_case("mlp-all-data", "base MLP", steps, final=ALL_DATA, position=steps)
 
 
-def _shape_case(width: int, depth: int, **options: Any) -> Case:
+def _shape_case(
+    width: int,
+    depth: int,
+    **options: Any,
+) -> Case:
     title = f"MLP, {depth} x {width} hidden units"
     if (width, depth) == (20, 1):
         return _mlp_case("mlp", title, **options)
@@ -84,12 +98,21 @@ def _grid() -> tuple[Case, ...]:
     return tuple(cases)
 
 
-def _sine_case(name: str, setting: str, settings: dict[str, Any], paper: dict[str, float]) -> Case:
+def _sine_case(
+    name: str,
+    setting: str,
+    settings: dict[str, Any],
+    paper: dict[str, float],
+) -> Case:
     family = FamilySpec("sine_lstm", settings)
     return Case(name, f"sine LSTM, {setting}", family, paper=paper, position=setting, final=SEEN)
 
 
-def _cnn_case(structure: str, dataset: str | None = None, **settings: Any) -> Case:
+def _cnn_case(
+    structure: str,
+    dataset: str | None = None,
+    **settings: Any,
+) -> Case:
     family = FamilySpec("cnn", {"structure": structure, **settings})
     name, place = f"cnn-{structure}", structure
     if dataset:
@@ -97,7 +120,12 @@ def _cnn_case(structure: str, dataset: str | None = None, **settings: Any) -> Ca
     return Case(name, f"CNN {place}", family, position=place, dataset=dataset)
 
 
-def _coupled(title: str, family: str, recipe: str, source: str = "not in the papers") -> Figure:
+def _coupled(
+    title: str,
+    family: str,
+    recipe: str,
+    source: str = "not in the papers",
+) -> Figure:
     """Problems of ten coordinates for optimizers whose coordinates talk to each other, or do not.
 
     Three seeds of meta-training each.

@@ -63,7 +63,12 @@ class Plan(NamedTuple):
     found: dict[str, Learned]
 
 
-def plan(name: str, config: Config, places: learned.Places, only: Collection[str] = ()) -> Plan:
+def plan(
+    name: str,
+    config: Config,
+    places: learned.Places,
+    only: Collection[str] = (),
+) -> Plan:
     """The plan of a figure.
 
     Args:
@@ -108,7 +113,11 @@ def _complete(figure: Figure, config: Config) -> Config:
     return config
 
 
-def _chosen(figure: Figure, config: Config, only: Collection[str]) -> list[Case]:
+def _chosen(
+    figure: Figure,
+    config: Config,
+    only: Collection[str],
+) -> list[Case]:
     """The figure's cases, for the steps that are asked for.
 
     Those that need another data set than the embedded one, where that is asked for, are left out.

@@ -36,7 +36,12 @@ _KINDS = {
 }
 
 
-def _few_coordinates(kind: str, family: str, title: str, preset: str) -> Recipe:
+def _few_coordinates(
+    kind: str,
+    family: str,
+    title: str,
+    preset: str,
+) -> Recipe:
     """An optimizer for functions of ten coordinates.
 
     All of these are trained alike, so that their kinds can be compared.

@@ -25,7 +25,12 @@ from learned_opt.evaluation import report
 Info = dict[str, Any]
 
 
-def ship(name: str, trained: str, results: str, folder: str) -> int:
+def ship(
+    name: str,
+    trained: str,
+    results: str,
+    folder: str,
+) -> int:
     """Writes the files of an optimizer.
 
     Args:
@@ -61,7 +66,11 @@ def ship(name: str, trained: str, results: str, folder: str) -> int:
     return len(info["measured"])
 
 
-def measured(name: str, seed: int, results: str) -> list[Info]:
+def measured(
+    name: str,
+    seed: int,
+    results: str,
+) -> list[Info]:
     """What the figures below `results` say of an optimizer, one dict a case.
 
     It stands there as `name` or as `name:seed`.
@@ -77,7 +86,12 @@ def measured(name: str, seed: int, results: str) -> list[Info]:
     return list(found.values())
 
 
-def _case(figure: str, case: str, name: str, rows: report.Rows) -> Info:
+def _case(
+    figure: str,
+    case: str,
+    name: str,
+    rows: report.Rows,
+) -> Info:
     measures = rows[name].get("measure", {})
     final = ALL_DATA if ALL_DATA in measures else None
     finals = {}

@@ -159,7 +159,11 @@ def _baseline_names(config: Config) -> list[str]:
 
 
 def _tune(
-    prepared: training.Prepared, config: Config, names: list[str], horizon: int, workdir: str
+    prepared: training.Prepared,
+    config: Config,
+    names: list[str],
+    horizon: int,
+    workdir: str,
 ) -> dict[str, Tuned]:
     _, tune_key = measuring.keys(config.evaluation_seed)
     return comparison.tune_all(

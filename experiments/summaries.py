@@ -17,7 +17,13 @@ Found = dict[str, Learned]
 Done = dict[Case, tuple[report.Rows, dict[str, np.ndarray]]]
 
 
-def write(name: str, figure: Figure, found: Found, done: Done, workdir: str) -> str:
+def write(
+    name: str,
+    figure: Figure,
+    found: Found,
+    done: Done,
+    workdir: str,
+) -> str:
     """Writes table.md, summary.json and the pictures over all cases.
 
     Args:
@@ -69,7 +75,11 @@ def _best(case: Case, rows: report.Rows) -> str | None:
     return min(finals, key=finals.get, default=None)
 
 
-def _overview(figure: Figure, found: Found, done: Done) -> str:
+def _overview(
+    figure: Figure,
+    found: Found,
+    done: Done,
+) -> str:
     """The table of final losses: one line for each case."""
     shown = ("Adam", *figure.references, *found)
     header = [figure.axis, "best baseline", *shown]
@@ -83,7 +93,11 @@ def _overview(figure: Figure, found: Found, done: Done) -> str:
     return f"{label}, mean with its 95 % bootstrap interval:\n\n{table}"
 
 
-def _overview_line(case: Case, rows: report.Rows, shown: tuple[str, ...]) -> list[str]:
+def _overview_line(
+    case: Case,
+    rows: report.Rows,
+    shown: tuple[str, ...],
+) -> list[str]:
     place = str(case.place)
     if case.panel:
         place = f"{case.panel}, {place}"
@@ -114,7 +128,11 @@ def _final(case: Case, row: report.Row) -> str:
     return f"{text}, {percent:.0f} % diverged"
 
 
-def _claims(case: Case, rows: report.Rows, found: Found) -> str:
+def _claims(
+    case: Case,
+    rows: report.Rows,
+    found: Found,
+) -> str:
     """One line for each learned optimizer: where it stands."""
     best = _best(case, rows)
     others = {}  # as an ordered set
@@ -135,7 +153,11 @@ def _claims(case: Case, rows: report.Rows, found: Found) -> str:
     return "\n".join(lines)
 
 
-def _verdict(case: Case, ours: report.Row, theirs: report.Row) -> str:
+def _verdict(
+    case: Case,
+    ours: report.Row,
+    theirs: report.Row,
+) -> str:
     verdict = statistics.verdict(case.final_of(ours), case.final_of(theirs))
     return f"{verdict} to" if verdict == "no difference" else verdict
 
@@ -184,7 +206,12 @@ def _times(ours: np.ndarray, theirs: np.ndarray) -> str:
     return f"{ratio:.3g} [{low:.3g}, {high:.3g}]"
 
 
-def _draw(figure: Figure, found: Found, done: Done, workdir: str) -> None:
+def _draw(
+    figure: Figure,
+    found: Found,
+    done: Done,
+    workdir: str,
+) -> None:
     """The pictures over all cases."""
     learned = list(found)
     panels: dict[str, dict[str, dict[Any, dict]]] = {}
@@ -204,7 +231,12 @@ def _draw(figure: Figure, found: Found, done: Done, workdir: str) -> None:
     plots.panels(os.path.join(workdir, "curves.png"), beside, learned)
 
 
-def _shown(case: Case, rows: report.Rows, figure: Figure, found: Found) -> dict[str, str]:
+def _shown(
+    case: Case,
+    rows: report.Rows,
+    figure: Figure,
+    found: Found,
+) -> dict[str, str]:
     """What the picture shows of a case: the best baseline, Adam, references, and learned ones."""
     shown = {}
     best = _best(case, rows)

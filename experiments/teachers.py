@@ -11,7 +11,9 @@ import learned_opt
 
 
 def hand_over(
-    first: optax.GradientTransformation, then: optax.GradientTransformation, time: float
+    first: optax.GradientTransformation,
+    then: optax.GradientTransformation,
+    time: float,
 ) -> optax.GradientTransformation:
     """One optimizer that hands over to another.
 
@@ -33,7 +35,11 @@ def hand_over(
         count = jnp.zeros((), jnp.int32)
         return first_state, then_state, count
 
-    def update(gradients: Any, state: tuple, params: Any = None) -> tuple[Any, tuple]:
+    def update(
+        gradients: Any,
+        state: tuple,
+        params: Any = None,
+    ) -> tuple[Any, tuple]:
         first_state, then_state, count = state
         early, first_state = first.update(gradients, first_state, params)
         late, then_state = then.update(gradients, then_state, params)

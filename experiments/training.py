@@ -146,7 +146,12 @@ def carry_out(
     return Trained(path, prepared.opt, result)
 
 
-def _save(path: str, prepared: Prepared, phi: Any, **course: Any) -> None:
+def _save(
+    path: str,
+    prepared: Prepared,
+    phi: Any,
+    **course: Any,
+) -> None:
     """Saves weights with their card; `course` is what is known of the whole training."""
     card = {**prepared.card, "environment": environment.record(), **course}
     learned_opt.save(path, prepared.opt, phi, info=card)
