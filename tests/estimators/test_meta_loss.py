@@ -34,8 +34,10 @@ def held_out_problem():
     )
 
 
-@pytest.mark.parametrize("shape", ["loss", "log", "relative", lambda f, first: f**2 / first])
-@pytest.mark.parametrize("held_out", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "held_out"),
+    [("loss", True), ("log", False), ("relative", True), (lambda f, first: f**2 / first, False)],
+)
 def test_meta_losses_against_autodiff_of_their_definition(shape, held_out):
     """Written out over unrolls whose gradients are held constant."""
     opt = small_lstm()

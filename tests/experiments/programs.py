@@ -20,9 +20,13 @@ def in_process(module, *given):
 
     What it prints is what `capsys` reads.
     """
-    there = set(flags.FLAGS)
-    module.define_flags()
+    there = {name: flags.FLAGS[name] for name in flags.FLAGS}
+    # Other programs of this process, such as the benchmarks, have flags of the same names.
+    aside = {name: flag for name, flag in there.items() if _is_program(name)}
+    flags.FLAGS.remove_flag_values(aside)
+    kept = set(flags.FLAGS)
     try:
+        module.define_flags()
         flags.FLAGS([module.__name__, *given])
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(main.app, "run", lambda guarded: guarded([module.__name__]))
@@ -30,5 +34,13 @@ def in_process(module, *given):
     except SystemExit as left:
         return left.code
     finally:
-        flags.FLAGS.remove_flag_values(set(flags.FLAGS) - there)
+        flags.FLAGS.remove_flag_values([name for name in flags.FLAGS if name not in kept])
+        for name, flag in aside.items():
+            flags.FLAGS[name] = flag
     return 0
+
+
+def _is_program(name):
+    """Whether a flag is one of `benchmarks` or `experiments`."""
+    module = flags.FLAGS.find_module_defining_flag(name, default="")
+    return module.startswith(("benchmarks", "experiments"))

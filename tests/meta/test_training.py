@@ -480,7 +480,10 @@ class PowerCutError(Exception):
     [
         estimators.Adjoint(2, coordinates=3),
         estimators.PES(window=2, shortest=2),
-        estimators.Mixture(estimators.Imitate(optax.adam(0.1), window=2), (2,)),
+        pytest.param(
+            estimators.Mixture(estimators.Imitate(optax.adam(0.1), window=2), (2,)),
+            marks=pytest.mark.thorough,
+        ),
     ],
 )
 def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, monkeypatch, estimator):
@@ -571,12 +574,12 @@ def test_killed_and_resumed_runs_end_with_identical_weights(tmp_path):
     digest = never_stopped.splitlines()[-1]
     assert digest.startswith("digest"), errors
 
-    killed = start(tmp_path, 0.2)
+    killed = start(tmp_path, 0.05)
     read_until(killed, 15)  # in the middle of the second epoch of training
     killed.kill()
     killed.wait()
 
-    asked = start(tmp_path, 0.2)
+    asked = start(tmp_path, 0.05)
     read_until(asked, 5)
     asked.send_signal(signal.SIGTERM)
     _, words = asked.communicate()
