@@ -13,17 +13,17 @@ import tempfile
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# Most of the suite's time is compilation, of programs that run once. In older versions the newer way
-# to make loops takes twice as long to compile as the other; later ones know no other, and a flag that
-# XLA does not know ends the process.
+# Most of the suite's time is compilation, of programs that run once. In older versions the newer
+# way to make loops takes twice as long to compile as the other. Later ones know no other, and a
+# flag that XLA does not know ends the process.
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
     os.environ.setdefault(
         "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     )
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
-# What one worker has compiled, the others and the processes that tests start read from a folder that
-# goes when the suite ends. To keep it for the next time, name a folder:
+# What one worker has compiled, the others and the processes that tests start read from a folder
+# that goes when the suite ends. To keep it for the next time, name a folder:
 # JAX_COMPILATION_CACHE_DIR=/some/folder make test.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     folder = tempfile.mkdtemp(prefix="learned-opt-tests-")
