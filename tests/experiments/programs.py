@@ -41,6 +41,5 @@ def in_process(module, *given):
 
 
 def _is_program(name):
-    """Whether a flag is one of `benchmarks` or `experiments`."""
-    module = flags.FLAGS.find_module_defining_flag(name, default="")
-    return module.startswith(("benchmarks", "experiments"))
+    """Whether a flag belongs to a program, and not to absl itself."""
+    return not flags.FLAGS.find_module_defining_flag(name, default="").startswith("absl")
