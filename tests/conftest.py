@@ -13,24 +13,23 @@ import tempfile
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-# Most of the suite's time is compilation, of programs that run once. In older versions the newer
-# way to make loops takes twice as long to compile as the other. Later ones know no other, and a
-# flag that XLA does not know ends the process.
+# Most of the suite's time is compilation, of programs that run once.
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):
+    # The newer way to make loops takes twice as long to compile as the other. Later versions know
+    # no other, and a flag that XLA does not know ends the process.
     os.environ.setdefault(
         "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     )
+    # What one worker has compiled, the others and the processes that tests start read from a folder
+    # that goes when the suite ends. To keep it for the next time, name a folder:
+    # JAX_COMPILATION_CACHE_DIR=/some/folder make test. (JAX 0.12 once crashed while writing to it.)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="learned-opt-tests-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-
-# What one worker has compiled, the others and the processes that tests start read from a folder
-# that goes when the suite ends. To keep it for the next time, name a folder:
-# JAX_COMPILATION_CACHE_DIR=/some/folder make test.
-if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    folder = tempfile.mkdtemp(prefix="learned-opt-tests-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax
 import pytest
