@@ -75,7 +75,8 @@ def sorted_update(phi, g, h):
     assert g.shape == ()
     matrix, vector, count = h
     assert (matrix.shape, vector.shape, count.shape) == ((2, 3), (3,), ())
-    vector = jnp.roll(vector, 1).at[0].set(g)
+    # JAX 0.9 has no `.at[].set` where shardings are explicit.
+    vector = jnp.concatenate([jnp.expand_dims(g, 0), vector[:-1]])
     matrix = 0.5 * matrix + jnp.outer(jnp.array([1.0, 2.0]), jnp.sort(vector))
     u = -phi["rate"] * jnp.linalg.norm(matrix @ vector) * jnp.sign(g) / (1.0 + count)
     return u, (matrix, vector, count + 1)
