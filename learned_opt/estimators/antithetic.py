@@ -194,11 +194,7 @@ class Antithetic:
         def side() -> Side:
             return Side(theta, problems.statistics, jax.vmap(opt.transform(phi).init)(theta))
 
-        def first_of(problem: Problem, theta: Theta) -> jax.Array:
-            loss, after = optimizee_base.loss_at(family, problem, theta, 0, problem.statistics)
-            return optimizee_base.target_at(family, problem, theta, 0, after, loss)
-
-        first = jax.vmap(first_of)(problems, theta)
+        first = base.first_targets(family, problems, theta)
         t = jnp.zeros(num_pairs, jnp.int32)
         noise = jax.tree.map(lambda x: jnp.zeros((num_pairs, *x.shape), x.dtype), phi)
         return PairedLives(problems, t, horizon, longest, side(), side(), first, noise)
@@ -240,7 +236,7 @@ class Antithetic:
             def choose(new: jax.Array, old: jax.Array) -> jax.Array:
                 if old.ndim == 0 and not jnp.issubdtype(old.dtype, jax.dtypes.prng_key):
                     return old  # `longest`, which all pairs share
-                return jnp.where(ended.reshape(ended.shape + (1,) * (old.ndim - 1)), new, old)
+                return base.chosen(ended, new, old)
 
             return jax.tree.map(choose, fresh, lives)
 

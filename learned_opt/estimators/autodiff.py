@@ -129,14 +129,8 @@ def _begin(
 ) -> AutodiffLives:
     problems, theta = base.stacked(family, keys)
     state = jax.vmap(opt.transform(phi).init)(theta)
-    t = base.count(0)
-
-    def first_of(problem: Problem, theta: Theta) -> jax.Array:
-        loss, statistics = optimizee_base.loss_at(family, problem, theta, t, problem.statistics)
-        return optimizee_base.target_at(family, problem, theta, t, statistics, loss)
-
-    first = jax.vmap(first_of)(problems, theta)
-    return AutodiffLives(problems, t, horizon, theta, problems.statistics, state, first)
+    first = base.first_targets(family, problems, theta)
+    return AutodiffLives(problems, base.count(0), horizon, theta, problems.statistics, state, first)
 
 
 def _window(

@@ -148,6 +148,21 @@ def renewed(
     return jax.lax.cond(ended, lambda _: fresh(), lambda same: same, lives)
 
 
+def first_targets(family: Family, problems: Problem, theta: Theta) -> jax.Array:
+    """What the meta-loss is made of, at time 0, `[problems]`."""
+
+    def one(problem: Problem, theta: Theta) -> jax.Array:
+        loss, after = optimizee_base.loss_at(family, problem, theta, 0, problem.statistics)
+        return optimizee_base.target_at(family, problem, theta, 0, after, loss)
+
+    return jax.vmap(one)(problems, theta)
+
+
+def chosen(mask: jax.Array, new: jax.Array, old: jax.Array) -> jax.Array:
+    """`new` for the problems in `mask` `[problems]`, `old` for the others: `[problems, ...]`."""
+    return jnp.where(mask.reshape(mask.shape + (1,) * (old.ndim - 1)), new, old)
+
+
 def count(value: int) -> jax.Array:
     """A number of steps as the arrays of lives hold it."""
     return jnp.asarray(value, jnp.int32)

@@ -1,10 +1,11 @@
 """Noise-reuse evolution strategies (Li et al. 2023, arXiv 2304.12180)."""
 
 import dataclasses
+import functools
 
 import jax
-import jax.numpy as jnp
 
+from learned_opt.estimators import base
 from learned_opt.estimators.antithetic import Antithetic, PairedLives
 from learned_opt.optimizers.base import Phi
 
@@ -38,8 +39,5 @@ class NRES(Antithetic):
     def _perturb(self, lives: PairedLives, fresh: Phi) -> tuple[Phi, Phi]:
         begins = lives.t == 0
 
-        def choose(new: jax.Array, old: jax.Array) -> jax.Array:
-            return jnp.where(begins.reshape(begins.shape + (1,) * (old.ndim - 1)), new, old)
-
-        kept = jax.tree.map(choose, fresh, lives.noise)
+        kept = jax.tree.map(functools.partial(base.chosen, begins), fresh, lives.noise)
         return kept, kept

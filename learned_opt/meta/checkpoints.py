@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from learned_opt import _checks, _files, _fingerprint
+from learned_opt import _checks, _files
 
 CONFIGURATION = "meta_train.json"
 
@@ -103,11 +103,6 @@ def _key_impl(key: jax.Array) -> str:
 
 def _abstract(x: jax.Array) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
-
-
-def digest(phi: Any) -> str:
-    """What tells weights that are gone on from from others."""
-    return _fingerprint.of_arrays(phi)
 
 
 def import_orbax() -> Any:

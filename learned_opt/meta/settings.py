@@ -229,7 +229,7 @@ def check(
     families = as_weighted(problem)
     bound = tuple(Weighted(meta_loss.bound(f.family), f.weight) for f in families)
     for horizon in horizons:
-        # A mixture's lengths, a pair's horizons: what a window may be is the estimator's business.
+        # Which windows and horizons are possible, the estimator knows.
         for weighted in bound:
             estimator.check(opt, weighted.family, key, horizon)
         meta_loss.of_windows(estimator.window, horizon)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from learned_opt import _checks
+from learned_opt import _checks, _fingerprint
 from learned_opt.estimators import Estimator, MetaLoss
 from learned_opt.meta import checkpoints, episode, programs, progress, signals
 from learned_opt.meta.episode import MetaState, Plan, Share
@@ -183,7 +183,7 @@ def _claimed(
     workdir = os.path.expanduser(os.fspath(workdir))
     checkpoints.import_orbax()  # before anything is written
     configuration = settings.plain(key)
-    configuration["phi"] = None if phi is None else checkpoints.digest(phi)
+    configuration["phi"] = None if phi is None else _fingerprint.of_arrays(phi)
     os.makedirs(workdir, exist_ok=True)
     checkpoints.claim(workdir, configuration)
     return workdir
