@@ -6,13 +6,16 @@ from typing import Any
 
 from experiments.families import ALL_DATA, FamilySpec, Subject
 from learned_opt import data
-from learned_opt.evaluation import report
+from learned_opt.evaluation import baselines, report
 
 # f(theta_T) over the minibatches that the run itself has seen: what Lv, Jiang, Li 2017 print as
 # final loss (figure 3). It is below the loss at step T, that of a fresh minibatch: for Adam on the
 # base MLP 0.30 (printed: 0.31), and 0.34.
 SEEN = "loss on what it saw"
 LOSS = "loss"  # of the last minibatch
+# Rates are tuned on the mean over this share of a run's last steps, where the loss of a single
+# minibatch is what is reported.
+TUNED_SHARE = 0.05
 NO_DATA = "none"
 
 
@@ -67,6 +70,12 @@ class Case:
         return None if self.final == LOSS else self.final
 
     @property
+    def tune_last(self) -> int:
+        """Of how many last steps the mean is tuned for."""
+        has_minibatches = self.family.builder.needs_data
+        return max(1, round(TUNED_SHARE * self.num_steps)) if has_minibatches else 1
+
+    @property
     def label(self) -> str:
         """What its final loss is called."""
         return f"final {self.final}" if self.measure else "final loss"
@@ -102,6 +111,11 @@ class Figure:
       within: the figure that has all of this one in it, or None.
       references: of `baselines.REFERENCES`, methods with nothing to tune that are shown beside the
         others.
+      frozen: of `baselines.FROZEN`, methods with one setting for all problems. Teachers of the
+        learned ones stand beside these.
+      swept: baselines at several rates, each a rival of its own.
+      baselines: which are tuned, where not all are.
+      pairs: learned optimizers that are held against each other as well, `(ours, theirs)`.
     """
 
     title: str
@@ -113,3 +127,7 @@ class Figure:
     tune_runs: int = 20
     within: str | None = None
     references: tuple[str, ...] = ()
+    frozen: tuple[str, ...] = tuple(baselines.FROZEN)
+    swept: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
+    baselines: tuple[str, ...] = tuple(baselines.BASELINES)
+    pairs: tuple[tuple[str, str], ...] = ()

@@ -10,18 +10,17 @@ import os
 import shutil
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import tqdm
 
-from experiments import cases, measuring, summaries
+from experiments import cases, learned, measuring, summaries
 from experiments.cases import Case
 from experiments.config_flags import split
 from experiments.learned import Learned
-from experiments.plans import Config, Plan
+from experiments.plans import Plan
 from learned_opt import _files, data
-from learned_opt.evaluation import baselines, comparison, plots, report
+from learned_opt.evaluation import comparison, plots, report
 from learned_opt.meta import evaluating
 
 LEGENDS = {
@@ -30,7 +29,6 @@ LEGENDS = {
     "not move.\n",
 }
 
-Curves = dict[str, Any]  # an optimizer's name -> losses [num_runs, num_steps + 1]
 Load = Callable[[str], data.Splits | None]
 
 
@@ -97,41 +95,40 @@ def _case(
     folder: str,
     tuned_dir: str,
     load: Load,
-) -> tuple[report.Rows, Curves]:
-    """Tunes, compares and writes one case, unless that is done; returns its rows and curves."""
+) -> report.Report:
+    """Tunes, compares and writes one case, unless that is done."""
     runs = os.path.join(folder, "runs")
     done = report.read(folder)
     if done is None:
         done = _measure(case, plan, runs, tuned_dir, load)
-    rows, curves = done
-    _write(case, plan, folder, rows, curves)
+    _write(case, plan, folder, done)
     shutil.rmtree(runs, ignore_errors=True)  # all of it is in curves.npz
-    return rows, curves
+    return done
 
 
 def _write(
     case: Case,
     plan: Plan,
     folder: str,
-    rows: report.Rows,
-    curves: Curves,
+    done: report.Report,
 ) -> None:
     """The files of one case."""
-    first = next(iter(rows.values()))
-    columns = _columns(case, rows)
+    first = next(iter(done.rows.values()))
+    columns = _columns(case, done.rows)
     text = report.write(
         folder,
-        rows,
-        curves,
+        done.rows,
+        done.curves,
         case.heading,
         tuple(first.get("measure", {})),
         first_step=case.first_step,
         extra=columns,
         final=case.measure,
+        values=done.finals,
     )
     legends = "".join(LEGENDS[header] for header in columns)
     _files.write_text(os.path.join(folder, "table.md"), text + legends)
-    _draw_rates(case, plan, os.path.join(folder, "rates.png"), rows)
+    _draw_rates(case, plan, os.path.join(folder, "rates.png"), done.rows)
 
 
 def _draw_rates(
@@ -141,15 +138,17 @@ def _draw_rates(
     rows: report.Rows,
 ) -> None:
     """Final losses against learning rates, where baselines were tuned."""
-    grids = {name: row["grid"] for name, row in rows.items() if row["grid"]}
+    grids = {}
+    for name, row in rows.items():
+        if row["tuned"]:
+            grids[name] = row["tuned"]["rates"], row["tuned"]["grid"]
     if not grids:
         return
     levels = {}
     for name in plan.found:
         final = case.final_of(rows[name])
         levels[name] = float(final["mean"])
-    rates = baselines.LEARNING_RATES
-    plots.rates(picture, rates, grids, levels, case.heading, case.label)
+    plots.rates(picture, grids, levels, case.heading, case.label)
 
 
 def _measure(
@@ -158,11 +157,10 @@ def _measure(
     runs: str,
     tuned_dir: str,
     load: Load,
-) -> tuple[report.Rows, Curves]:
-    """The rows and curves of one case."""
+) -> report.Report:
+    """Tunes and compares one case."""
     config = plan.config
-    dataset = case.dataset_for(config.dataset)
-    subject, measures = case.build(load(dataset))
+    subject, measures = case.build(load(case.dataset_for(config.dataset)))
     if case.final == cases.SEEN:
         seen = evaluating.seen_loss(subject.family, case.num_steps)
         measures = {cases.SEEN: seen, **measures}
@@ -173,43 +171,25 @@ def _measure(
         case.num_steps,
         config.tune_runs,
         split(config.baselines),
-        os.path.join(tuned_dir, _tuned_file(case, config, dataset)),
+        tuned_dir,
         measure=measures.get(case.final),
+        last=case.tune_last,
     )
-    transformations: dict[str, Any] = {}
-    for name, optimizer in plan.found.items():
-        transformations[name] = (optimizer.opt, optimizer.phi)
-    for name in plan.figure.references:
-        transformations[name] = baselines.REFERENCES[name](case.num_steps)
     compared = comparison.compare(
-        transformations,
+        plan.transformations(case.num_steps),
         subject.family,
         evaluation_key,
         case.num_steps,
         config.num_runs,
         tuned=tuned,
         measure=measures or None,
+        costs=config.costs,
         path=runs,
     )
-    rows = report.summary(compared, _steps(case))
+    rows = report.summary(compared, _steps(case), case.measure)
     for name, row in rows.items():
         row["paper"] = _in_paper(case, name, plan.found)
-        row["grid"] = tuned[name].grid.tolist() if name in tuned else None
-    return rows, compared.curves
-
-
-def _tuned_file(
-    case: Case,
-    config: Config,
-    dataset: str,
-) -> str:
-    """The name of the file that keeps a case's tuned baselines."""
-    parts = [dataset, case.folder]
-    if case.measure:
-        parts.append(case.measure.replace(" ", "-"))
-    parts.append(f"runs{config.tune_runs}")
-    parts.append(f"seed{config.evaluation_seed}")
-    return "-".join(parts) + ".json"
+    return report.Report(rows, compared.curves, report.finals(compared, case.measure))
 
 
 def _in_paper(
@@ -218,9 +198,10 @@ def _in_paper(
     found: dict[str, Learned],
 ) -> float | None:
     """What the paper prints for an optimizer, by its name or else by its architecture."""
-    if name in case.paper or name not in found:
+    if name not in found:
         return case.paper.get(name)
-    return case.paper.get(found[name].architecture)
+    by_name = case.paper.get(learned.without_seed(name))
+    return case.paper.get(found[name].architecture) if by_name is None else by_name
 
 
 def _steps(case: Case) -> list[int]:

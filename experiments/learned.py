@@ -7,8 +7,10 @@ from typing import Any, NamedTuple
 
 import learned_opt
 from experiments import recipes, training
-from learned_opt import _checks, _fingerprint, saving
+from learned_opt import _checks, _fingerprint, optimizers, saving
 from learned_opt.optimizers import LearnedOptimizer
+
+STATE_DTYPES = ("float32", "bfloat16", "float16")
 
 
 class Learned(NamedTuple):
@@ -19,12 +21,14 @@ class Learned(NamedTuple):
       opt: the `LearnedOptimizer`.
       phi: its weights.
       note: where it comes from, in a few words.
+      teacher: one of `teachers.TEACHERS`, whose updates it has learned, or empty.
     """
 
     name: str
     opt: LearnedOptimizer
     phi: Any
     note: str
+    teacher: str = ""
 
     @property
     def digest(self) -> str:
@@ -72,7 +76,8 @@ def find(text: str, places: Places) -> Learned:
     """The optimizer that a text names.
 
     Args:
-      text: `PATH` or `NAME=PATH`, a file that `learned_opt.load` reads; `NAME`, an optimizer that
+      text: `NAME+DTYPE`, what NAME names with its state in another dtype, such as bfloat16; or
+        `PATH` or `NAME=PATH`, a file that `learned_opt.load` reads; `NAME`, an optimizer that
         comes with the library or else the result of the recipe of that name; `NAME:SEED`, that of
         the recipe with another seed of meta-training; `NAME@FRACTION`, the snapshot of the recipe's
         training after that fraction of it.
@@ -85,6 +90,9 @@ def find(text: str, places: Places) -> Learned:
       ValueError: for a text that names nothing.
       FileNotFoundError: for what is not there; names the command that makes it.
     """
+    named, plus, dtype = text.rpartition("+")
+    if plus and dtype in STATE_DTYPES:
+        return _with_state(find(named, places), dtype)
     name, _, path = text.rpartition("=")
     if path.endswith(saving.SUFFIX) or os.path.isfile(os.path.expanduser(path)):
         stem, _ = os.path.splitext(os.path.basename(path))
@@ -93,7 +101,8 @@ def find(text: str, places: Places) -> Learned:
     recipe, seed = _split_seed(trained)
     if text in learned_opt.PRETRAINED:
         opt, phi = learned_opt.load_pretrained(text)
-        return Learned(text, opt, phi, "comes with the library")
+        teacher = learned_opt.pretrained_card(text)["info"].get("teacher", "")
+        return Learned(text, opt, phi, "comes with the library", teacher)
     workdir = os.path.join(os.path.expanduser(places.train_dir), folder(recipe, seed))
     weights = os.path.join(workdir, training.WEIGHTS)
     if not os.path.exists(weights):
@@ -105,18 +114,36 @@ def find(text: str, places: Places) -> Learned:
     return _load(text, weights, note=workdir)
 
 
+def _with_state(learned: Learned, dtype: str) -> Learned:
+    """An optimizer with the same weights and its state in another dtype."""
+    build = optimizers.ARCHITECTURES[learned.architecture]
+    arguments = {**learned.opt.spec["args"], "state_dtype": dtype}
+    name = f"{learned.name}+{dtype}"
+    note = f"{learned.note}, state in {dtype}"
+    return learned._replace(name=name, opt=build(**arguments), note=note)
+
+
 def _load(
     name: str,
     path: str,
     note: str,
 ) -> Learned:
     opt, phi = learned_opt.load(path)
-    return Learned(name, opt, phi, note)
+    card = saving.read_card(path) or {}
+    teacher = card.get("info", {}).get("teacher", "")
+    return Learned(name, opt, phi, note, teacher)
 
 
 def folder(recipe: str, seed: int) -> str:
     """The name of a recipe's work directory."""
     return f"{recipe}-seed{seed}" if seed else recipe
+
+
+def without_seed(name: str) -> str:
+    """What the seeds of one training have in common: `NAME@SHARE` of `NAME:SEED@SHARE`."""
+    seeded, at, share = name.partition("@")
+    recipe, _, _ = seeded.partition(":")
+    return f"{recipe}{at}{share}"
 
 
 def _split_seed(text: str) -> tuple[str, int]:

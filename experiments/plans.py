@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Collection
 from typing import NamedTuple
 
-from experiments import config_flags, learned, papers
+from experiments import config_flags, learned, papers, teachers
 from experiments.cases import Case, Figure
 from experiments.config_flags import split
 from experiments.learned import Learned
 from learned_opt import _checks, data
 from learned_opt.evaluation import baselines
+from learned_opt.meta.unrolling import Transformation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Config:
         "training, PATH or NAME=PATH of a file; empty for the figure's own.",
     )
     baselines: str = config_flags.field(
-        ",".join(baselines.BASELINES), "The hand-designed optimizers to compare with."
+        "", "The hand-designed optimizers to compare with; empty for the figure's own."
     )
     num_runs: int = config_flags.field(
         0, "Fresh problems on which everything is compared; 0 for the figure's own."
@@ -42,6 +43,9 @@ class Config:
     )
     evaluation_seed: int = config_flags.field(
         0, "Seed of the problems on which everything is tuned and compared."
+    )
+    costs: bool = config_flags.field(
+        True, "Whether a step of each optimizer is timed; it takes a quiet machine."
     )
 
 
@@ -61,6 +65,23 @@ class Plan(NamedTuple):
     config: Config
     cases: list[Case]
     found: dict[str, Learned]
+
+    def transformations(self, num_steps: int) -> dict[str, Transformation]:
+        """Everything that is compared and not tuned, by name."""
+        every: dict[str, Transformation] = {}
+        for name, optimizer in self.found.items():
+            every[name] = (optimizer.opt, optimizer.phi)
+        for name in self.figure.references:
+            every[name] = baselines.REFERENCES[name](num_steps)
+        for name in self.figure.frozen:
+            every[name] = baselines.FROZEN[name](num_steps)
+        for optimizer in self.found.values():
+            if optimizer.teacher:
+                every.update(teachers.rivals(optimizer.teacher))
+        for name, rates in self.figure.swept.items():
+            for rate in rates:
+                every[f"{name} at {rate:g}"] = baselines.baseline(name, rate, num_steps)
+        return every
 
 
 def plan(
@@ -88,7 +109,8 @@ def plan(
     config = _complete(figure, config)
     chosen = _chosen(figure, config, only)
     found = learned.find_all(split(config.optimizers), places)
-    clash = sorted(found.keys() & {*baselines.BASELINES, *baselines.REFERENCES})
+    taken = {*baselines.BASELINES, *baselines.REFERENCES, *baselines.FROZEN}
+    clash = sorted(found.keys() & taken)
     if clash:
         raise ValueError(
             f"a learned optimizer must not have a baseline's name, got {clash[0]!r}: choose "
@@ -102,6 +124,7 @@ def _complete(figure: Figure, config: Config) -> Config:
     config = dataclasses.replace(
         config,
         optimizers=config.optimizers or figure.optimizers,
+        baselines=config.baselines or ",".join(figure.baselines),
         num_runs=config.num_runs or figure.num_runs,
         tune_runs=config.tune_runs or figure.tune_runs,
     )

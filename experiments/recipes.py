@@ -3,6 +3,8 @@
 The next recipe is an entry of `RECIPES`.
 """
 
+import types
+from collections.abc import Mapping
 from typing import Any
 
 import optax
@@ -10,7 +12,8 @@ import optax
 from experiments.families import FamilySpec
 from experiments.recipe import WINDOW, Recipe
 from learned_opt.estimators import Adjoint, Estimator, Imitate, MetaLoss, Mixture
-from learned_opt.meta.settings import Validation
+from learned_opt.meta.optimizer import ClippedAdam
+from learned_opt.meta.settings import RandomSearch, Validation
 
 # The meta-loss of each window's last step alone (Lv, Jiang, Li 2017, section 5).
 LAST_STEP = MetaLoss(weights=(0.0,) * (WINDOW - 1) + (1.0,))
@@ -117,6 +120,18 @@ _2017 = {
 }
 _TRICKS = {"scaling": 3.0, "convex": True}
 
+# How both papers train, where the recipes of what ships take shortcuts: the exact meta-gradient, as
+# it is, and a constant rate by random search (Andrychowicz et al. 2016, section 3). The LSTM is
+# selected by validation in both papers, RNNprop by the average of its training losses (Lv, Jiang,
+# Li 2017, section 5).
+_PAPER = {
+    "estimator": Adjoint(WINDOW),
+    "optimizer": ClippedAdam(clip_norm=None, schedule="constant"),
+    "learning_rate": RandomSearch(),
+}
+_PAPER_2016 = {**_PAPER, "validation": Validation(num_problems=20)}
+_PAPER_2017 = {**_PAPER, "validation": Validation(num_problems=20, selection="training")}
+
 # The ablation takes images of 14 x 14 and fewer horizons: a tenth of the time, five times.
 _ABLATION = {
     "num_epochs": 15,
@@ -130,8 +145,13 @@ def _ablation_2016(about: str, **others: Any) -> Recipe:
     return Recipe(about, **{**settings, **others})
 
 
-def _ablation_2017(about: str, **tricks: Any) -> Recipe:
-    return Recipe(about, family=FamilySpec("mlp", shrink=2, **tricks), **{**_2017, **_ABLATION})
+def _ablation_2017(
+    about: str,
+    others: Mapping[str, Any] = types.MappingProxyType({}),
+    **tricks: Any,
+) -> Recipe:
+    family = FamilySpec("mlp", shrink=2, **tricks)
+    return Recipe(about, family=family, **{**_2017, **_ABLATION, **others})
 
 
 RECIPES = {
@@ -150,6 +170,14 @@ RECIPES = {
         good_for="small networks of any activation, for hundreds of steps, where no learning rate "
         "is to be tuned",
         not_for="the lowest loss after ten thousand steps: a tuned Adam is better there",
+    ),
+    "lstm-mnist-paper": Recipe(
+        "The 2016 optimizer, trained as the paper has it", **{**_2016, **_PAPER_2016}
+    ),
+    "rnnprop-mnist-paper": Recipe(
+        "The 2017 optimizer, trained as the paper has it",
+        family=FamilySpec("mlp", **_TRICKS),
+        **{**_2017, **_PAPER_2017},
     ),
     "rnnprop-long": Recipe(
         "RNNprop that knows the time, for thousands of steps, trained by imitation",
@@ -187,5 +215,13 @@ RECIPES = {
         family=FamilySpec("mlp", shrink=2, **_TRICKS),
         meta_loss=LAST_STEP,
         validation=Validation(num_problems=4, selection="training"),
+    ),
+    "ablation-rnnprop-paper": _ablation_2017(
+        "RNNprop, trained as the paper has it", _PAPER_2017, **_TRICKS
+    ),
+    "ablation-lstm-paper": _ablation_2016(
+        "The 2016 optimizer, trained as the paper has it",
+        family=FamilySpec("mlp", shrink=2),
+        **_PAPER_2016,
     ),
 }

@@ -2,11 +2,11 @@
 
 import dataclasses
 import os
-from typing import Any
 
 import jax
 
 from experiments import config_flags, measuring, training
+from experiments.cases import Case
 from experiments.recipe import Recipe
 from experiments.training import Trained
 from learned_opt import _checks, data
@@ -114,9 +114,9 @@ def run(
         done = report.read(workdir, suffix)
         if done is None:
             compared = _compare(prepared, trained, config, tuned[horizon], horizon)
-            done = report.summary(compared, steps), compared.curves
-        rows, curves = done
-        _report(study, workdir, rows, curves, horizon, suffix)
+            rows = report.summary(compared, steps)
+            done = report.Report(rows, compared.curves, report.finals(compared))
+        _report(study, workdir, done, horizon, suffix)
     print(
         f"\nEverything is in {workdir}. The learned optimizer in a training loop of your own:\n\n"
         f"{_usage(trained.path)}"
@@ -172,8 +172,13 @@ def _tune(
         horizon,
         config.tune_runs,
         names,
-        os.path.join(workdir, f"baselines-{horizon}.json"),
+        os.path.join(workdir, "tuned"),
+        last=_tune_last(prepared, horizon),
     )
+
+
+def _tune_last(prepared: training.Prepared, horizon: int) -> int:
+    return Case("", "", prepared.recipe.family, horizon).tune_last
 
 
 def _final_loss(tuned: Tuned) -> float:
@@ -202,24 +207,26 @@ def _compare(
 def _report(
     study: Study,
     workdir: str,
-    rows: report.Rows,
-    curves: dict[str, Any],
+    done: report.Report,
     horizon: int,
     suffix: str,
 ) -> None:
+    rows = done.rows
     title = f"{study.title}, {horizon} steps"
     first_step = study.horizons[0] if suffix else 0
     measured = tuple(rows[LEARNED].get("measure", {}))
-    table = report.write(workdir, rows, curves, title, measured, suffix, first_step)
-    print(f"\n{title}\n\n{table}")
-    final = {name: float(report.last(row)["mean"]) for name, row in rows.items()}
-    ours = final.pop(LEARNED)
-    best = min(final, key=final.get)
-    verdict = "below" if ours < final[best] else "not below"
-    print(
-        f"After {horizon} steps the {LEARNED} optimizer is at {ours:.3g}, {verdict} the best tuned "
-        f"baseline ({best}, {final[best]:.3g})."
+    table = report.write(
+        workdir,
+        rows,
+        done.curves,
+        title,
+        measured,
+        suffix,
+        first_step,
+        values=done.finals,
     )
+    print(f"\n{title}\n\n{table}")
+    print(f"The {LEARNED} optimizer after {horizon} steps: {report.verdict(rows, LEARNED)}")
 
 
 def _usage(path: str) -> str:

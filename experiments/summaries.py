@@ -1,20 +1,21 @@
 """What stands over all cases of a figure: the overview, claims, seeds, and the pictures."""
 
 import os
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from experiments import teachers
 from experiments.cases import Case, Figure
-from experiments.learned import Learned
+from experiments.learned import Learned, without_seed
 from learned_opt import _files
-from learned_opt.evaluation import plots, report, statistics
+from learned_opt.evaluation import comparison, plots, report, statistics
 
 MOST_PANELS = 4  # curves of more cases are not drawn side by side
 
 Found = dict[str, Learned]
-# What is known of every case: its rows, and the losses [num_runs, num_steps + 1] by optimizer.
-Done = dict[Case, tuple[report.Rows, dict[str, np.ndarray]]]
+Done = dict[Case, report.Report]  # what was measured of every case
 
 
 def write(
@@ -37,20 +38,61 @@ def write(
       The text of table.md.
     """
     title = f"{figure.title} ({figure.source})"
-    sections = [f"## {title}", _overview(figure, found, done)]
-    for case, (rows, curves) in done.items():
+    beside = [*figure.references, *figure.frozen, *_teachers(found)]
+    sections = [f"## {title}", overview(done, beside, list(found), figure.axis)]
+    seeds = {}
+    for case, report_of_case in done.items():
         sections.append(f"### {case.heading}")
         sections.append(_table_of(case, workdir))
-        sections.append(_claims(case, rows, found))
-        if _has_seeds(case, found):
-            sections.append(_together(curves, found))
+        lines = [report.verdicts(report_of_case.rows, case.measure)]
+        lines += _pairs(figure, report_of_case.rows)
+        sections.append("\n".join(lines))
+        seeds[case.folder] = trainings(report_of_case, case.measure)
+        if seeds[case.folder]:
+            sections.append(together(seeds[case.folder]))
     text = "\n\n".join(sections) + "\n"
     _files.write_text(os.path.join(workdir, "table.md"), text)
     _draw(figure, found, done, workdir)
-    all_rows = {case.folder: rows for case, (rows, _) in done.items()}
-    summary = {"figure": name, "title": title, "cases": all_rows}
+    summary = {
+        "figure": name,
+        "title": title,
+        "axis": figure.axis,
+        "cases": {case.folder: of_case.rows for case, of_case in done.items()},
+        "about": {case.folder: _about(case) for case in done},
+        "trainings": seeds,
+    }
     _files.write_json(os.path.join(workdir, "summary.json"), summary)
     return text
+
+
+def _pairs(figure: Figure, rows: report.Rows) -> list[str]:
+    """Where learned optimizers stand that are held against each other."""
+    lines = []
+    for ours, theirs in figure.pairs:
+        if ours in rows and theirs in rows:
+            lines.append(f"- {ours}: {report.held_against(rows[ours]['against'][theirs], theirs)}.")
+    return lines
+
+
+def _about(case: Case) -> dict[str, Any]:
+    """What of a case its rows do not say."""
+    return {
+        "heading": case.heading,
+        "place": str(case.place),
+        "panel": case.panel,
+        "final": case.measure,
+        "label": case.label,
+        "num_steps": case.num_steps,
+        "tune_last": case.tune_last,
+    }
+
+
+def _teachers(found: Found) -> list[str]:
+    names: dict[str, None] = {}  # an ordered set
+    for optimizer in found.values():
+        if optimizer.teacher:
+            names.update(dict.fromkeys(teachers.rivals(optimizer.teacher)))
+    return list(names)
 
 
 def printed(number: float | None) -> str:
@@ -65,32 +107,29 @@ def _table_of(case: Case, workdir: str) -> str:
     return text.strip()
 
 
-def _best(case: Case, rows: report.Rows) -> str | None:
-    """The tuned baseline that is best at the end, or None where there is none."""
-    finals = {}
-    for name, row in rows.items():
-        if row["grid"]:
-            final = case.final_of(row)
-            finals[name] = float(final["mean"])
-    return min(finals, key=finals.get, default=None)
-
-
-def _overview(
-    figure: Figure,
-    found: Found,
+def overview(
     done: Done,
+    beside: Sequence[str],
+    found: Sequence[str],
+    axis: str,
 ) -> str:
-    """The table of final losses: one line for each case."""
-    shown = ("Adam", *figure.references, *found)
-    header = [figure.axis, "best baseline", *shown]
+    """The table of final losses: one line for each case.
+
+    Args:
+      done: what was measured.
+      beside: which optimizers with nothing to tune stand beside Adam.
+      found: the learned ones.
+      axis: what the cases differ in.
+    """
+    shown = ("Adam", *beside, *found)
+    header = [axis, "best baseline", *shown]
     lines = []
     labels = {}  # as an ordered set
-    for case, (rows, _) in done.items():
-        lines.append(_overview_line(case, rows, shown))
+    for case, of_case in done.items():
+        lines.append(_overview_line(case, of_case.rows, shown))
         labels[case.label.capitalize()] = None
     label = " or ".join(labels)
-    table = report.markdown(header, lines)
-    return f"{label}, mean with its 95 % bootstrap interval:\n\n{table}"
+    return f"{label}, mean with its 95 % interval:\n\n{report.markdown(header, lines)}"
 
 
 def _overview_line(
@@ -101,7 +140,7 @@ def _overview_line(
     place = str(case.place)
     if case.panel:
         place = f"{case.panel}, {place}"
-    best = _best(case, rows)
+    best = report.best_baseline(rows, case.measure)
     best_cell = "-"
     if best is not None:
         best_cell = f"{best} {_cell(case, rows[best])}"
@@ -128,82 +167,69 @@ def _final(case: Case, row: report.Row) -> str:
     return f"{text}, {percent:.0f} % diverged"
 
 
-def _claims(
-    case: Case,
-    rows: report.Rows,
-    found: Found,
-) -> str:
-    """One line for each learned optimizer: where it stands."""
-    best = _best(case, rows)
-    others = {}  # as an ordered set
-    for other in (best, "Adam"):
-        if other in rows:
-            others[other] = None
+def _names_by_training(names: Iterable[str]) -> dict[str, list[str]]:
+    """Names of learned optimizers by the name of their training."""
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(without_seed(name), []).append(name)
+    return found
+
+
+def trainings(done: report.Report, final: str | None = None) -> dict[str, dict[str, Any]]:
+    """What is known of meta-trainings with several seeds, as plain data.
+
+    Seeds are the outer level of the resampling, so that this is about the method.
+
+    Args:
+      done: what was measured.
+      final: the measure that optimizers are compared by.
+
+    Returns:
+      Dict from the name of the training to `seeds` (their means), `summary` (over seeds and runs),
+      and `against`, the paired differences to the best tuned baseline, to Adam, to everything that
+      was given, and to the other trainings with as many seeds. Empty where no training has several.
+    """
+    rows, values = done.rows, done.finals
+    names = _names_by_training(report.learned(rows))
+    several = {name: seeds for name, seeds in names.items() if len(seeds) > 1}
+    stacked = {name: np.stack([values[seed] for seed in seeds]) for name, seeds in several.items()}
+    given = [name for name, row in rows.items() if row["kind"] == comparison.GIVEN]
+    rivals = dict.fromkeys([report.best_baseline(rows, final), "Adam", *given])
+    found = {}
+    for name, ours in stacked.items():
+        against = {}
+        for other in rivals:
+            if other in values:
+                against[other] = _difference(ours, values[other])
+        for other, theirs in stacked.items():
+            if other != name and len(theirs) == len(ours):
+                against[other] = _difference(ours, theirs)
+        found[name] = {
+            "seeds": ours.mean(axis=1).tolist(),
+            "summary": statistics.summarize(ours)._asdict(),
+            "against": against,
+        }
+    return found
+
+
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
+    difference = statistics.paired(ours, theirs)
+    times = statistics.ratio(ours, theirs)
+    return {**difference._asdict(), "verdict": difference.verdict, "times": list(times)}
+
+
+def together(found: dict[str, dict[str, Any]]) -> str:
+    """The text of what `trainings` has found."""
+    header = ["training", "mean of each seed", "mean", "paired differences"]
     lines = []
-    for name, optimizer in found.items():
-        parts = []
-        for other in others:
-            what = "the best tuned baseline, " if other == best else "tuned "
-            verdict = _verdict(case, rows[name], rows[other])
-            theirs = report.interval(case.final_of(rows[other]))
-            parts.append(f"{verdict} {what}{other} ({theirs})")
-        compared = "; ".join(parts) or "compared with none"
-        note = f" ({optimizer.note})" if "@" in name else ""
-        lines.append(f"- {name}{note}: {_final(case, rows[name])}; {compared}.")
-    return "\n".join(lines)
-
-
-def _verdict(
-    case: Case,
-    ours: report.Row,
-    theirs: report.Row,
-) -> str:
-    verdict = statistics.verdict(case.final_of(ours), case.final_of(theirs))
-    return f"{verdict} to" if verdict == "no difference" else verdict
-
-
-def _names_by_training(found: Found) -> dict[str, list[str]]:
-    """The learned optimizers, as `NAME:SEED`, by the name of their training."""
-    names: dict[str, list[str]] = {}
-    for name in found:
-        training, _, _ = name.partition(":")
-        names.setdefault(training, []).append(name)
-    return names
-
-
-def _has_seeds(case: Case, found: Found) -> bool:
-    """Whether there are several seeds of one training, compared by their losses."""
-    names = _names_by_training(found)
-    most = max(len(seeds) for seeds in names.values())
-    return case.measure is None and most > 1
-
-
-def _together(curves: dict[str, np.ndarray], found: Found) -> str:
-    """The seeds of each learned optimizer together, beside the first one."""
-    finals = {}
-    for training, names in _names_by_training(found).items():
-        losses = [curves[name][:, -1] for name in names]
-        finals[training] = np.stack(losses)
-    first = next(iter(finals))
-    header = ["optimizer", "seeds", "mean of each seed", "mean", f"times {first}"]
-    lines = []
-    for training, losses in finals.items():
-        means = [f"{mean:.3g}" for mean in losses.mean(axis=1)]
-        mean = statistics.summarize(losses.mean(axis=0))
-        interval = report.interval(mean._asdict())
-        beside = "" if training == first else _times(losses, finals[first])
-        line = [training, str(len(losses)), ", ".join(means), interval, beside]
-        lines.append(line)
+    for name, training in found.items():
+        means = ", ".join(f"{mean:.3g}" for mean in training["seeds"])
+        parts = [report.held_against(d, other) for other, d in training["against"].items()]
+        lines.append([name, means, report.interval(training["summary"]), "; ".join(parts)])
     return (
-        "Seeds of meta-training together; the last column is the geometric mean over problems and "
-        f"seeds of the final loss over that of {first}, with its 95 % bootstrap interval over "
-        f"problems:\n\n{report.markdown(header, lines)}"
+        "Seeds of meta-training together: intervals are over seeds and runs, and so about the "
+        f"method.\n\n{report.markdown(header, lines)}"
     )
-
-
-def _times(ours: np.ndarray, theirs: np.ndarray) -> str:
-    ratio, low, high = statistics.ratio(ours, theirs)
-    return f"{ratio:.3g} [{low:.3g}, {high:.3g}]"
 
 
 def _draw(
@@ -215,19 +241,19 @@ def _draw(
     """The pictures over all cases."""
     learned = list(found)
     panels: dict[str, dict[str, dict[Any, dict]]] = {}
-    for case, (rows, _) in done.items():
+    for case, of_case in done.items():
         series = panels.setdefault(case.panel, {})
-        for label, name in _shown(case, rows, figure, found).items():
+        for label, name in _shown(case, of_case.rows, figure, found).items():
             values = series.setdefault(label, {})
-            values[case.place] = case.final_of(rows[name])
-    overview = os.path.join(workdir, "overview.png")
+            values[case.place] = case.final_of(of_case.rows[name])
+    picture = os.path.join(workdir, "overview.png")
     title = f"{figure.title}\n{figure.source}"
-    plots.overview(overview, panels, learned, title, figure.axis)
+    plots.overview(picture, panels, learned, title, figure.axis)
     if len(done) > MOST_PANELS:
         return
     beside = []
-    for case, (_, curves) in done.items():
-        beside.append((case.heading, curves, case.first_step))
+    for case, of_case in done.items():
+        beside.append((case.heading, of_case.curves, case.first_step))
     plots.panels(os.path.join(workdir, "curves.png"), beside, learned)
 
 
@@ -239,7 +265,7 @@ def _shown(
 ) -> dict[str, str]:
     """What the picture shows of a case: the best baseline, Adam, references, and learned ones."""
     shown = {}
-    best = _best(case, rows)
+    best = report.best_baseline(rows, case.measure)
     if best is not None:
         shown["best baseline"] = best
     for name in ("Adam", *figure.references, *found):

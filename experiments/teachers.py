@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 import learned_opt
+from learned_opt.evaluation import baselines
 
 
 def hand_over(
@@ -56,18 +57,33 @@ def hand_over(
     return optax.GradientTransformation(init, update)
 
 
+def _adam_of_the_end() -> optax.GradientTransformation:
+    return optax.adam(baselines.inverse_time(0.02, 1_500))
+
+
 def _rnnprop_then_adam() -> optax.GradientTransformation:
-    def rate(count: jax.Array) -> jax.Array:
-        return 0.02 / (1 + count / 1_500)
-
     rnnprop = learned_opt.pretrained("rnnprop-mnist")
-    adam = optax.adam(rate)
-    return hand_over(rnnprop, adam, time=300)
+    return hand_over(rnnprop, _adam_of_the_end(), time=300)
 
+
+_RNNPROP_THEN_ADAM = "rnnprop-mnist, then Adam with 0.02 / (1 + t / 1500)"
 
 # What a card says of a teacher, and the function that makes it.
 TEACHERS: dict[str, Callable[[], optax.GradientTransformation]] = {
     # The best rate, or close to it, of twenty of this kind on the base MLP, after 1,000, 2,000 and
     # 10,000 steps.
-    "rnnprop-mnist, then Adam with 0.02 / (1 + t / 1500)": _rnnprop_then_adam,
+    _RNNPROP_THEN_ADAM: _rnnprop_then_adam,
 }
+
+# Parts of a teacher that have nothing learned in them. They stand beside what it has taught, since
+# they may be all that there is to it.
+PARTS: dict[str, dict[str, Callable[[], optax.GradientTransformation]]] = {
+    _RNNPROP_THEN_ADAM: {"Adam, 0.02 / (1 + t / 1500)": _adam_of_the_end},
+}
+
+
+def rivals(teacher: str) -> dict[str, optax.GradientTransformation]:
+    """What stands beside an optimizer in every table: its teacher, and that one's parts."""
+    found = {"its teacher": TEACHERS[teacher]()}
+    found.update({name: build() for name, build in PARTS.get(teacher, {}).items()})
+    return found

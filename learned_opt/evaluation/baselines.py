@@ -1,4 +1,4 @@
-"""Hand-designed optimizers, each with a learning rate tuned on the papers' grid."""
+"""Hand-designed optimizers, and how the learning rate of each is tuned."""
 
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -10,6 +10,7 @@ import numpy as np
 import optax
 
 from learned_opt import _checks
+from learned_opt.evaluation import halving
 from learned_opt.meta import evaluating, programs, unrolling
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizees.base import Family, Optimizee, Problem
@@ -19,11 +20,31 @@ Builder = Callable[[Any, int], optax.GradientTransformation]
 
 # 2^k * 1e-6, k = 0 .. 29: the grid of the first version of Andrychowicz et al. 2016.
 LEARNING_RATES = tuple(float(2**k * 1e-6) for k in range(30))
+MOST_AT_ONCE = 256  # lives of one call when rates are tuned, however small they are
+
+
+# The first rate, and the step at which it has halved, of the frozen Adam. They are the best of 28
+# pairs on a perceptron on CIFAR-10 (`python -m experiments.inverse_time`).
+INVERSE_TIME = (0.016, 1_000)
+
+
+def inverse_time(first: float, half: float) -> optax.Schedule:
+    """The schedule `first / (1 + t / half)`, which needs no end."""
+
+    def rate(count: Any) -> Any:
+        return first / (1 + count / half)
+
+    return rate
 
 
 def _sgd(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
     del num_steps
     return optax.sgd(learning_rate)
+
+
+def _momentum(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
+    del num_steps
+    return optax.sgd(learning_rate, momentum=0.9)
 
 
 def _nag(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
@@ -65,18 +86,31 @@ def _lion(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
     return optax.lion(learning_rate)
 
 
+def _muon(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
+    del num_steps
+    return optax.contrib.muon(learning_rate)
+
+
+def _adam_inverse_time(num_steps: int) -> optax.GradientTransformation:
+    del num_steps
+    return optax.adam(inverse_time(*INVERSE_TIME))
+
+
 # All other hyperparameters are optax's defaults.
 BASELINES: dict[str, Builder] = {
     "SGD": _sgd,
+    "Momentum": _momentum,
     "NAG": _nag,
     "RMSprop": _rmsprop,
     "Adam": _adam,
     "Adagrad": _adagrad,
     "Adadelta": _adadelta,
     "Rprop": _rprop,
-    # These two are not in the papers. They are what a user would reach for today.
+    # These are not in the papers. They are what a user would reach for today. Muon moves matrices,
+    # and all other parameters by Adam with Nesterov's momentum and the same rate.
     "AdamW-cosine": _adamw_cosine,
     "Lion": _lion,
+    "Muon": _muon,
 }
 
 
@@ -99,22 +133,37 @@ REFERENCES: dict[str, Callable[[int], optax.GradientTransformation]] = {
 }
 
 
+# Functions of the horizon that have one setting for all problems: what stands beside an optimizer
+# of which somebody says that nothing is to be tuned.
+FROZEN: dict[str, Callable[[int], optax.GradientTransformation]] = {
+    "Adam-inverse-time": _adam_inverse_time,
+}
+
+
 class Tuned(NamedTuple):
-    """A baseline with the best learning rate of the grid.
+    """A baseline with its best learning rate.
 
     Attributes:
       name: which baseline.
       learning_rate: the best rate.
       final_loss: its mean loss at the horizon, or the mean of what else it was tuned for.
       tx: the optax transformation with that rate.
-      grid: `[len(learning_rates)]`, that mean for every rate; infinite where a run diverged.
+      rates: `[rates]`, all rates that were tried, ascending.
+      grid: `[rates]`, that mean for every rate, over the runs that it got; infinite where one of
+        them diverged.
+      runs: `[rates]`, how many runs each rate got.
+      tied: the rates that cannot be told apart from the best one, itself among them: the paired
+        95 % interval of the difference holds zero.
     """
 
     name: str
     learning_rate: float
     final_loss: float
     tx: optax.GradientTransformation
+    rates: np.ndarray
     grid: np.ndarray
+    runs: np.ndarray
+    tied: tuple[float, ...]
 
 
 def builders(baselines: Iterable[str] | Mapping[str, Builder] | None) -> dict[str, Builder]:
@@ -164,13 +213,16 @@ def tune(
     key: jax.Array,
     num_steps: int,
     num_runs: int,
-    learning_rates: Iterable[float] = LEARNING_RATES,
+    learning_rates: Iterable[float] | None = None,
     measure: evaluating.Measure = None,
+    last: int = 1,
+    on_jobs: Callable[[int], Any] | None = None,
 ) -> Tuned:
-    """Chooses the learning rate with the smallest mean final loss. The whole grid is one program.
+    """Chooses the learning rate with the smallest mean final loss.
 
-    A rate at which any run diverges has an infinite mean. It is chosen only if all others diverge
-    too, and then by the mean over the runs that do not.
+    First the papers' grid, by successive halving; then steps of the square root of two around its
+    best rate, on all runs, until a rate lies between two that are worse (see `halving.search`).
+    All of it calls one compiled program.
 
     Args:
       baseline: one of `BASELINES`, or a function of your own,
@@ -179,10 +231,14 @@ def tune(
       problem: an `Optimizee`.
       key: draws the problems, the same for every rate.
       num_steps: the horizon.
-      num_runs: how many problems.
-      learning_rates: the grid.
+      num_runs: how many problems; twenty or more for a number that is to be believed.
+      learning_rates: the rates to choose from, and no finer ones; None for the papers' grid
+        `LEARNING_RATES` and finer ones.
       measure: `measure(theta_T) -> scalar`, what is to be small at the end, see
-        `evaluating.evaluate_with`. None for the loss on the last minibatch.
+        `evaluating.evaluate_with`. None for the loss.
+      last: of how many last steps the loss is the mean, where no measure is given. One step's loss
+        is that of a single minibatch, and says little where minibatches are small.
+      on_jobs: called with a number of lives, rates times runs, when these are done.
 
     Returns:
       A `Tuned`.
@@ -202,56 +258,60 @@ def tune(
     """
     name = baseline if isinstance(baseline, str) else getattr(baseline, "__name__", "baseline")
     build = _builder(name, baseline)
-    rates = [_checks.positive_float("learning_rates", rate) for rate in learning_rates]
+    refine = learning_rates is None
+    rates = LEARNING_RATES if learning_rates is None else learning_rates
+    rates = [_checks.positive_float("learning_rates", rate) for rate in rates]
     num_runs = _checks.positive_int("num_runs", num_runs)
     num_steps = unrolling.check_run(build(1.0, 1), problem, key, num_steps)
+    last = _checks.positive_int("last", last)
     family = optimizee_base.as_family(problem)
     problems = evaluating.begin_runs(family, key, num_runs)
     measure = evaluating.as_measure(measure)
-    losses = _final_losses(build, measure, family, problems, jnp.asarray(rates), num_steps)
-    losses = np.asarray(losses, np.float64)
-    best, loss = _best(losses)
-    tx = build(rates[best], num_steps)
-    return Tuned(name, rates[best], loss, tx, losses.mean(axis=1))
+    at_once = min(evaluating.runs_at_once(problems), len(rates) * num_runs, MOST_AT_ONCE)
+
+    def evaluate(job_rates: np.ndarray, job_runs: np.ndarray) -> np.ndarray:
+        """Part after part, all of one size, so that one program is enough."""
+        finals = []
+        for start in range(0, len(job_rates), at_once):
+            index = np.arange(start, start + at_once) % len(job_rates)
+            part = jnp.asarray(job_rates[index]), jnp.asarray(job_runs[index])
+            values = _finals(build, measure, family, problems, *part, num_steps, last)
+            count = min(at_once, len(job_rates) - start)
+            finals.append(np.asarray(values, np.float64)[:count])
+            if on_jobs is not None:
+                on_jobs(count)
+        return np.concatenate(finals)
+
+    found = halving.search(evaluate, rates, num_runs, refine)
+    best = float(found.rates[found.best])
+    tried = ~np.isnan(found.values)
+    grid = np.where(tried, found.values, 0).sum(axis=1) / tried.sum(axis=1)
+    tied = tuple(float(found.rates[i]) for i in found.tied)
+    tx = build(best, num_steps)
+    loss = float(grid[found.best])
+    return Tuned(name, best, loss, tx, found.rates, grid, tried.sum(axis=1), tied)
 
 
-@functools.partial(programs.jit, static_argnums=(0, 5))
-def _final_losses(
+@functools.partial(programs.jit, static_argnums=(0, 6, 7))
+def _finals(
     build: Builder,
     measure: jax.tree_util.Partial | None,
     family: Family,
     problems: Problem,
     rates: jax.Array,
+    index: jax.Array,
     num_steps: int,
+    last: int,
 ) -> jax.Array:
-    """The final loss, or what is measured, of every rate and run `[rates, runs]`."""
+    """The final loss, or what is measured, of each job `[jobs]`: a rate, and the index of a run."""
 
-    def final(rate: jax.Array) -> jax.Array:
-        tx = build(rate, num_steps)
-        copies = rates.shape[0]
-        curves, measures = evaluating.runs(tx, measure, family, problems, num_steps, copies)
-        last = curves[:, -1]
-        if measure is None:
-            return last
-        finite = jnp.isfinite(last) & jnp.isfinite(measures)
-        return jnp.where(finite, measures, jnp.inf)
+    def final(rate: jax.Array, i: jax.Array) -> jax.Array:
+        problem = jax.tree.map(lambda x: x[i], problems)
+        losses, measured = evaluating.one_run(
+            build(rate, num_steps), measure, family, problem, num_steps
+        )
+        value = jnp.mean(losses[-last:]) if measure is None else measured
+        has_diverged = ~jnp.all(jnp.isfinite(losses)) | ~jnp.isfinite(value)
+        return jnp.where(has_diverged, jnp.inf, value)
 
-    return jax.vmap(final)(rates)
-
-
-def _best(losses: np.ndarray) -> tuple[int, float]:
-    """The position of the best rate in `[rates, runs]`, and its mean loss."""
-    mean = losses.mean(axis=1)
-    if np.isfinite(mean).any():
-        best = int(np.argmin(mean))
-    else:
-        best = int(np.argmin(_means_of_survivors(losses)))
-    return best, float(mean[best])
-
-
-def _means_of_survivors(losses: np.ndarray) -> np.ndarray:
-    """For every rate the mean over the runs that do not diverge; infinite where all do."""
-    finite = np.isfinite(losses)
-    count = finite.sum(axis=1)
-    total = np.where(finite, losses, 0).sum(axis=1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.inf)
+    return jax.vmap(final)(rates, index)

@@ -8,15 +8,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 import tqdm
 
-from learned_opt import _checks, _files
+from learned_opt import _checks, _files, _fingerprint
 from learned_opt.evaluation import baselines as baselines_lib
-from learned_opt.evaluation import cost
+from learned_opt.evaluation import cost, halving
 from learned_opt.evaluation.baselines import Builder, Tuned
 from learned_opt.meta import evaluating, unrolling
 from learned_opt.meta.evaluating import Measure
 from learned_opt.meta.unrolling import Transformation
+from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizees.base import Optimizee
 from learned_opt.optimizers import base
 
@@ -31,15 +33,15 @@ class Comparison(NamedTuple):
 
     Attributes:
       curves: dict from name to losses `[num_runs, num_steps + 1]`.
-      learning_rates: dict from each baseline's name to its tuned rate.
+      tuned: dict from each baseline's name to its `baselines.Tuned`.
       measures: dict from name to what was measured at the end of every run `[num_runs]`, or to a
         dict of such arrays; empty if nothing was.
-      costs: dict from name to `Cost`.
+      costs: dict from name to `Cost`; empty if it was not asked for.
       kinds: dict from name to "learned", "tuned" or "given".
     """
 
     curves: dict[str, np.ndarray]
-    learning_rates: dict[str, float]
+    tuned: dict[str, Tuned]
     measures: dict[str, Any]
     costs: dict[str, cost.Cost]
     kinds: dict[str, str]
@@ -54,64 +56,132 @@ def tune_all(
     path: str | os.PathLike | None = None,
     progress_bar: bool = True,
     measure: Measure = None,
+    last: int = 1,
 ) -> dict[str, Tuned]:
-    """Tunes baselines on problems of their own, 30 learning rates each, see `baselines.tune`.
+    """Tunes baselines on problems of their own, see `baselines.tune`.
 
     Args:
       problem, key, num_steps, num_runs: see `baselines.tune`.
       names: which of `baselines.BASELINES`, None for all. Or baselines of your own: a dict from
         name to a function `(learning_rate, num_steps) -> optax transformation`.
-      path: a JSON file that keeps what is tuned. A name that is there is not tuned again.
+      path: a folder that keeps what is tuned, for all problems. What is there is not tuned again,
+        as long as everything that it depends on is the same: problem, key, horizon, runs, measure,
+        and what the baseline computes.
       progress_bar: whether to show one, on stderr.
-      measure: what is to be small at the end, see `baselines.tune`.
+      measure, last: what is to be small at the end, see `baselines.tune`.
 
     Returns:
       Dict from name to `baselines.Tuned`.
     """
     builders = baselines_lib.builders(names)
-    kept = _files.read_json(path) if path and os.path.exists(path) else {}
-    title = f"tuning baselines for {num_steps} steps"
-    bar = _bar(builders, title, "baseline", progress_bar)
-    tuned = {}
-    for name in bar:
-        bar.set_postfix_str(name)
-        build = builders[name]
-        if name not in kept:
-            found = baselines_lib.tune(build, problem, key, num_steps, num_runs, measure=measure)
-            kept[name] = _plain(found)
-            if path:
-                _files.write_json(path, kept)
-        tuned[name] = _tuned(name, build, kept[name], num_steps)
-    return tuned
+    store = _Store(path, problem, key, num_steps, num_runs, measure, last)
+    missing = {name: build for name, build in builders.items() if not store.has(name, build)}
+    lives = halving.planned(len(baselines_lib.LEARNING_RATES), num_runs)
+    title = f"tuning for {num_steps} steps"
+    with tqdm.tqdm(
+        total=len(missing) * lives,
+        desc=title,
+        unit="run",
+        leave=False,
+        disable=not progress_bar or not missing,
+    ) as bar:
+        for i, (name, build) in enumerate(missing.items(), start=1):
+            bar.set_postfix_str(name)
+            found = baselines_lib.tune(
+                build,
+                problem,
+                key,
+                num_steps,
+                num_runs,
+                measure=measure,
+                last=last,
+                on_jobs=bar.update,
+            )
+            store.keep(name, build, found)
+            bar.update(i * lives - bar.n)  # a search is longer or shorter than planned
+    return {name: store.tuned(name, build) for name, build in builders.items()}
 
 
-def _bar(
-    items: Iterable,
-    title: str,
-    unit: str,
-    shown: bool,
-) -> tqdm.tqdm:
-    return tqdm.tqdm(items, title, unit=unit, leave=False, disable=not shown)
+class _Store:
+    """Tuned baselines of one problem, in a file if there is a folder for it."""
 
+    def __init__(
+        self,
+        folder: str | os.PathLike | None,
+        problem: Optimizee,
+        key: jax.Array,
+        num_steps: int,
+        num_runs: int,
+        measure: Measure,
+        last: int,
+    ):
+        family = optimizee_base.as_family(problem)
+        self._num_steps = num_steps
+        self._theta = jax.eval_shape(optimizee_base.begin, family, key).theta_0
+        self._path = None
+        self._kept: dict[str, Any] = {}
+        if folder is None:
+            return
+        depends_on = _files.portable(
+            {
+                "problem": _fingerprint.of_family(family),
+                "key": _fingerprint.of_key(key),
+                "num_steps": num_steps,
+                "num_runs": num_runs,
+                "measure": evaluating.fingerprint(measure, family, num_steps),
+                "last": last,
+                "grid": list(baselines_lib.LEARNING_RATES),
+            }
+        )
+        name = _fingerprint.of_arrays((), repr(depends_on))
+        self._path = os.path.join(folder, f"tuned-{num_steps}-{name}.json")
+        self._content = {"depends_on": depends_on, "baselines": self._kept}
+        if os.path.exists(self._path):
+            self._kept.update(_files.read_json(self._path)["baselines"])
 
-def _plain(tuned: Tuned) -> dict[str, Any]:
-    return {
-        "learning_rate": tuned.learning_rate,
-        "final_loss": tuned.final_loss,
-        "grid": tuned.grid.tolist(),
-    }
+    def has(self, name: str, build: Builder) -> bool:
+        """Whether this baseline is there, and still computes the same."""
+        plain = self._kept.get(name)
+        return plain is not None and plain["computes"] == self._computes(build)
 
+    def keep(
+        self,
+        name: str,
+        build: Builder,
+        tuned: Tuned,
+    ) -> None:
+        """Keeps what was tuned, in the file too."""
+        self._kept[name] = {
+            "computes": self._computes(build),
+            "learning_rate": tuned.learning_rate,
+            "final_loss": tuned.final_loss,
+            "tied": list(tuned.tied),
+            "rates": tuned.rates.tolist(),
+            "grid": tuned.grid.tolist(),
+            "runs": tuned.runs.tolist(),
+        }
+        if self._path is not None:
+            _files.write_json(self._path, self._content)
 
-def _tuned(
-    name: str,
-    build: Builder,
-    plain: dict[str, Any],
-    num_steps: int,
-) -> Tuned:
-    """What `_plain` made plain; JSON holds numbers that are not finite as text."""
-    rate = plain["learning_rate"]
-    grid = np.asarray(plain["grid"], float)
-    return Tuned(name, rate, float(plain["final_loss"]), build(rate, num_steps), grid)
+    def tuned(self, name: str, build: Builder) -> Tuned:
+        """What was kept; JSON holds numbers that are not finite as text."""
+        plain = self._kept[name]
+        rate = plain["learning_rate"]
+        return Tuned(
+            name,
+            rate,
+            float(plain["final_loss"]),
+            build(rate, self._num_steps),
+            np.asarray(plain["rates"], float),
+            np.asarray(plain["grid"], float),
+            np.asarray(plain["runs"]),
+            tuple(plain["tied"]),
+        )
+
+    def _computes(self, build: Builder) -> str:
+        """What tells a baseline from another of the same name."""
+        tx = optax.with_extra_args_support(build(1.0, self._num_steps))
+        return _fingerprint.of_transformation(tx, self._theta)
 
 
 def compare(
@@ -125,6 +195,8 @@ def compare(
     tuned: dict[str, Tuned] | None = None,
     tune_runs: int | None = None,
     measure: Measure = None,
+    tune_last: int = 1,
+    costs: bool = True,
     progress_bar: bool = True,
     path: str | os.PathLike | None = None,
 ) -> Comparison:
@@ -142,9 +214,11 @@ def compare(
         function of your own, `(learning_rate, num_steps) -> optax transformation`.
       tuned: baselines that are tuned already, as `tune_all` returns them, instead of `baselines`.
       tune_runs: how many problems to tune on; None for as many as `num_runs`.
+      tune_last: of how many last steps the loss is the mean that rates are tuned for.
       measure: a function of theta_T that is measured too, such as
         `optimizees.accuracy(network, test)`, or a dict of such functions, see
         `evaluating.evaluate_with`.
+      costs: whether to time a step of each.
       progress_bar: whether to show one, on stderr.
       path: a folder of this comparison alone, which keeps each optimizer's runs. Those that are
         there are not run again.
@@ -178,22 +252,29 @@ def compare(
     tune_key, run_key, cost_key = jax.random.split(key, 3)
     if tuned is None:
         tuned = tune_all(
-            problem, tune_key, num_steps, tune_runs, names=builders, progress_bar=progress_bar
+            problem,
+            tune_key,
+            num_steps,
+            tune_runs,
+            names=builders,
+            progress_bar=progress_bar,
+            last=tune_last,
         )
     everything = {**transformations, **{name: found.tx for name, found in tuned.items()}}
     curves = {}
     measures = {}
-    bar = _bar(everything, "evaluating", "optimizer", progress_bar)
+    bar = tqdm.tqdm(
+        everything, "evaluating", unit="optimizer", leave=False, disable=not progress_bar
+    )
     for name in bar:
         bar.set_postfix_str(name)
         arguments = measure, everything[name], problem, run_key, num_steps, num_runs
         kept = None if path is None else _runs_path(path, name)
         curves[name], measures[name] = _runs(arguments, kept)
-    rates = {name: found.learning_rate for name, found in tuned.items()}
     kinds = {name: kind_of(tx) for name, tx in transformations.items()}
     kinds.update(dict.fromkeys(tuned, TUNED))
-    costs = cost.measure(everything, problem, cost_key)
-    return Comparison(curves, rates, {} if measure is None else measures, costs, kinds)
+    timed = cost.measure(everything, problem, cost_key) if costs else {}
+    return Comparison(curves, tuned, {} if measure is None else measures, timed, kinds)
 
 
 def kind_of(tx: Transformation) -> str:

@@ -71,8 +71,7 @@ def panels(
 
 def rates(
     path: Path,
-    learning_rates: Iterable[float],
-    grids: dict[str, np.ndarray],
+    grids: dict[str, tuple[np.ndarray, np.ndarray]],
     levels: dict[str, float],
     title: str,
     ylabel: str = "final loss",
@@ -81,8 +80,7 @@ def rates(
 
     Args:
       path: of the PNG.
-      learning_rates: the grid.
-      grids: dict from name to the mean final loss for every rate.
+      grids: dict from name to `(rates, mean final loss for every rate)`.
       levels: dict from the name of each learned optimizer to its final loss, a horizontal line.
       title: of the picture.
       ylabel: what the final loss is.
@@ -92,27 +90,26 @@ def rates(
     """
     figure = _figure(7, 5)
     axes = figure.add_subplot()
-    rates_shown = list(learning_rates)
-    for i, (name, grid) in enumerate(grids.items()):
+    for i, (name, (tried, grid)) in enumerate(grids.items()):
         values = _drawable(np.asarray(grid, float))
-        axes.plot(rates_shown, values, ".-", color=_color(i), linewidth=1.2, label=name)
+        axes.plot(tried, values, ".-", color=_color(i), linewidth=1.2, label=name)
     for i, (name, level) in enumerate(levels.items()):
         style = _LEVELS[i % len(_LEVELS)]
         height = level if np.isfinite(level) else np.nan
         label = f"{name} ({level:.3g})"
         axes.axhline(height, color="k", linestyle=style, linewidth=1.5, label=label)
     axes.set(title=title, xlabel="learning rate", ylabel=ylabel, xscale="log", yscale="log")
-    _limit_rates(axes, grids, levels)
+    _limit_rates(axes, [grid for _, grid in grids.values()], levels)
     _finish(figure, [axes], path)
 
 
 def _limit_rates(
     axes: Axes,
-    grids: dict[str, np.ndarray],
+    grids: list[np.ndarray],
     levels: dict[str, float],
 ) -> None:
     """The smallest rates leave the loss where it begins: nothing far above that is of interest."""
-    drawn = _drawable(np.array(list(grids.values()), float))
+    drawn = _drawable(np.concatenate([np.asarray(grid, float) for grid in grids]))
     if np.isnan(drawn).all():
         return
     lowest = [np.nanmin(drawn)]
@@ -305,7 +302,10 @@ def _curve(
     places = np.linspace(first_step, losses.shape[1] - 1, NUM_BANDS)
     points = np.unique(places.astype(int))
     bands = [statistics.summarize(losses[:, step]) for step in points]
-    low = _drawable(np.array([band.low for band in bands]))
+    # Few runs have intervals that reach below zero: those end at the smallest loss of a run.
+    smallest = losses[:, points].min(axis=0)
+    low = np.array([band.low for band in bands])
+    low = _drawable(np.where(low > 0, low, smallest))
     high = _drawable(np.array([band.high for band in bands]))
     axes.fill_between(points, low, high, color=color, alpha=0.15, linewidth=0)
 

@@ -3,13 +3,14 @@
 import os
 import zipfile
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, plots, statistics
 from learned_opt.evaluation import comparison as comparison_lib
+from learned_opt.evaluation.baselines import Tuned
 from learned_opt.evaluation.comparison import Comparison
 from learned_opt.evaluation.cost import Cost
 
@@ -19,23 +20,45 @@ MeasureName = str | Sequence[str] | None
 Columns = dict[str, dict[str, str]]  # a column's header -> an optimizer's name -> text
 
 LEGEND = (
-    "Losses: mean of {runs} runs on fresh problems, with the 95 % bootstrap interval of the mean. "
+    "Losses: mean of {runs} runs on fresh problems with its 95 % interval (studentised bootstrap). "
+    "Rate: the best one and, in brackets, the range of those that cannot be told apart from it. "
     "Step and update: time of a whole training step and of the optimizer alone, Adam = 1. "
     "Bytes: optimizer state a parameter.\n"
 )
 
 
-def summary(comparison: Comparison, steps: Iterable[int]) -> Rows:
+class Report(NamedTuple):
+    """What `write` has written.
+
+    Attributes:
+      rows: from `summary`.
+      curves: dict from name to losses `[num_runs, num_steps + 1]`.
+      finals: from `finals`.
+    """
+
+    rows: Rows
+    curves: dict[str, np.ndarray]
+    finals: dict[str, np.ndarray]
+
+
+def summary(
+    comparison: Comparison,
+    steps: Iterable[int],
+    final: str | None = None,
+) -> Rows:
     """A comparison as plain data, as `summary.json` holds it.
 
     Args:
       comparison: from `learned_opt.compare`.
       steps: at which steps to summarize the losses.
+      final: the measure that optimizers are compared by; None for the last loss of the curve.
 
     Returns:
-      Dict from name to a dict with `kind` ("learned", "tuned" or "given"), `learning_rate` (None
-      unless tuned), `loss` (a dict from the step, as text, to a `statistics.Summary` as a dict),
-      `diverged` (a fraction), the cost, and `measure` if something was measured.
+      Dict from name to a dict with `kind` ("learned", "tuned" or "given"), `runs`, `learning_rate`
+      (None unless tuned), `tuned` (all rates that were tried, None unless tuned), `loss` (a dict
+      from the step, as text, to a `statistics.Summary` as a dict), `diverged` (a fraction), the
+      cost, `measure` if something was measured, and `against`: unless it was tuned, the paired
+      difference to every other optimizer, a `statistics.Difference` as a dict with its verdict.
 
     Raises:
       ValueError: for a step beyond the horizon.
@@ -45,7 +68,24 @@ def summary(comparison: Comparison, steps: Iterable[int]) -> Rows:
     for step in steps:
         if _checks.positive_int("steps", step, minimum=0) > horizon:
             raise ValueError(f"steps must not lie beyond the horizon {horizon}, got {step}.")
-    return {name: _row(comparison, name, steps) for name in comparison.curves}
+    values = finals(comparison, final)
+    rows = {name: _row(comparison, name, steps) for name in comparison.curves}
+    for name, row in rows.items():
+        row["against"] = {} if row["kind"] == comparison_lib.TUNED else _against(name, values)
+    return rows
+
+
+def finals(comparison: Comparison, final: str | None = None) -> dict[str, np.ndarray]:
+    """What optimizers are compared by: dict from name to its value in every run `[num_runs]`.
+
+    Args:
+      comparison: from `learned_opt.compare`.
+      final: see `summary`.
+    """
+    values = {}
+    for name, curve in comparison.curves.items():
+        values[name] = comparison.measures[name][final] if final else curve[:, -1]
+    return values
 
 
 def _row(
@@ -54,20 +94,43 @@ def _row(
     steps: list[int],
 ) -> Row:
     curve = comparison.curves[name]
+    tuned = comparison.tuned.get(name)
     row = {
         "kind": comparison.kinds[name],
-        "learning_rate": comparison.learning_rates.get(name),
+        "runs": len(curve),
+        "learning_rate": None if tuned is None else tuned.learning_rate,
+        "tuned": None if tuned is None else _plain_tuned(tuned),
         "loss": {str(step): _summary(curve[:, step]) for step in steps},
         "diverged": float(np.mean(~np.isfinite(curve[:, -1]))),
     }
-    row.update(_cost(comparison.costs[name], comparison.costs.get("Adam")))
+    if name in comparison.costs:
+        row.update(_cost(comparison.costs[name], comparison.costs.get("Adam")))
     if name in comparison.measures:
         row["measure"] = _measure(comparison.measures[name])
     return row
 
 
+def _plain_tuned(tuned: Tuned) -> dict[str, Any]:
+    return {
+        "rates": tuned.rates.tolist(),
+        "grid": tuned.grid.tolist(),
+        "runs": tuned.runs.tolist(),
+        "tied": list(tuned.tied),
+    }
+
+
 def _summary(values: np.ndarray) -> dict[str, float]:
     return statistics.summarize(values)._asdict()
+
+
+def _against(name: str, values: dict[str, np.ndarray]) -> dict[str, dict[str, Any]]:
+    """The paired differences of one optimizer to all others."""
+    found = {}
+    for other in values:
+        if other != name:
+            difference = statistics.paired(values[name], values[other])
+            found[other] = {**difference._asdict(), "verdict": difference.verdict}
+    return found
 
 
 def _cost(cost: Cost, adam: Cost | None) -> dict[str, float]:
@@ -86,6 +149,83 @@ def _measure(measured: Any) -> dict[str, Any]:
     if isinstance(measured, dict):
         return {name: _summary(values) for name, values in measured.items()}
     return _summary(measured)
+
+
+def best_baseline(rows: Rows, final: str | None = None) -> str | None:
+    """The tuned baseline with the smallest final loss; None where there is none.
+
+    Args:
+      rows: from `summary`.
+      final: see `table`.
+    """
+    means = {
+        name: float(last(row, final)["mean"])
+        for name, row in rows.items()
+        if row["kind"] == comparison_lib.TUNED
+    }
+    return min(means, key=means.__getitem__, default=None)
+
+
+def verdicts(rows: Rows, final: str | None = None) -> str:
+    """Where each learned optimizer stands, by paired differences: a line each, as Markdown.
+
+    It is held against the best tuned baseline, tuned Adam, and everything that was given.
+
+    Args:
+      rows: from `summary`.
+      final: see `table`.
+    """
+    return "\n".join(f"- {name}: {verdict(rows, name, final)}" for name in learned(rows))
+
+
+def verdict(
+    rows: Rows,
+    name: str,
+    final: str | None = None,
+) -> str:
+    """The line of one optimizer, see `verdicts`."""
+    row = rows[name]
+    text = interval(last(row, final))
+    if row["diverged"]:
+        text += f", {100 * row['diverged']:.0f} % diverged"
+    best = best_baseline(rows, final)
+    others = dict.fromkeys([best, "Adam"])  # an ordered set
+    others.update(dict.fromkeys(_given(rows)))
+    parts = []
+    for other in others:
+        if other in rows and other != name:
+            label = f"{other} (the best tuned baseline)" if other == best else other
+            parts.append(held_against(row["against"][other], label))
+    if not parts:
+        return f"{text}; compared with none."
+    if row["runs"] < statistics.LEAST_RUNS:
+        needed = f"{statistics.LEAST_RUNS} are needed"
+        return f"{text}; no verdict from {row['runs']} runs, {needed}. {'; '.join(parts)}."
+    return f"{text}; {'; '.join(parts)}."
+
+
+def held_against(difference: dict[str, Any], other: str) -> str:
+    """A paired difference in words, such as "below Adam by 0.02 [0.01, 0.03]".
+
+    Args:
+      difference: of `against` in a row.
+      other: what the other optimizer is called.
+
+    Example:
+      >>> from learned_opt.evaluation import report
+      >>> report.held_against(
+      ...     {"verdict": "below", "mean": -0.02, "low": -0.03, "high": -0.01}, "Adam")
+      'below Adam by 0.02 [0.01, 0.03]'
+    """
+    mean, low, high = (float(difference[key]) for key in ("mean", "low", "high"))
+    if difference["verdict"] == statistics.NO_DIFFERENCE:
+        return f"no difference to {other}: {mean:+.2g} [{low:+.2g}, {high:+.2g}]"
+    by, *ends = abs(mean), *sorted((abs(low), abs(high)))
+    return f"{difference['verdict']} {other} by {by:.2g} [{ends[0]:.2g}, {ends[1]:.2g}]"
+
+
+def _given(rows: Rows) -> list[str]:
+    return [name for name, row in rows.items() if row["kind"] == comparison_lib.GIVEN]
 
 
 def learned(rows: Rows) -> list[str]:
@@ -149,13 +289,16 @@ def _cells(
     cells += _measured(row, measure_name)
     cells.append(_times(row.get("step_over_adam")))
     cells.append(_times(row.get("update_over_adam")))
-    cells.append(f"{row['state_bytes_per_parameter']:.0f}")
+    num_bytes = row.get("state_bytes_per_parameter")
+    cells.append("-" if num_bytes is None else f"{num_bytes:.0f}")
     return cells
 
 
 def _rate(name: str, row: Row) -> str:
     if row["kind"] == comparison_lib.TUNED:
-        return f"{row['learning_rate']:.3g}"
+        tied = row["tuned"]["tied"]
+        beside = f" [{min(tied):.3g}, {max(tied):.3g}]" if len(tied) > 1 else ""
+        return f"{row['learning_rate']:.3g}{beside}"
     if row["kind"] == comparison_lib.LEARNED:
         return "learned"
     return "-" if name in baselines.REFERENCES else "as given"
@@ -259,8 +402,9 @@ def write(
     first_step: int = 0,
     extra: Columns | None = None,
     final: str | None = None,
+    values: dict[str, np.ndarray] | None = None,
 ) -> str:
-    """Writes a comparison: raw curves (npz), picture (png), table (md) and summary (json).
+    """Writes a comparison: raw curves and finals (npz), picture, table (md), summary (json).
 
     Each file appears whole or not at all.
 
@@ -273,14 +417,18 @@ def write(
       suffix: of the files' names.
       first_step: where the picture's axis begins.
       extra, final: see `table`.
+      values: from `finals`; None for the last losses of the curves.
 
     Returns:
       The table, as Markdown.
     """
     num_runs = len(next(iter(curves.values())))
     text = table(rows, measure_name, extra, final) + "\n" + LEGEND.format(runs=num_runs)
-    with _files.whole(_path(folder, "curves", suffix, "npz")) as temporary:
-        np.savez_compressed(temporary, **curves)  # type: ignore[arg-type]
+    if values is None:
+        values = {name: curve[:, -1] for name, curve in curves.items()}
+    for kind, arrays in (("curves", curves), ("finals", values)):
+        with _files.whole(_path(folder, kind, suffix, "npz")) as temporary:
+            np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
     picture = _path(folder, "curves", suffix, "png")
     plots.curves(picture, curves, learned(rows), title, first_step)
     _files.write_text(_path(folder, "table", suffix, "md"), text)
@@ -289,18 +437,20 @@ def write(
     return text
 
 
-def read(folder: str | os.PathLike, suffix: str = "") -> tuple[Rows, dict[str, np.ndarray]] | None:
-    """What `write` has written, as `(rows, curves)`; None where it is not there or is damaged."""
-    path = _path(folder, "summary", suffix, "json")
+def read(folder: str | os.PathLike, suffix: str = "") -> Report | None:
+    """What `write` has written; None where it is not there, is damaged, or is of an older form."""
     try:
-        with np.load(_path(folder, "curves", suffix, "npz")) as arrays:
-            curves = {name: arrays[name] for name in arrays.files}
-        rows = _files.read_json(path)
+        curves = _arrays(_path(folder, "curves", suffix, "npz"))
+        values = _arrays(_path(folder, "finals", suffix, "npz"))
+        rows = _files.read_json(_path(folder, "summary", suffix, "json"))
     except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError):
         return None
-    for name, row in rows.items():
-        row.setdefault("kind", _kind_before(name, row))
-    return rows, curves
+    return Report(rows, curves, values)
+
+
+def _arrays(path: str) -> dict[str, np.ndarray]:
+    with np.load(path) as arrays:
+        return {name: arrays[name] for name in arrays.files}
 
 
 def _path(
@@ -310,11 +460,3 @@ def _path(
     extension: str,
 ) -> str:
     return os.path.join(folder, f"{name}{suffix}.{extension}")
-
-
-def _kind_before(name: str, row: Row) -> str:
-    """The kind of an optimizer in a file that was written before files held kinds."""
-    if row["learning_rate"] is not None:
-        return comparison_lib.TUNED
-    is_reference = name in baselines.REFERENCES
-    return comparison_lib.GIVEN if is_reference else comparison_lib.LEARNED

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from learned_opt import _checks
+from learned_opt import _checks, _fingerprint
 from learned_opt.meta import programs, unrolling
 from learned_opt.meta.unrolling import Rule, Run, Transformation
 from learned_opt.optimizees import base as optimizee_base
@@ -117,6 +117,21 @@ def seen_loss(problem: Optimizee, num_steps: int) -> jax.tree_util.Partial:
     return jax.tree_util.Partial(_SeenLoss(num_steps), family)
 
 
+def fingerprint(
+    measure: Measure,
+    family: Family,
+    num_steps: int,
+) -> str | None:
+    """What tells one measure of runs of a family from another; None for no measure."""
+    bound = as_measure(measure)
+    if bound is None:
+        return None
+    problem = jax.eval_shape(optimizee_base.begin, family, jax.random.key(0))
+    losses = jnp.zeros(num_steps + 1)
+    run = Run(losses, problem.theta_0, problem.statistics)
+    return _fingerprint.of_function(jax.tree_util.Partial(_measured, bound), run, problem)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Every:
     """A dict of measures as one."""
@@ -192,7 +207,6 @@ def runs(
     family: Family,
     problems: Problem,
     num_steps: int,
-    copies: int = 1,
 ) -> tuple[jax.Array, Any]:
     """`evaluate_with` for problems that have begun, for use in other programs.
 
@@ -204,29 +218,39 @@ def runs(
       family: the family.
       problems: of the family, from `optimizees.base.begin_all`.
       num_steps: the horizon T.
-      copies: over how many values a caller vmaps this; it decides how many runs go at once.
 
     Returns:
       See `evaluate_with`.
     """
-    tx = unrolling.join(tx, ())
 
     def one(problem: Problem) -> tuple[jax.Array, Any]:
-        run = unrolling.life(tx, family, problem, num_steps)
-        return run.losses, _measured(measure, run, problem)
+        return one_run(tx, measure, family, problem, num_steps)
 
-    batch_size = _runs_at_once(problems, copies)
+    batch_size = min(runs_at_once(problems), problems.key.shape[0])
     curves, measures = jax.lax.map(one, problems, batch_size=batch_size)
     return infinite_once_diverged(curves), measures
 
 
-def _runs_at_once(problems: Problem, copies: int) -> int:
+def one_run(
+    tx: Any,
+    measure: jax.tree_util.Partial | None,
+    family: Family,
+    problem: Problem,
+    num_steps: int,
+) -> tuple[jax.Array, Any]:
+    """`runs` for one problem: its losses `[T + 1]` as they are, and what is measured."""
+    run = unrolling.life(unrolling.join(tx, ()), family, problem, num_steps)
+    return run.losses, _measured(measure, run, problem)
+
+
+def runs_at_once(problems: Problem) -> int:
+    """How many problems of this size go side by side on this machine."""
     num_runs = problems.key.shape[0]
     num_numbers = sum(x.size for x in jax.tree.leaves(problems.theta_0))
-    coordinates = max(1, copies * num_numbers // num_runs)
+    coordinates = max(1, num_numbers // num_runs)
     backend = jax.default_backend()
     at_once = COORDINATES_AT_ONCE.get(backend, ACCELERATOR_COORDINATES_AT_ONCE)
-    return max(1, min(num_runs, at_once // coordinates))
+    return max(1, at_once // coordinates)
 
 
 def infinite_once_diverged(curves: jax.Array) -> jax.Array:

@@ -25,9 +25,11 @@ def test_the_best_rate_is_the_best_of_single_runs(name):
     for rate in rates:
         tx = baselines.baseline(name, rate, 10)
         single.append(learned_opt.evaluate(tx, PROBLEM, KEY, 10, 5)[:, -1].mean())
-    np.testing.assert_allclose(tuned.grid, single, rtol=1e-4)
+    np.testing.assert_allclose(tuned.rates, rates)
+    np.testing.assert_allclose(tuned.grid[:-1], single[:-1], rtol=1e-4)
     assert tuned.learning_rate == rates[int(np.argmin(single))]
     assert tuned.final_loss == tuned.grid.min()
+    assert tuned.learning_rate in tuned.tied
     again = learned_opt.evaluate(tuned.tx, PROBLEM, KEY, 10, 5)[:, -1].mean()
     np.testing.assert_allclose(again, tuned.final_loss, rtol=1e-4)
 
@@ -109,9 +111,54 @@ def test_builders():
         baselines.builders({"mine": 0.1})
 
 
-def test_if_all_diverge_the_survivors_decide():
-    """Of two rates at which runs diverge: the smaller mean over those runs that are left."""
-    losses = np.array([[np.inf, 4.0, 4.0], [np.inf, np.inf, 3.0], [np.inf] * 3])
-    assert baselines._best(losses) == (1, np.inf)
-    assert baselines._best(np.full((2, 3), np.inf)) == (0, np.inf)
-    assert baselines._best(np.array([[2.0, 2.0], [1.0, np.inf]])) == (0, 2.0)
+def test_finer_rates_on_all_runs_around_the_best_of_the_papers_grid():
+    """Steps of the square root of two; the best rate and its neighbours have all runs."""
+    tuned = baselines.tune("SGD", PROBLEM, KEY, 20, 20)
+    best = int(np.argmin(np.abs(tuned.rates - tuned.learning_rate)))
+    around = tuned.rates[best - 1 : best + 2]
+    np.testing.assert_allclose(around / tuned.learning_rate, [2**-0.5, 1, 2**0.5], rtol=1e-6)
+    assert np.all(tuned.runs[best - 1 : best + 2] == 20)
+    for rate, mean in zip(around, tuned.grid[best - 1 : best + 2], strict=True):
+        tx = baselines.baseline("SGD", float(rate), 20)
+        single = learned_opt.evaluate(tx, PROBLEM, KEY, 20, 20)[:, -1].mean()
+        np.testing.assert_allclose(mean, single, rtol=1e-4)
+    assert set(baselines.LEARNING_RATES) <= set(tuned.rates)
+
+
+def test_the_mean_of_the_last_steps():
+    rates = (0.003, 0.01)
+    tuned = baselines.tune("SGD", PROBLEM, KEY, 10, 4, rates, last=3)
+    for rate, mean in zip(rates, tuned.grid, strict=True):
+        losses = learned_opt.evaluate(baselines.baseline("SGD", rate, 10), PROBLEM, KEY, 10, 4)
+        np.testing.assert_allclose(mean, losses[:, -3:].mean(), rtol=1e-4)
+
+
+def test_a_run_that_diverges_on_its_way_is_infinite():
+    """Also where what is measured at its end is finite."""
+
+    def measure(theta):
+        return jax.numpy.zeros(())
+
+    tuned = baselines.tune("SGD", PROBLEM, KEY, 200, 3, (0.01, 1e3), measure=measure)
+    assert list(tuned.grid) == [0, np.inf]
+
+
+def test_momentum_muon_and_the_frozen_adam_are_optax():
+    params = {"w": jax.numpy.ones((3, 2)), "b": jax.numpy.ones(2)}
+    gradient = jax.tree.map(lambda x: 0.1 * x, params)
+    first, half = baselines.INVERSE_TIME
+    expected = {
+        "Momentum": optax.sgd(0.01, momentum=0.9),
+        "Muon": optax.contrib.muon(0.01),
+        "frozen": optax.adam(lambda t: first / (1 + t / half)),
+    }
+    for name, theirs in expected.items():
+        ours = (
+            baselines.FROZEN["Adam-inverse-time"](10)
+            if name == "frozen"
+            else baselines.baseline(name, 0.01, 10)
+        )
+        for _ in range(2):
+            got, _ = ours.update(gradient, ours.init(params), params)
+            want, _ = theirs.update(gradient, theirs.init(params), params)
+            jax.tree.map(np.testing.assert_array_equal, got, want)

@@ -20,7 +20,7 @@ def test_all_are_measured_on_the_same_problems(compared):
     first = [curve[:, 0] for curve in compared.curves.values()]
     for other in first[1:]:
         np.testing.assert_allclose(first[0], other, rtol=1e-6)
-    assert set(compared.learning_rates) == {"SGD", "Adam"}
+    assert set(compared.tuned) == {"SGD", "Adam"}
     assert compared.measures["ours"].shape == (5,)
     assert set(compared.costs) == set(compared.curves)
 
@@ -52,27 +52,68 @@ def test_baselines_of_ones_own():
     own = comparison.compare(*arguments, baselines={"mine": sgd}, progress_bar=False)
     named = comparison.compare(*arguments, baselines=["SGD"], progress_bar=False)
     assert own.kinds == {"mine": "tuned"}
-    assert own.learning_rates["mine"] == named.learning_rates["SGD"]
+    assert own.tuned["mine"].learning_rate == named.tuned["SGD"].learning_rate
     np.testing.assert_array_equal(own.curves["mine"], named.curves["SGD"])
 
 
 def test_what_is_tuned_is_kept(tmp_path, monkeypatch):
-    path = tmp_path / "tuned.json"
-    arguments = PROBLEM, KEY, 20, 3, {"mine": sgd}, path, False
+    arguments = PROBLEM, KEY, 20, 3, {"mine": sgd}, tmp_path, False
     first = comparison.tune_all(*arguments)["mine"]
     monkeypatch.delattr(baselines, "tune")  # nothing is tuned again
     again = comparison.tune_all(*arguments)["mine"]
     assert first[:3] == again[:3]
     assert again.name == "mine"
-    np.testing.assert_array_equal(first.grid, again.grid)
+    assert first.tied == again.tied
+    for name in ("rates", "grid", "runs"):
+        np.testing.assert_array_equal(getattr(first, name), getattr(again, name))
     assert np.isinf(again.grid[-1])  # infinity survives the file
     for found in (first, again):
         losses = learned_opt.evaluate(found.tx, PROBLEM, KEY, 20, 3)
         np.testing.assert_allclose(losses[:, -1].mean(), first.final_loss, rtol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"problem": learned_opt.optimizees.quadratic(2)},
+        {"key": jax.random.key(7)},
+        {"num_steps": 3},
+        {"num_runs": 3},
+        {"last": 2},
+        {"measure": lambda theta: theta[0]},
+        {"names": {"SGD": lambda rate, num_steps: optax.sgd(2 * rate)}},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_what_is_tuned_is_kept_by_what_it_depends_on(tmp_path, monkeypatch, changed):
+    """A name is not enough: another problem, measure or meaning of the name is tuned anew."""
+    calls = []
+
+    def tune(build, problem, key, num_steps, num_runs, **options):
+        calls.append(num_steps)
+        one = np.ones(1)
+        return baselines.Tuned("", 0.1, 1.0, build(0.1, 1), one, one, one, (0.1,))
+
+    monkeypatch.setattr(baselines, "tune", tune)
+    arguments = {
+        "problem": PROBLEM,
+        "key": KEY,
+        "num_steps": 2,
+        "num_runs": 2,
+        "names": {"SGD": sgd},
+        "path": tmp_path,
+        "progress_bar": False,
+    }
+    for _ in range(2):
+        comparison.tune_all(**arguments)
+    assert len(calls) == 1
+    comparison.tune_all(**{**arguments, **changed})
+    assert len(calls) == 2
+
+
 def test_runs_are_kept(tmp_path):
-    tuned = {"SGD": baselines.Tuned("SGD", 0.1, 1.0, optax.sgd(0.01), np.ones(1))}
+    one = np.ones(1)
+    tuned = {"SGD": baselines.Tuned("SGD", 0.1, 1.0, optax.sgd(0.01), one, one, one, (0.1,))}
     arguments = PROBLEM, KEY, 3, 4
     measure = {"last": lambda theta: theta[-1], "first accuracy": lambda theta: theta[0]}
     settings = {"tuned": tuned, "measure": measure, "progress_bar": False, "path": tmp_path}
@@ -82,8 +123,16 @@ def test_runs_are_kept(tmp_path):
     written = (tmp_path / "SGD.npz").stat().st_mtime_ns
     again = comparison.compare({"a/b": optax.sgd(0.1)}, *arguments, **settings)
     assert (tmp_path / "SGD.npz").stat().st_mtime_ns == written
-    for a, b in zip(jax.tree.leaves(first[:3]), jax.tree.leaves(again[:3]), strict=True):
+    both = (first.curves, first.measures), (again.curves, again.measures)
+    for a, b in zip(*map(jax.tree.leaves, both), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_without_costs():
+    compared = comparison.compare(
+        {"ours": optax.sgd(0.1)}, PROBLEM, KEY, 2, 2, tuned={}, costs=False
+    )
+    assert compared.costs == {}
 
 
 @pytest.mark.parametrize(

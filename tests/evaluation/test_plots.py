@@ -33,7 +33,7 @@ def cycle(i):
     return matplotlib.colors.to_hex(f"C{i}")
 
 
-def falling(low, num_steps=10, num_runs=6, seed=0):
+def falling(low, num_steps=10, num_runs=20, seed=0):
     noise = np.random.default_rng(seed).uniform(0.5, 1.5, (num_runs, num_steps + 1))
     return np.geomspace(10, low, num_steps + 1) * noise
 
@@ -132,15 +132,16 @@ def test_panels_share_colours(drawn, tmp_path):
 
 
 def test_rates(drawn, tmp_path):
-    learning_rates = [1e-3, 1e-2, 1e-1]
-    grids = {"SGD": np.array([4.0, 2.0, np.inf]), "Adam": np.array([3.0, 1.0, 8.0])}
+    rates, fewer = [1e-3, 1e-2, 1e-1], [1e-3, 1e-2, 1.4e-2]
+    grids = {"SGD": (fewer, [4.0, 2.0, np.inf]), "Adam": (rates, [3.0, 1.0, 8.0])}
     levels = {"ours": 0.5, "lost": np.inf}
-    plots.rates(tmp_path / "x.png", learning_rates, grids, levels, "Title", "accuracy")
+    plots.rates(tmp_path / "x.png", grids, levels, "Title", "accuracy")
     (axes,) = drawn[0].axes
     shown = lines(axes)
     assert set(shown) == {"SGD", "Adam", "ours (0.5)", "lost (inf)"}
     np.testing.assert_array_equal(shown["SGD"].get_ydata(), [4, 2, np.nan])
-    np.testing.assert_array_equal(shown["Adam"].get_xdata(), learning_rates)
+    np.testing.assert_array_equal(shown["Adam"].get_xdata(), rates)
+    np.testing.assert_array_equal(shown["SGD"].get_xdata(), fewer)
     assert color(shown["SGD"]) == cycle(0)
     np.testing.assert_array_equal(shown["ours (0.5)"].get_ydata(), [0.5, 0.5])
     assert np.isnan(shown["lost (inf)"].get_ydata()).all()
@@ -149,7 +150,7 @@ def test_rates(drawn, tmp_path):
 
 
 def test_rates_that_all_diverge(tmp_path):
-    plots.rates(tmp_path / "x.png", [0.1], {"SGD": np.array([np.inf])}, {}, "Title")
+    plots.rates(tmp_path / "x.png", {"SGD": ([0.1], [np.inf])}, {}, "Title")
     assert (tmp_path / "x.png").stat().st_size > 0
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 
 import jax
 import numpy as np
@@ -29,7 +30,7 @@ def places(tmp_path_factory):
     }
     names = set()
     for figure in papers.FIGURES.values():
-        names.update(name.split("@")[0] for name in figure.optimizers.split(","))
+        names.update(re.split("[@+]", name)[0] for name in figure.optimizers.split(","))
     for name in names:
         recipe, _, seed = name.partition(":")
         opt = kinds["lstm" if "lstm" in name else "rnnprop"]
@@ -50,17 +51,19 @@ def measured(monkeypatch):
     """
     calls = []
 
-    def tune_all(problem, key, num_steps, num_runs, names, path, measure):
+    def tune_all(problem, key, num_steps, num_runs, names, path, measure, last):
         del problem, key, num_runs, path, measure
-        calls.append(("tune", num_steps))
+        calls.append(("tune", num_steps, last))
+        rates, grid = np.geomspace(1e-6, 1, 30), np.linspace(1, 9, 30)
+        runs, tied = np.full(30, 20), (0.1,)
         return {
             name: baselines.Tuned(
-                name, 0.1, 1.0, baselines.baseline(name, 0.1, num_steps), np.linspace(1, 9, 30)
+                name, 0.1, 1.0, baselines.baseline(name, 0.1, num_steps), rates, grid, runs, tied
             )
             for name in names
         }
 
-    def compare(transformations, problem, key, num_steps, num_runs, *, tuned, measure, path):
+    def compare(transformations, problem, key, num_steps, num_runs, *, tuned, measure, costs, path):
         del problem, key, path
         calls.append(("compare", num_steps))
         curves = {}
@@ -72,11 +75,12 @@ def measured(monkeypatch):
         if measure:
             measures = {name: dict.fromkeys(measure, c[:, -1]) for name, c in curves.items()}
         kinds = {name: comparison.kind_of(tx) for name, tx in transformations.items()}
+        timed = {name: cost.Cost(1.0, 0.5, 8.0) for name in curves}
         return comparison.Comparison(
             curves=curves,
-            learning_rates=dict.fromkeys(tuned, 0.1),
+            tuned=tuned,
             measures=measures,
-            costs={name: cost.Cost(1.0, 0.5, 8.0) for name in curves},
+            costs=timed if costs else {},
             kinds={**dict.fromkeys(tuned, "tuned"), **kinds},
         )
 
@@ -110,14 +114,15 @@ def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_pa
     for case in plan.cases:
         folder = f"{case.name}-{case.num_steps}"
         rows = summary["cases"][folder]
-        for file in ("curves.npz", "curves.png", "rates.png", "table.md", "summary.json"):
+        for file in ("curves.npz", "finals.npz", "curves.png", "rates.png", "table.md", "summary.json"):
             assert (tmp_path / "work" / folder / file).stat().st_size > 0
-        assert list(rows) == ["SGD", "Adam", *plan.found, *plan.figure.references]
+        assert list(rows) == ["SGD", "Adam", *plan.transformations(case.num_steps)]
         assert rows["Adam"]["paper"] == case.paper.get("Adam")
         table = (tmp_path / "work" / folder / "table.md").read_text()
         assert ("test accuracy" in table) == case.family.builder.needs_data
         assert {rows[name]["kind"] for name in plan.found} == {"learned"}
-    assert "no difference" in shown or "above the best tuned baseline, SGD" in shown
+    assert "no verdict from 3 runs, 20 are needed" in shown
+    assert "above SGD (the best tuned baseline) by " in shown
     assert "33 % diverged" in shown
     assert ("Seeds of meta-training together" in shown) == any(":" in name for name in plan.found)
 
@@ -126,7 +131,7 @@ def test_what_is_done_is_not_measured_again(measured, places, tmp_path, capsys):
     plan = plans.plan("l2l-fig5", TINY, places)
     figures.run(plan, tmp_path / "work", tmp_path / "tuned")
     shown = capsys.readouterr().out
-    assert measured == [("tune", 4), ("compare", 4)] * 2
+    assert measured == [("tune", 4, 1), ("compare", 4)] * 2
     (tmp_path / "work" / "overview.png").unlink()
     figures.run(plan, tmp_path / "work", tmp_path / "tuned")
     assert capsys.readouterr().out == shown
@@ -222,7 +227,7 @@ def test_from_the_command_line_interrupted_and_resumed(places, tmp_path, monkeyp
     ]
     done = program("reproduce", *flags)
     assert done.returncode == 0, done.stderr
-    assert "| lstm-mnist |" in done.stdout
+    assert "| rnnprop-mnist |" in done.stdout
     assert "evaluating: 100%" in done.stderr
     assert not (work / "mlp-all-data-2" / "runs").exists()
     rows = json.loads((work / "mlp-all-data-2" / "summary.json").read_text())
@@ -239,6 +244,9 @@ class Interrupting:
 
     def __init__(self, module, after):
         self._module, self._left = module, after
+
+    def __getattr__(self, name):
+        return getattr(self._module, name)
 
     def evaluate_with(self, *args):
         if not self._left:
