@@ -143,22 +143,24 @@ def test_a_run_that_diverges_on_its_way_is_infinite():
     assert list(tuned.grid) == [0, np.inf]
 
 
-def test_momentum_muon_and_the_frozen_adam_are_optax():
+def test_momentum_muon_and_the_frozen_ones_are_optax():
     params = {"w": jax.numpy.ones((3, 2)), "b": jax.numpy.ones(2)}
     gradient = jax.tree.map(lambda x: 0.1 * x, params)
-    first, half = baselines.INVERSE_TIME
-    expected = {
-        "Momentum": optax.sgd(0.01, momentum=0.9),
-        "Muon": optax.contrib.muon(0.01),
-        "frozen": optax.adam(lambda t: first / (1 + t / half)),
-    }
-    for name, theirs in expected.items():
-        ours = (
-            baselines.FROZEN["Adam-inverse-time"](10)
-            if name == "frozen"
-            else baselines.baseline(name, 0.01, 10)
-        )
+    pairs = [
+        (baselines.baseline("Momentum", 0.01, 9), optax.sgd(0.01, momentum=0.9)),
+        (baselines.baseline("Muon", 0.01, 9), optax.contrib.muon(0.01)),
+        (
+            baselines.FROZEN["Adam, frozen on digits"](9),
+            optax.adam(lambda t: 0.128 / (1 + t / 2_000)),
+        ),
+        (
+            baselines.FROZEN["Adam, frozen on CIFAR-10"](9),
+            optax.adam(lambda t: 0.004 / (1 + t / 4_000)),
+        ),
+    ]
+    for ours, theirs in pairs:
+        our_state, their_state = ours.init(params), theirs.init(params)
         for _ in range(2):
-            got, _ = ours.update(gradient, ours.init(params), params)
-            want, _ = theirs.update(gradient, theirs.init(params), params)
+            got, our_state = ours.update(gradient, our_state, params)
+            want, their_state = theirs.update(gradient, their_state, params)
             jax.tree.map(np.testing.assert_array_equal, got, want)

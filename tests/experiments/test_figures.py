@@ -114,7 +114,14 @@ def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_pa
     for case in plan.cases:
         folder = f"{case.name}-{case.num_steps}"
         rows = summary["cases"][folder]
-        for file in ("curves.npz", "finals.npz", "curves.png", "rates.png", "table.md", "summary.json"):
+        for file in (
+            "curves.npz",
+            "finals.npz",
+            "curves.png",
+            "rates.png",
+            "table.md",
+            "summary.json",
+        ):
             assert (tmp_path / "work" / folder / file).stat().st_size > 0
         assert list(rows) == ["SGD", "Adam", *plan.transformations(case.num_steps)]
         assert rows["Adam"]["paper"] == case.paper.get("Adam")
@@ -227,12 +234,12 @@ def test_from_the_command_line_interrupted_and_resumed(places, tmp_path, monkeyp
     ]
     done = program("reproduce", *flags)
     assert done.returncode == 0, done.stderr
-    assert "| rnnprop-mnist |" in done.stdout
+    assert "| lstm-mnist " in done.stdout
     assert "evaluating: 100%" in done.stderr
     assert not (work / "mlp-all-data-2" / "runs").exists()
     rows = json.loads((work / "mlp-all-data-2" / "summary.json").read_text())
     assert set(rows["Adam"]["measure"]) == {families.ALL_DATA, families.ACCURACY}
-    assert min(rows["Adam"]["grid"]) < rows["Adam"]["loss"]["1"]["mean"]
+    assert min(rows["Adam"]["tuned"]["grid"]) < rows["Adam"]["loss"]["1"]["mean"]
 
     assert in_process(reproduce, *flags, "--evaluation_seed=1") == 1
     last_line = capsys.readouterr().err.splitlines()[-1]
