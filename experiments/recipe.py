@@ -6,10 +6,11 @@ from typing import Any
 
 import optax
 
+import learned_opt
 from experiments import teachers
 from experiments.families import FamilySpec
 from learned_opt import _checks, optimizers
-from learned_opt.estimators import Adjoint, Estimator, MetaLoss
+from learned_opt.estimators import Adjoint, Autodiff, Estimator, MetaLoss
 from learned_opt.meta.optimizer import ClippedAdam
 from learned_opt.meta.settings import Curriculum, Validation
 from learned_opt.optimizers import LearnedOptimizer
@@ -46,6 +47,7 @@ class Recipe:
       optimizer: of phi, see `learned_opt.meta_train`.
       learning_rate: of phi's optimizer.
       validation: how phi is validated, and which phi is kept.
+      start: weights that come with the library, from which the training goes on; empty for none.
       good_for: for the card.
       not_for: for the card.
     """
@@ -67,6 +69,7 @@ class Recipe:
     optimizer: Any = CLIPPED_ADAM
     learning_rate: Any = 0.001
     validation: Validation = LAST_WEIGHTS
+    start: str = ""
     good_for: str = ""
     not_for: str = ""
 
@@ -101,6 +104,13 @@ class Recipe:
             "validation": self.validation,
         }
 
+    def weights(self) -> Any:
+        """The weights from which the training goes on; None for fresh ones."""
+        if not self.start:
+            return None
+        _, phi = learned_opt.load_pretrained(self.start)
+        return phi
+
     def trained_on(self, dataset: str | None) -> str:
         """What a card says of the problems; `dataset` is the name of the data set."""
         at_once = f", {self.num_problems} at once" if self.num_problems > 1 else ""
@@ -121,4 +131,33 @@ class Recipe:
             **self.family.plain(),
             "num_problems": self.num_problems,
             "teacher": self.teacher,
+            "start": self.start,
+            "departures": self.departures(),
         }
+
+    def departures(self) -> list[str]:
+        """In what the training differs from that of the papers, a line each.
+
+        They take the exact gradient of a window, as it is, and a rate by random search; the
+        weights are selected (Andrychowicz et al. 2016, section 3; Lv, Jiang, Li 2017, section 5).
+        """
+        found = []
+        coordinates = getattr(self.estimator, "coordinates", None)
+        if coordinates is not None:
+            found.append(f"meta-gradients are estimates from {coordinates:,} coordinates")
+        elif not isinstance(self.estimator, (Adjoint, Autodiff)):
+            found.append("it is not trained by the gradient of its windows")
+        if isinstance(self.optimizer, ClippedAdam):
+            if self.optimizer.clip_norm is not None:
+                norm = self.optimizer.clip_norm
+                found.append(f"meta-gradients are clipped to the norm {norm:g}")
+            if self.optimizer.schedule == "cosine":
+                found.append("the meta-rate decays to zero")
+        rate = self.learning_rate
+        if isinstance(rate, float):
+            found.append(f"the meta-rate, {rate:g} at first, is not from a random search")
+        if self.validation.selection == "last":
+            found.append("the last weights are kept, and not selected")
+        if self.family.shrink > 1:
+            found.append(f"the sides of the images are shrunk by {self.family.shrink}")
+        return found

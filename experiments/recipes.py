@@ -11,7 +11,7 @@ import optax
 
 from experiments.families import FamilySpec
 from experiments.recipe import WINDOW, Recipe
-from learned_opt.estimators import Adjoint, Estimator, Imitate, MetaLoss, Mixture
+from learned_opt.estimators import NRES, Adjoint, Estimator, Imitate, MetaLoss, Mixture
 from learned_opt.meta.optimizer import ClippedAdam
 from learned_opt.meta.settings import RandomSearch, Validation
 
@@ -196,6 +196,24 @@ RECIPES = {
         "nothing is to be tuned",
         not_for="the lowest loss where the number of steps is known beforehand and a rate can be "
         "tuned: AdamW with cosine decay is better there; large networks have not been tried",
+    ),
+    # Beyond its teacher, by an estimator that sees whole lives. What it learns are the decay of its
+    # steps and the last layer: few weights, since the variance grows with their number.
+    "rnnprop-long-nres": Recipe(
+        "rnnprop-long, going on by evolution strategies over whole lives",
+        "rnnprop",
+        "Lv, Jiang, Li 2017; Li et al. 2023, arXiv 2304.12180",
+        preset="long",
+        family=FamilySpec("mlp", shrink=2, scaling=1.0),
+        num_steps=10_000,
+        num_problems=4,
+        num_epochs=5,
+        episodes_per_epoch=2,
+        estimator=NRES(window=100, sigma=0.03, shortest=1_000, only=("decay", "output")),
+        meta_loss=MetaLoss(shape="log"),
+        learning_rate=0.003,
+        validation=Validation(num_problems=2, num_steps=10_000, selection="last"),
+        start="rnnprop-long",
     ),
     "rnnprop-cnn": Recipe(
         "RNNprop, trained on a convolutional network with Random Scaling and convex functions",

@@ -3,11 +3,13 @@
 Reads the work directory of experiments.train, and the summaries of all figures of
 experiments.reproduce below --results in which the optimizer stands under its recipe's name. Writes
 NAME.safetensors, NAME.json (the card) and NAME.md (the card for people) into learned_opt/weights;
-`learned_opt.pretrained(NAME)` finds them there.
+`learned_opt.pretrained(NAME)` finds them there. With --cards_only the weights that ship stay as
+they are, and their cards get what was measured since.
 
-Example:
+Examples:
 
     python -m experiments.ship --recipe=rnnprop-mnist
+    python -m experiments.ship --recipe=rnnprop-mnist --cards_only
 """
 
 import glob
@@ -18,7 +20,7 @@ from absl import flags
 
 import learned_opt
 from experiments import main, recipes, training
-from experiments.families import ALL_DATA
+from experiments.recipe import Recipe
 from learned_opt import _checks, _files, saving, weights
 from learned_opt.evaluation import report
 
@@ -46,20 +48,63 @@ def ship(
       ValueError: for an unknown recipe, or one that says nothing of what it is good for.
       FileNotFoundError: if the optimizer is not trained.
     """
+    _recipe(name)
+    path = os.path.join(os.path.expanduser(trained), training.WEIGHTS)
+    opt, phi = learned_opt.load(path)
+    info = (saving.read_card(path) or {})["info"]
+    return _write(name, opt, phi, info, results, folder)
+
+
+def _recipe(name: str) -> Recipe:
     recipe = recipes.RECIPES[_checks.choice("recipe", name, recipes.RECIPES)]
     if not recipe.good_for or not recipe.not_for:
         raise ValueError(
             f"the recipe {name!r} must say what it is good for and what not: give it good_for and "
             "not_for."
         )
-    path = os.path.join(os.path.expanduser(trained), training.WEIGHTS)
-    opt, phi = learned_opt.load(path)
-    info = saving.read_card(path)["info"]
+    return recipe
+
+
+def renew(
+    name: str,
+    results: str,
+    folder: str,
+) -> int:
+    """Writes the cards of weights that ship anew, with what was measured since.
+
+    Args:
+      name: of the weights.
+      results: the folder that has the figures.
+      folder: where the weights are.
+
+    Returns:
+      How many cases they were measured on.
+
+    Raises:
+      ValueError: for weights that do not ship.
+    """
+    path = os.path.join(folder, _checks.choice("weights", name, learned_opt.PRETRAINED))
+    opt, phi = learned_opt.load(path + saving.SUFFIX)
+    info = (saving.read_card(path) or {})["info"]
+    return _write(name, opt, phi, info, results, folder)
+
+
+def _write(
+    name: str,
+    opt: learned_opt.LearnedOptimizer,
+    phi: Any,
+    info: Info,
+    results: str,
+    folder: str,
+) -> int:
+    """Writes weights and cards; returns how many cases they were measured on."""
+    recipe = _recipe(name)
     info["measured"] = measured(name, info["seed"], os.path.expanduser(results))
     # A recipe's words may be better today than on the day of its training.
     info["about"] = recipe.about
     info["good_for"] = recipe.good_for
     info["not_for"] = recipe.not_for
+    info["departures"] = recipe.departures()
     info.setdefault("trained_on", recipe.trained_on(info["dataset"]))
     learned_opt.save(os.path.join(folder, name), opt, phi, info)
     _files.write_text(os.path.join(folder, f"{name}.md"), describe(name, info))
@@ -82,32 +127,28 @@ def measured(
         for case, rows in summary.get("cases", {}).items():
             row = rows.get(name, rows.get(f"{name}:{seed}"))
             if row is not None:
-                found[case] = _case(summary["figure"], case, name, {**rows, name: row})
+                key = case, summary["about"][case]["final"]
+                found[key] = _case(summary, case, name, {**rows, name: row})
     return list(found.values())
 
 
 def _case(
-    figure: str,
+    summary: Info,
     case: str,
     name: str,
     rows: report.Rows,
 ) -> Info:
-    measures = rows[name].get("measure", {})
-    final = ALL_DATA if ALL_DATA in measures else None
-    finals = {}
-    for other, row in rows.items():
-        was_tuned = row["learning_rate"] is not None
-        if was_tuned:
-            last = report.last(row, final)
-            finals[other] = float(last["mean"])
-    best = min(finals, key=finals.get, default=None)
-    candidates = (name, "Adam", best)
-    shown = [other for other in candidates if other in rows]
+    about = summary["about"][case]
+    final = about["final"]
+    best = report.best_baseline(rows, final)
+    shown = [other for other in dict.fromkeys((name, "Adam", best)) if other in rows]
     return {
-        "figure": figure,
+        "figure": summary["figure"],
         "case": case,
         "best_baseline": best,
         "final": final or "loss of the last minibatch",
+        "runs": rows[name]["runs"],
+        "verdict": report.verdict(rows, name, final),
         "optimizers": {other: _of_row(rows[other], final) for other in shown},
     }
 
@@ -138,17 +179,20 @@ def describe(name: str, info: Info) -> str:
     ]
     if info.get("teacher"):
         lines.append(f"- Taught by imitation alone of: {info['teacher']}.")
+    if info["departures"]:
+        lines.append(f"- Other than in the papers: {'; '.join(info['departures'])}.")
     lines += [
         "- Its configuration and the curve of its training are in the card beside this file "
         "(.json).",
         "",
-        "Measured at the end of a run, mean with its 95 % bootstrap interval; rates of the others "
-        "tuned.",
+        "Measured at the end of a run, mean with its 95 % interval; rates of the others tuned.",
         "",
     ]
-    header = ["case", "measured", name, "Adam", "best baseline", "diverged"]
-    table = report.markdown(header, [_line(name, case) for case in info["measured"]])
-    return "\n".join([*lines, table, ""])
+    header = ["case", "measured", "runs", name, "Adam", "best baseline", "diverged"]
+    lines.append(report.markdown(header, [_line(name, case) for case in info["measured"]]))
+    lines += ["", "Run by run, on the same problems and minibatches (paired 95 % intervals):", ""]
+    lines += [f"- {case['case']}: {case['verdict']}" for case in info["measured"]]
+    return "\n".join([*lines, ""])
 
 
 def _course(info: Info) -> str:
@@ -181,6 +225,7 @@ def _line(name: str, case: Info) -> list[str]:
     return [
         case["case"],
         case["final"],
+        str(case["runs"]),
         losses[name],
         losses.get("Adam", "-"),
         f"{best} {losses[best]}" if best else "-",
@@ -196,13 +241,18 @@ def define_flags() -> None:
         "workdir", None, "Where experiments.train left it; default results/train/RECIPE."
     )
     flags.DEFINE_string("results", "results", "The folder in which the figures are.")
+    flags.DEFINE_bool("cards_only", False, "Whether the weights that ship stay as they are.")
 
 
 def run() -> None:
     """Ships what the command line asks for."""
     name = flags.FLAGS.recipe
-    workdir = flags.FLAGS.workdir or f"results/train/{name}"
-    count = ship(name, workdir, flags.FLAGS.results, os.path.dirname(weights.__file__))
+    folder = os.path.dirname(weights.__file__)
+    if flags.FLAGS.cards_only:
+        count = renew(name, flags.FLAGS.results, folder)
+    else:
+        workdir = flags.FLAGS.workdir or f"results/train/{name}"
+        count = ship(name, workdir, flags.FLAGS.results, folder)
     print(f"{name} is in the package, measured on {count} cases: learned_opt.pretrained({name!r})")
 
 

@@ -128,6 +128,7 @@ def carry_out(
         prepared.opt,
         prepared.subject.family,
         prepared.key,
+        phi=prepared.recipe.weights(),
         workdir=os.path.join(workdir, "meta_training"),
         callback=snapshot,
         progress_bar=progress_bar,

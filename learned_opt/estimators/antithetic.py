@@ -73,6 +73,8 @@ class Antithetic:
         number counts as that; None for no limit. For losses that are never negative.
       staggered: whether the first horizons are cut at random, so that pairs are at different times
         of their lives. Off, all pairs begin together.
+      only: the entries of phi that are perturbed, by their names, such as `("decay",)`; the others
+        stay as they are. The variance grows with the number of weights that are. None for all.
 
     Raises:
       ValueError: for settings that are not possible.
@@ -84,6 +86,7 @@ class Antithetic:
     objective: str = "mean"
     clip: float | None = 1.5
     staggered: bool = True
+    only: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _checks.positive_int("window", self.window)
@@ -102,8 +105,13 @@ class Antithetic:
         key: jax.Array,
         num_steps: int,
     ) -> None:
-        """Raises ValueError unless the horizons are possible; see `base.Estimator`."""
-        del opt, family, key
+        """Raises ValueError unless the settings are possible; see `base.Estimator`."""
+        del family
+        phi = jax.eval_shape(opt.init, key)
+        for name in self.only or ():
+            if not isinstance(phi, dict):
+                raise ValueError(f"only must be None for weights without names, got {self.only}.")
+            _checks.choice("entry of phi in only", name, phi)
         base.check_horizon(self.window, num_steps)
         if self.shortest is not None and self.shortest > num_steps:
             raise ValueError(
@@ -165,14 +173,18 @@ class Antithetic:
         phi: Phi,
         num_pairs: int,
     ) -> Phi:
-        """Gaussian perturbations of all weights, leaves `[pairs, ...]`."""
+        """Gaussian perturbations of the weights, leaves `[pairs, ...]`."""
         leaves, treedef = jax.tree.flatten(phi)
         keys = jax.random.split(key, len(leaves))
         draws = [
             self.sigma * jax.random.normal(k, (num_pairs, *x.shape), x.dtype)
             for k, x in zip(keys, leaves, strict=True)
         ]
-        return treedef.unflatten(draws)
+        noise = treedef.unflatten(draws)
+        if self.only is None:
+            return noise
+        still = {name: jax.tree.map(jnp.zeros_like, noise[name]) for name in noise}
+        return {**still, **{name: noise[name] for name in self.only}}
 
     def _begin(
         self,

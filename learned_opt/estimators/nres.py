@@ -29,6 +29,7 @@ class NRES(Antithetic):
       objective: see there.
       clip: see there.
       staggered: see there.
+      only: see there.
 
     Example:
       >>> from learned_opt import estimators

@@ -30,6 +30,7 @@ class PES(Antithetic):
       objective: see there.
       clip: see there.
       staggered: see there.
+      only: see there.
 
     Example:
       >>> from learned_opt import estimators
