@@ -14,7 +14,7 @@ from collections.abc import Callable
 import jax
 import tqdm
 
-from experiments import cases, learned, measuring, summaries
+from experiments import cases, learned, measuring, summaries, tables
 from experiments.cases import Case
 from experiments.config_flags import split
 from experiments.learned import Learned
@@ -216,5 +216,5 @@ def _columns(case: Case, rows: report.Rows) -> report.Columns:
     """The columns that only some tables have."""
     columns = report.middles(rows, case.measure)
     if any(row["paper"] is not None for row in rows.values()):
-        columns["paper"] = {name: summaries.printed(row["paper"]) for name, row in rows.items()}
+        columns["paper"] = {name: tables.printed(row["paper"]) for name, row in rows.items()}
     return columns

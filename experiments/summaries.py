@@ -1,12 +1,12 @@
 """What stands over all cases of a figure: the overview, claims, seeds, and the pictures."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from experiments import teachers
+from experiments import tables
 from experiments.cases import Case, Figure
 from experiments.learned import Learned, without_seed
 from learned_opt import _files
@@ -38,18 +38,22 @@ def write(
       The text of table.md.
     """
     title = f"{figure.title} ({figure.source})"
-    beside = [*figure.references, *figure.frozen, *_teachers(found)]
-    sections = [f"## {title}", overview(done, beside, list(found), figure.axis)]
+    cases = [(tables.about(case), of_case.rows) for case, of_case in done.items()]
+    labels = dict.fromkeys(about["label"].capitalize() for about, _ in cases)
+    sections = [
+        f"## {title}",
+        f"{' or '.join(labels)}, mean with its 95 % interval:",
+        tables.overview(figure.axis, cases),
+    ]
     seeds = {}
-    for case, report_of_case in done.items():
-        sections.append(f"### {case.heading}")
-        sections.append(_table_of(case, workdir))
-        lines = [report.verdicts(report_of_case.rows, case.measure)]
-        lines += _pairs(figure, report_of_case.rows)
-        sections.append("\n".join(lines))
-        seeds[case.folder] = trainings(report_of_case, case.measure)
-        if seeds[case.folder]:
-            sections.append(together(seeds[case.folder]))
+    for case, of_case in done.items():
+        seeds[case.folder] = trainings(of_case, case.measure)
+        sections += [
+            f"### {case.heading}",
+            _table_of(case, workdir),
+            tables.standing(of_case.rows, case.measure, figure.pairs),
+        ]
+        sections += [tables.training(*item) for item in seeds[case.folder].items()]
     text = "\n\n".join(sections) + "\n"
     _files.write_text(os.path.join(workdir, "table.md"), text)
     _draw(figure, found, done, workdir)
@@ -58,46 +62,11 @@ def write(
         "title": title,
         "axis": figure.axis,
         "cases": {case.folder: of_case.rows for case, of_case in done.items()},
-        "about": {case.folder: _about(case) for case in done},
+        "about": {case.folder: tables.about(case) for case in done},
         "trainings": seeds,
     }
     _files.write_json(os.path.join(workdir, "summary.json"), summary)
     return text
-
-
-def _pairs(figure: Figure, rows: report.Rows) -> list[str]:
-    """Where learned optimizers stand that are held against each other."""
-    lines = []
-    for ours, theirs in figure.pairs:
-        if ours in rows and theirs in rows:
-            lines.append(f"- {ours}: {report.held_against(rows[ours]['against'][theirs], theirs)}.")
-    return lines
-
-
-def _about(case: Case) -> dict[str, Any]:
-    """What of a case its rows do not say."""
-    return {
-        "heading": case.heading,
-        "place": str(case.place),
-        "panel": case.panel,
-        "final": case.measure,
-        "label": case.label,
-        "num_steps": case.num_steps,
-        "tune_last": case.tune_last,
-    }
-
-
-def _teachers(found: Found) -> list[str]:
-    names: dict[str, None] = {}  # an ordered set
-    for optimizer in found.values():
-        if optimizer.teacher:
-            names.update(dict.fromkeys(teachers.rivals(optimizer.teacher)))
-    return list(names)
-
-
-def printed(number: float | None) -> str:
-    """A number as the papers print it; nothing where they print none."""
-    return "" if number is None else f"{number:.2f}"
 
 
 def _table_of(case: Case, workdir: str) -> str:
@@ -105,66 +74,6 @@ def _table_of(case: Case, workdir: str) -> str:
     with open(path, encoding="utf-8") as f:
         text = f.read()
     return text.strip()
-
-
-def overview(
-    done: Done,
-    beside: Sequence[str],
-    found: Sequence[str],
-    axis: str,
-) -> str:
-    """The table of final losses: one line for each case.
-
-    Args:
-      done: what was measured.
-      beside: which optimizers with nothing to tune stand beside Adam.
-      found: the learned ones.
-      axis: what the cases differ in.
-    """
-    shown = ("Adam", *beside, *found)
-    header = [axis, "best baseline", *shown]
-    lines = []
-    labels = {}  # as an ordered set
-    for case, of_case in done.items():
-        lines.append(_overview_line(case, of_case.rows, shown))
-        labels[case.label.capitalize()] = None
-    label = " or ".join(labels)
-    return f"{label}, mean with its 95 % interval:\n\n{report.markdown(header, lines)}"
-
-
-def _overview_line(
-    case: Case,
-    rows: report.Rows,
-    shown: tuple[str, ...],
-) -> list[str]:
-    place = str(case.place)
-    if case.panel:
-        place = f"{case.panel}, {place}"
-    best = report.best_baseline(rows, case.measure)
-    best_cell = "-"
-    if best is not None:
-        best_cell = f"{best} {_cell(case, rows[best])}"
-    cells = [place, best_cell]
-    for name in shown:
-        cell = _cell(case, rows[name]) if name in rows else "-"
-        cells.append(cell)
-    return cells
-
-
-def _cell(case: Case, row: report.Row) -> str:
-    text = _final(case, row)
-    if row["paper"] is None:
-        return text
-    return f"{text} (paper {printed(row['paper'])})"
-
-
-def _final(case: Case, row: report.Row) -> str:
-    """An optimizer's final loss with its interval, and how many of its runs diverged."""
-    text = report.interval(case.final_of(row))
-    if not row["diverged"]:
-        return text
-    percent = 100 * row["diverged"]
-    return f"{text}, {percent:.0f} % diverged"
 
 
 def _names_by_training(names: Iterable[str]) -> dict[str, list[str]]:
@@ -216,20 +125,6 @@ def _difference(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any]:
     difference = statistics.paired(ours, theirs)
     times = statistics.ratio(ours, theirs)
     return {**difference._asdict(), "verdict": difference.verdict, "times": list(times)}
-
-
-def together(found: dict[str, dict[str, Any]]) -> str:
-    """The text of what `trainings` has found."""
-    header = ["training", "mean of each seed", "mean", "paired differences"]
-    lines = []
-    for name, training in found.items():
-        means = ", ".join(f"{mean:.3g}" for mean in training["seeds"])
-        parts = [report.held_against(d, other) for other, d in training["against"].items()]
-        lines.append([name, means, report.interval(training["summary"]), "; ".join(parts)])
-    return (
-        "Seeds of meta-training together: intervals are over seeds and runs, and so about the "
-        f"method.\n\n{report.markdown(header, lines)}"
-    )
 
 
 def _draw(

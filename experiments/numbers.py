@@ -1,0 +1,266 @@
+"""Writes the page of all numbers, and the README's tables, from the results of the figures.
+
+Reads config.json and summary.json of every figure of experiments.reproduce below --results, keeps
+what the pages need in docs/results (one file a figure, so that the pages can be written without
+measuring again), and writes docs/numbers.md and the README's tables, which stand between two
+comments. No number there is written by hand. A figure that is not below --results stays as it is in
+docs/results.
+
+Examples:
+
+    python -m experiments.numbers --results=results
+    python -m experiments.numbers --check       # whether the pages are what docs/results says
+"""
+
+import glob
+import os
+import re
+from typing import Any
+
+from absl import flags
+
+from experiments import main, papers, tables
+from learned_opt import _checks, _files
+from learned_opt.evaluation import comparison, report
+
+Kept = dict[str, Any]  # what docs/results has of a figure
+
+RESULTS = "results"  # below docs
+PAGE = "numbers.md"
+# The README's tables: `<!-- numbers: NAME -->` and `<!-- end -->` stand around each.
+_BLOCK = re.compile(r"(<!-- numbers: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+_HEAD = """\
+# Every number, and how it was measured
+
+This page and the README's tables are written by `python -m experiments.numbers` from
+[docs/results](results). [How we measure](measuring.md) has the rules. Each figure has its command,
+which prints the same numbers on the same machine; then the final losses, mean with its 95 %
+interval; then where each learned optimizer stands, by the paired 95 % interval of the difference
+run by run on the same problems and minibatches. A *training* with several seeds has them as the
+outer level of the resampling. In brackets after a rate stands the range of the rates that cannot be
+told apart from it.
+"""
+
+
+def collect(results: str, kept: str) -> list[str]:
+    """Takes what the pages need from the figures' results; returns the figures that were there.
+
+    Args:
+      results: the folder that has the figures.
+      kept: the folder that keeps what the pages need.
+    """
+    found = []
+    for path in sorted(glob.glob(os.path.join(results, "*", "summary.json"))):
+        summary = _files.read_json(path)
+        if "figure" not in summary:
+            continue  # a study's
+        config = _files.read_json(os.path.join(os.path.dirname(path), "config.json"))
+        name = summary["figure"]
+        _files.write_json(os.path.join(kept, f"{name}.json"), _distilled(summary, config))
+        found.append(name)
+    return found
+
+
+def _distilled(summary: dict[str, Any], config: dict[str, Any]) -> Kept:
+    """What the pages need of a figure."""
+    cases = {}
+    for folder, rows in summary["cases"].items():
+        about = summary["about"][folder]
+        cases[folder] = {
+            "about": about,
+            "rows": {name: _row(row, about["final"]) for name, row in rows.items()},
+            "trainings": summary["trainings"][folder],
+        }
+    return _rounded(
+        {
+            "figure": summary["figure"],
+            "title": summary["title"],
+            "axis": summary["axis"],
+            "config": config["config"],
+            "notes": config.get("learned", {}),
+            "environment": config["environment"],
+            "cases": cases,
+        }
+    )
+
+
+def _row(row: report.Row, final: str | None) -> report.Row:
+    """A row of a report with the final loss alone, and no cost."""
+    keep = ("kind", "runs", "learning_rate", "diverged", "against", "paper", "measure")
+    kept = {key: row[key] for key in keep if key in row}
+    last_step, last_loss = list(row["loss"].items())[-1]
+    kept["loss"] = {last_step: last_loss}
+    kept["tuned"] = row["tuned"] and {
+        "tied": row["tuned"]["tied"],
+        "runs": max(row["tuned"]["runs"]),
+    }
+    return kept
+
+
+def _rounded(value: Any) -> Any:
+    """Plain data with numbers of six digits, which is more than any page shows."""
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_rounded(inner) for inner in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def read(kept: str) -> dict[str, Kept]:
+    """What `collect` has kept, in the order of the figures."""
+    names = [name for name in papers.FIGURES if os.path.exists(os.path.join(kept, f"{name}.json"))]
+    return {name: _files.read_json(os.path.join(kept, f"{name}.json")) for name in names}
+
+
+def page(kept: dict[str, Kept]) -> str:
+    """The text of docs/numbers.md."""
+    return "\n".join([_HEAD, *map(_section, kept.values())])
+
+
+def _section(figure: Kept) -> str:
+    pairs = papers.FIGURES[figure["figure"]].pairs
+    parts = [
+        f"## {figure['title']}",
+        f"    {command(figure)}",
+        _measured_with(figure),
+        tables.overview(figure["axis"], _cases(figure)),
+    ]
+    for case in figure["cases"].values():
+        rows, about = case["rows"], case["about"]
+        parts.append(f"**{about['heading']}**, {about['label']}. {_tuned(rows)}")
+        lines = [tables.standing(rows, about["final"], pairs)]
+        lines += [tables.training(*item) for item in case["trainings"].items()]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
+    return [(case["about"], case["rows"]) for case in figure["cases"].values()]
+
+
+def command(figure: Kept) -> str:
+    """The command that measures a figure as it was measured."""
+    name, config = figure["figure"], figure["config"]
+    own = papers.FIGURES[name]
+    given = [f"--figure={name}"]
+    if config["dataset"] != "mnist":
+        given.append(f"--dataset={config['dataset']}")
+    for setting, default in (
+        ("num_runs", own.num_runs),
+        ("tune_runs", own.tune_runs),
+        ("optimizers", own.optimizers),
+        ("baselines", ",".join(own.baselines)),
+        ("num_steps", 0),
+        ("evaluation_seed", 0),
+    ):
+        if config[setting] != default:
+            given.append(f"--{setting}={_without_folders(config[setting])}")
+    return " ".join(["python -m experiments.reproduce", *given, "--data_dir=DIR"])
+
+
+def _without_folders(value: Any) -> str:
+    """Files by their names alone: folders are those of a machine."""
+    return re.sub(r"=[^,]*/", "=", str(value))
+
+
+def _measured_with(figure: Kept) -> str:
+    config, environment = figure["config"], figure["environment"]
+    versions = environment["versions"]
+    return (
+        f"{config['num_runs']} runs, rates tuned on {config['tune_runs']} others, evaluation seed "
+        f"{config['evaluation_seed']}; baselines: {config['baselines'].replace(',', ', ')}; JAX "
+        f"{versions['jax']}, optax {versions['optax']}, {environment['device']}."
+    )
+
+
+def _tuned(rows: report.Rows) -> str:
+    """The tuned rates in words."""
+    parts = []
+    for name, row in rows.items():
+        if row["kind"] == comparison.TUNED:
+            tied = row["tuned"]["tied"]
+            beside = f" [{min(tied):.3g}, {max(tied):.3g}]" if len(tied) > 1 else ""
+            parts.append(f"{name} {row['learning_rate']:.3g}{beside}")
+    return f"Rates: {', '.join(parts)}." if parts else ""
+
+
+def block(figure: Kept) -> str:
+    """What the README has of a figure: a narrow table, and a verdict for each learned optimizer."""
+    _, first = _cases(figure)[0]
+    names = report.learned(first)
+    lines = [tables.overview(figure["axis"], _cases(figure), ["Adam", *names]), ""]
+    for case in figure["cases"].values():
+        rows, about = case["rows"], case["about"]
+        best = report.best_baseline(rows, about["final"])
+        for name in report.learned(rows):
+            parts = []
+            for other in dict.fromkeys([best, "Adam"]):
+                if other in rows:
+                    parts.append(report.held_against(rows[name]["against"][other], other))
+            lines.append(f"- {about['place']}: {name} is {'; '.join(parts)}.")
+    return "\n".join(lines)
+
+
+def with_blocks(text: str, kept: dict[str, Kept]) -> str:
+    """A page with its tables written anew.
+
+    Raises:
+      ValueError: for a table of a figure that was not measured.
+    """
+
+    def replaced(found: re.Match) -> str:
+        before, name, after = found.groups()
+        _checks.choice("figure", name, kept)
+        return f"{before}{block(kept[name])}\n{after}"
+
+    return _BLOCK.sub(replaced, text)
+
+
+def pages(docs: str, readme: str) -> dict[str, str]:
+    """All pages that are written, by their paths, as docs/results has them."""
+    kept = read(os.path.join(docs, RESULTS))
+    with open(readme, encoding="utf-8") as f:
+        text = f.read()
+    return {os.path.join(docs, PAGE): page(kept), readme: with_blocks(text, kept)}
+
+
+def stale(docs: str, readme: str) -> list[str]:
+    """The pages that are not what docs/results says."""
+    found = []
+    for path, text in pages(docs, readme).items():
+        with open(path, encoding="utf-8") as f:
+            if f.read() != text:
+                found.append(path)
+    return found
+
+
+def define_flags() -> None:
+    """Defines the flags of this program."""
+    flags.DEFINE_string("results", "results", "The folder in which the figures are.")
+    flags.DEFINE_string("docs", "docs", "The folder of the page; the README stands beside it.")
+    flags.DEFINE_bool("check", False, "Whether to write nothing, and to fail where a page is old.")
+
+
+def run() -> None:
+    """Writes the pages, or checks them."""
+    docs = flags.FLAGS.docs
+    readme = os.path.join(os.path.dirname(os.path.abspath(docs)), "README.md")
+    if flags.FLAGS.check:
+        old = stale(docs, readme)
+        if old:
+            raise ValueError(
+                f"{', '.join(old)} must be what docs/results says: python -m experiments.numbers "
+                "writes them anew."
+            )
+        print("The pages are what docs/results says.")
+        return
+    found = collect(flags.FLAGS.results, os.path.join(docs, RESULTS))
+    for path, text in pages(docs, readme).items():
+        _files.write_text(path, text)
+    print(f"{len(found)} figures were read: {', '.join(found)}. The pages are written.")
+
+
+if __name__ == "__main__":
+    define_flags()
+    main.run(run)

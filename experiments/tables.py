@@ -1,0 +1,107 @@
+"""What figures and the page of numbers write of the same results, as Markdown.
+
+A case is its rows, from `learned_opt.evaluation.report.summary`, and `about`, plain data that its
+rows do not say: `place`, `panel`, `heading`, `label`, `final`, see `about`.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from experiments.cases import Case
+from learned_opt.evaluation import comparison, report
+
+About = dict[str, Any]
+
+
+def about(case: Case) -> About:
+    """What of a case its rows do not say."""
+    return {
+        "heading": case.heading,
+        "place": str(case.place),
+        "panel": case.panel,
+        "final": case.measure,
+        "label": case.label,
+        "num_steps": case.num_steps,
+        "tune_last": case.tune_last,
+    }
+
+
+def printed(number: float | None) -> str:
+    """A number as the papers print it; nothing where they print none."""
+    return "" if number is None else f"{number:.2f}"
+
+
+def overview(
+    axis: str,
+    cases: Iterable[tuple[About, report.Rows]],
+    names: Iterable[str] | None = None,
+) -> str:
+    """The table of final losses, a line a case: the best baseline, and an optimizer a column.
+
+    Args:
+      axis: what the cases differ in.
+      cases: pairs of what they are about and of their rows.
+      names: which optimizers have a column; None for Adam and all that are not tuned.
+    """
+    cases = list(cases)
+    _, first = cases[0]
+    if names is None:
+        names = ["Adam", *(name for name, row in first.items() if row["kind"] != comparison.TUNED)]
+    shown = [name for name in names if any(name in rows for _, rows in cases)]
+    lines = [_line(of_case, rows, shown) for of_case, rows in cases]
+    return report.markdown([axis, "best baseline", *shown], lines)
+
+
+def _line(
+    of_case: About,
+    rows: report.Rows,
+    shown: Sequence[str],
+) -> list[str]:
+    place = ", ".join(part for part in (of_case["panel"], of_case["place"]) if part)
+    final = of_case["final"]
+    best = report.best_baseline(rows, final)
+    cells = [place, f"{best} {_cell(rows[best], final)}" if best else "-"]
+    cells += [_cell(rows[name], final) if name in rows else "-" for name in shown]
+    return cells
+
+
+def _cell(row: report.Row, final: str | None) -> str:
+    """A final loss with its interval, how many runs diverged, and what the paper prints."""
+    text = report.interval(report.last(row, final))
+    if row["diverged"]:
+        text += f", {100 * row['diverged']:.0f} % diverged"
+    return text if row["paper"] is None else f"{text} (paper {printed(row['paper'])})"
+
+
+def standing(
+    rows: report.Rows,
+    final: str | None,
+    pairs: Iterable[tuple[str, str]] = (),
+) -> str:
+    """Where each learned optimizer stands, a line each.
+
+    Args:
+      rows: of a case.
+      final: the measure that is its final loss.
+      pairs: learned optimizers that are held against each other as well, `(ours, theirs)`.
+    """
+    lines = [report.verdicts(rows, final)]
+    for ours, theirs in pairs:
+        if ours in rows and theirs in rows:
+            lines.append(f"- {ours}: {report.held_against(rows[ours]['against'][theirs], theirs)}.")
+    return "\n".join(lines)
+
+
+def training(name: str, found: dict[str, Any]) -> str:
+    """Where a training with several seeds stands; intervals are over seeds and runs.
+
+    Args:
+      name: of the training.
+      found: its entry of `summaries.trainings`.
+    """
+    means = ", ".join(f"{mean:.3g}" for mean in found["seeds"])
+    parts = [report.held_against(d, other) for other, d in found["against"].items()]
+    return (
+        f"- Training {name}, {len(found['seeds'])} seeds ({means}): "
+        f"{report.interval(found['summary'])}; {'; '.join(parts)}."
+    )

@@ -1,0 +1,120 @@
+"""The pages of numbers are what the results say."""
+
+import pathlib
+import re
+
+import pytest
+
+from experiments import numbers, papers
+from learned_opt import _files
+from tests.experiments.programs import in_process
+
+ROOT = pathlib.Path(__file__).parents[2]
+DOCS, README = ROOT / "docs", ROOT / "README.md"
+
+
+def test_no_page_is_old():
+    """Also: nothing in a written page was changed by hand."""
+    assert numbers.stale(str(DOCS), str(README)) == []
+
+
+def test_a_table_that_claims_something_has_twenty_runs():
+    for figure in numbers.read(str(DOCS / numbers.RESULTS)).values():
+        assert figure["config"]["num_runs"] >= 20, figure["figure"]
+        assert figure["config"]["tune_runs"] >= 20, figure["figure"]
+
+
+def test_every_command_names_a_figure_and_no_folder():
+    for figure in numbers.read(str(DOCS / numbers.RESULTS)).values():
+        command = numbers.command(figure)
+        name = re.search(r"--figure=([\w-]+)", command)[1]
+        assert name in papers.FIGURES
+        assert "/" not in command
+
+
+@pytest.fixture
+def site(tmp_path):
+    """A folder of results with one figure, and pages that are still empty."""
+    rng = range(30)
+    interval = {"mean": 0.5, "low": 0.4, "high": 0.6, "interquartile_mean": 0.5, "diverged": 0.0}
+    difference = {"mean": -0.1, "low": -0.2, "high": -0.05, "lower": 0.9, "num_runs": 30}
+
+    def row(kind, **others):
+        return {
+            "kind": kind,
+            "runs": 30,
+            "learning_rate": None,
+            "tuned": None,
+            "diverged": 0.0,
+            "paper": None,
+            "loss": {"10": interval, "100": interval},
+            "against": {},
+            **others,
+        }
+
+    rows = {
+        "Adam": row(
+            "tuned",
+            learning_rate=0.01,
+            tuned={"rates": [0.01], "grid": [1.0], "runs": [30], "tied": [0.01, 0.0141]},
+        ),
+        "lstm-mnist": row(
+            "learned", paper=0.24, against={"Adam": {**difference, "verdict": "below"}}
+        ),
+    }
+    about = {
+        "heading": "base MLP, 100 steps",
+        "place": "100",
+        "panel": "",
+        "final": None,
+        "label": "final loss",
+        "num_steps": 100,
+        "tune_last": 5,
+    }
+    summary = {
+        "figure": "l2l-fig4",
+        "title": "The base MLP (2016)",
+        "axis": "steps",
+        "cases": {"mlp-100": rows},
+        "about": {"mlp-100": about},
+        "trainings": {"mlp-100": {}},
+    }
+    config = {
+        "dataset": "mnist",
+        "optimizers": "lstm-mnist=/somewhere/lstm-mnist.safetensors",
+        "baselines": "Adam",
+        "num_runs": 30,
+        "tune_runs": len(rng),
+        "num_steps": 0,
+        "evaluation_seed": 0,
+    }
+    environment = {"versions": {"jax": "1", "optax": "2"}, "device": "cpu"}
+    folder = tmp_path / "results" / "l2l-fig4"
+    _files.write_json(folder / "summary.json", summary)
+    _files.write_json(folder / "config.json", {"config": config, "environment": environment})
+    (tmp_path / "README.md").write_text("before\n<!-- numbers: l2l-fig4 -->\n<!-- end -->\nafter\n")
+    return tmp_path
+
+
+def test_pages_are_written_and_checked(site, capsys):
+    given = [f"--results={site / 'results'}", f"--docs={site / 'docs'}"]
+    assert in_process(numbers, *given) == 0
+    page = (site / "docs" / "numbers.md").read_text()
+    assert "--figure=l2l-fig4 --num_runs=30 --tune_runs=30" in page
+    assert "lstm-mnist=lstm-mnist.safetensors" in page
+    assert "Adam 0.01 [0.01, 0.0141]" in page
+    assert "below Adam (the best tuned baseline) by 0.1 [0.05, 0.2]" in page
+    readme = (site / "README.md").read_text()
+    assert readme.startswith("before\n")
+    assert readme.endswith("after\n")
+    assert "0.5 [0.4, 0.6] (paper 0.24)" in readme
+    assert in_process(numbers, "--check", *given) == 0
+    (site / "README.md").write_text(readme.replace("0.24", "0.23"))
+    assert in_process(numbers, "--check", *given) == 1
+    assert "README.md must be what docs/results says" in capsys.readouterr().err
+
+
+def test_a_table_of_nothing(site, capsys):
+    (site / "README.md").write_text("<!-- numbers: l2l-fig5 -->\n<!-- end -->\n")
+    assert in_process(numbers, f"--results={site / 'results'}", f"--docs={site / 'docs'}") == 1
+    assert "unknown figure 'l2l-fig5'" in capsys.readouterr().err
