@@ -52,7 +52,11 @@ def _scores(
         problem = jax.tree.map(lambda x: x[i], problems)
         tx = optax.with_extra_args_support(optax.adam(baselines.inverse_time(*pair)))
         losses = unrolling.life(tx, family, problem, steps[-1]).losses
-        means = [jnp.mean(losses[step - round(SHARE * step) + 1 : step + 1]) for step in steps]
+        widths = [max(1, round(SHARE * step)) for step in steps]
+        means = [
+            jnp.mean(losses[step + 1 - width : step + 1])
+            for step, width in zip(steps, widths, strict=True)
+        ]
         return jnp.mean(jnp.log(jnp.stack(means)))
 
     return jax.vmap(score)(pairs, index)

@@ -176,6 +176,22 @@ def test_pes_credits_late_losses_to_early_perturbations():
         assert np.all(np.abs(third.noise["log_rate"]) < 0.1 * 5)
 
 
+def test_only_some_weights_are_perturbed():
+    """The estimate is that of these weights, and the others stay as they are."""
+    opt = learned_opt.rnnprop("long", hidden_sizes=(2,), input_size=2)
+    phi = opt.init(KEY)
+    family = optimizee_base.as_family(learned_opt.optimizees.quadratic(2))
+    estimator = estimators.NRES(window=5, shortest=None, only=("decay", "output"))
+    keys = jax.random.split(KEY, 2)
+    lives = estimator.begin(opt, phi, family, keys, 10)
+    estimate = estimator.run(opt, phi, family, lives, KEY, jnp.ones(5))
+    for name, entry in estimate.gradient.items():
+        moved = [bool(jnp.any(x != 0)) for x in jax.tree.leaves(entry)]
+        assert all(moved) if name in estimator.only else not any(moved), name
+    with pytest.raises(ValueError, match=r"unknown entry of phi in only 'decoy'\. Did"):
+        estimators.NRES(window=5, only=("decoy",), shortest=None).check(opt, family, KEY, 10)
+
+
 def test_a_pair_shares_problem_data_and_keys():
     """With no perturbation at all the two sides of a pair are one and the same life."""
     opt, family = learned_step_size(), optimizee_base.as_family(noisy_quadratic())

@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 
 import learned_opt
-from experiments import families, figures, learned, papers, plans, reproduce, training
+from experiments import (
+    families,
+    figures,
+    inverse_time,
+    learned,
+    papers,
+    plans,
+    reproduce,
+    training,
+)
 from experiments.families import FamilySpec
 from learned_opt import data, optimizees
 from learned_opt.evaluation import baselines, comparison, cost
@@ -260,6 +269,39 @@ class Interrupting:
             raise KeyboardInterrupt
         self._left -= 1
         return self._module.evaluate_with(*args)
+
+
+def test_what_was_taught_stands_beside_its_teacher(places):
+    """And beside the part of it that nothing was learned for, and beside frozen rivals."""
+    plan = plans.plan("long-others", TINY, places)
+    names = list(plan.transformations(4))
+    assert names == [
+        "rnnprop-long",
+        *baselines.FROZEN,
+        "its teacher",
+        "Adam, 0.02 / (1 + t / 1500)",
+    ]
+    swept = plans.plan("rnnprop-fig3", TINY, places).transformations(4)
+    assert "Adam at 0.004" in swept
+    for figure in papers.FIGURES.values():
+        assert figure.frozen == tuple(baselines.FROZEN)
+        assert min(figure.num_runs, figure.tune_runs) >= 20
+
+
+def test_weights_with_a_state_of_another_dtype(places):
+    found = learned.find("rnnprop-mnist+bfloat16", places)
+    assert found.opt.spec["args"]["state_dtype"] == "bfloat16"
+    assert found.name == "rnnprop-mnist+bfloat16"
+    assert found.note == "comes with the library, state in bfloat16"
+    assert learned.without_seed("a:2@1/3") == "a@1/3"
+
+
+def test_the_frozen_constants_are_chosen_by_their_losses():
+    """So short that all that counts is to begin fast."""
+    found = inverse_time.choose("digits", None, num_runs=2, steps=(4, 20))
+    first, _ = inverse_time.pairs()[found.best]
+    assert first >= 0.032
+    assert len(found.rates) == len(inverse_time.pairs())
 
 
 def test_where_a_name_leads(places, tmp_path):
