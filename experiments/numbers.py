@@ -91,10 +91,7 @@ def _row(row: report.Row, final: str | None) -> report.Row:
     kept = {key: row[key] for key in keep if key in row}
     last_step, last_loss = list(row["loss"].items())[-1]
     kept["loss"] = {last_step: last_loss}
-    kept["tuned"] = row["tuned"] and {
-        "tied": row["tuned"]["tied"],
-        "runs": max(row["tuned"]["runs"]),
-    }
+    kept["tuned"] = row["tuned"]
     return kept
 
 
@@ -130,6 +127,7 @@ def _section(figure: Kept) -> str:
         rows, about = case["rows"], case["about"]
         parts.append(f"**{about['heading']}**, {about['label']}. {_tuned(rows)}")
         lines = [tables.standing(rows, about["final"], pairs)]
+        lines += _better_rates(rows, about["final"])
         lines += [tables.training(*item) for item in case["trainings"].items()]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
@@ -183,6 +181,30 @@ def _tuned(rows: report.Rows) -> str:
             beside = f" [{min(tied):.3g}, {max(tied):.3g}]" if len(tied) > 1 else ""
             parts.append(f"{name} {row['learning_rate']:.3g}{beside}")
     return f"Rates: {', '.join(parts)}." if parts else ""
+
+
+def _better_rates(rows: report.Rows, final: str | None) -> list[str]:
+    """For which of its rates Adam is below each learned optimizer (2017, figure 3), a line each.
+
+    A rate's mean is that over the runs on which it was tuned, so this is not of pairs.
+    """
+    if "Adam" not in rows:
+        return []
+    tuned = rows["Adam"]["tuned"]
+    lines = []
+    for name in report.learned(rows):
+        level = float(report.last(rows[name], final)["mean"])
+        better = [
+            rate
+            for rate, mean in zip(tuned["rates"], tuned["grid"], strict=True)
+            if float(mean) < level
+        ]
+        if better:
+            lines.append(
+                f"- Adam's rates below {name}, on the runs of its tuning: {min(better):.2g} to "
+                f"{max(better):.2g}."
+            )
+    return lines
 
 
 def block(figure: Kept) -> str:

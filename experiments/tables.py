@@ -100,8 +100,11 @@ def training(name: str, found: dict[str, Any]) -> str:
       found: its entry of `summaries.trainings`.
     """
     means = ", ".join(f"{mean:.3g}" for mean in found["seeds"])
-    parts = [report.held_against(d, other) for other, d in found["against"].items()]
-    return (
-        f"- Training {name}, {len(found['seeds'])} seeds ({means}): "
-        f"{report.interval(found['summary'])}; {'; '.join(parts)}."
-    )
+    text = f"- Training {name}, {len(found['seeds'])} seeds ({means})"
+    text += f": {report.interval(found['summary'])}"
+    against = found["against"]
+    if not against:
+        return f"{text}; compared with none."
+    num_runs = min(difference["num_runs"] for difference in against.values())
+    parts = [report.held_against(difference, other) for other, difference in against.items()]
+    return f"{text}; {report.caution(num_runs)}{'; '.join(parts)}."

@@ -13,7 +13,7 @@ import tqdm
 
 from learned_opt import _checks, _files, _fingerprint
 from learned_opt.evaluation import baselines as baselines_lib
-from learned_opt.evaluation import cost, halving
+from learned_opt.evaluation import cost, halving, statistics
 from learned_opt.evaluation.baselines import Builder, Tuned
 from learned_opt.meta import evaluating, unrolling
 from learned_opt.meta.evaluating import Measure
@@ -213,7 +213,7 @@ def compare(
         `learned_opt.evaluation.baselines.BASELINES`, None for all of them, or a dict from name to a
         function of your own, `(learning_rate, num_steps) -> optax transformation`.
       tuned: baselines that are tuned already, as `tune_all` returns them, instead of `baselines`.
-      tune_runs: how many problems to tune on; None for as many as `num_runs`.
+      tune_runs: how many problems to tune on; None for as many as `num_runs`, and twenty at least.
       tune_last: of how many last steps the loss is the mean that rates are tuned for.
       measure: a function of theta_T that is measured too, such as
         `optimizees.accuracy(network, test)`, or a dict of such functions, see
@@ -242,7 +242,9 @@ def compare(
     """
     _check_transformations(transformations)
     num_runs = _checks.positive_int("num_runs", num_runs)
-    tune_runs = num_runs if tune_runs is None else _checks.positive_int("tune_runs", tune_runs)
+    if tune_runs is None:
+        tune_runs = max(num_runs, statistics.LEAST_RUNS)
+    tune_runs = _checks.positive_int("tune_runs", tune_runs)
     if tuned is not None and baselines is not None:
         raise ValueError(
             "compare takes baselines, which it tunes, or tuned, which are tuned already: give one."

@@ -198,10 +198,14 @@ def verdict(
             parts.append(held_against(row["against"][other], label))
     if not parts:
         return f"{text}; compared with none."
-    if row["runs"] < statistics.LEAST_RUNS:
-        needed = f"{statistics.LEAST_RUNS} are needed"
-        return f"{text}; no verdict from {row['runs']} runs, {needed}. {'; '.join(parts)}."
-    return f"{text}; {'; '.join(parts)}."
+    return f"{text}; {caution(row['runs'])}{'; '.join(parts)}."
+
+
+def caution(num_runs: int) -> str:
+    """What stands before a verdict from too few runs; nothing where there are enough."""
+    if num_runs >= statistics.LEAST_RUNS:
+        return ""
+    return f"no verdict from {num_runs} runs, {statistics.LEAST_RUNS} are needed: "
 
 
 def held_against(difference: dict[str, Any], other: str) -> str:
