@@ -15,18 +15,20 @@ Examples:
 import glob
 import os
 import re
+import shutil
 from typing import Any
 
 from absl import flags
 
 from experiments import main, papers, tables
 from learned_opt import _checks, _files
-from learned_opt.evaluation import comparison, report
+from learned_opt.evaluation import baselines, comparison, report
 
 Kept = dict[str, Any]  # what docs/results has of a figure
 
 RESULTS = "results"  # below docs
 PAGE = "numbers.md"
+PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
 # The README's tables: `<!-- numbers: NAME -->` and `<!-- end -->` stand around each.
 _BLOCK = re.compile(r"(<!-- numbers: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -58,6 +60,10 @@ def collect(results: str, kept: str) -> list[str]:
         config = _files.read_json(os.path.join(os.path.dirname(path), "config.json"))
         name = summary["figure"]
         _files.write_json(os.path.join(kept, f"{name}.json"), _distilled(summary, config))
+        for picture in PICTURES:
+            drawn = os.path.join(os.path.dirname(path), f"{picture}.png")
+            if os.path.exists(drawn):
+                shutil.copyfile(drawn, os.path.join(kept, f"{name}-{picture}.png"))
         found.append(name)
     return found
 
@@ -110,19 +116,29 @@ def read(kept: str) -> dict[str, Kept]:
     return {name: _files.read_json(os.path.join(kept, f"{name}.json")) for name in names}
 
 
-def page(kept: dict[str, Kept]) -> str:
-    """The text of docs/numbers.md."""
-    return "\n".join([_HEAD, *map(_section, kept.values())])
+def page(kept: dict[str, Kept], folder: str) -> str:
+    """The text of docs/numbers.md.
+
+    Args:
+      kept: from `read`.
+      folder: where that was kept, with the pictures.
+    """
+    return "\n".join([_HEAD, *(_section(figure, folder) for figure in kept.values())])
 
 
-def _section(figure: Kept) -> str:
-    pairs = papers.FIGURES[figure["figure"]].pairs
+def _section(figure: Kept, folder: str) -> str:
+    name, title = figure["figure"], figure["title"]
+    pairs = papers.FIGURES[name].pairs
     parts = [
-        f"## {figure['title']}",
+        f"## {title}",
         f"    {command(figure)}",
         _measured_with(figure),
         tables.overview(figure["axis"], _cases(figure)),
     ]
+    for picture in PICTURES:
+        file = f"{name}-{picture}.png"
+        if os.path.exists(os.path.join(folder, file)):
+            parts.append(f"![{title}: {picture}]({RESULTS}/{file})")
     for case in figure["cases"].values():
         rows, about = case["rows"], case["about"]
         parts.append(f"**{about['heading']}**, {about['label']}. {_tuned(rows)}")
@@ -208,19 +224,24 @@ def _better_rates(rows: report.Rows, final: str | None) -> list[str]:
 
 
 def block(figure: Kept) -> str:
-    """What the README has of a figure: a narrow table, and a verdict for each learned optimizer."""
+    """What the README has of a figure: a table, and a verdict for each learned optimizer.
+
+    Of what was given it has the teachers; frozen rivals are on the page of numbers.
+    """
     _, first = _cases(figure)[0]
-    names = report.learned(first)
-    lines = [tables.overview(figure["axis"], _cases(figure), ["Adam", *names]), ""]
-    for case in figure["cases"].values():
-        rows, about = case["rows"], case["about"]
+    apart = (*baselines.FROZEN, *baselines.REFERENCES)
+    given = [name for name, row in first.items() if row["kind"] == comparison.GIVEN]
+    beside = ["Adam", *(name for name in given if name not in apart)]
+    learned = report.learned(first)
+    lines = [tables.overview(figure["axis"], _cases(figure), [*beside, *learned]), ""]
+    for about, rows in _cases(figure):
         best = report.best_baseline(rows, about["final"])
         for name in report.learned(rows):
             parts = []
-            for other in dict.fromkeys([best, "Adam"]):
+            for other in dict.fromkeys([best, *beside]):
                 if other in rows:
                     parts.append(report.held_against(rows[name]["against"][other], other))
-            lines.append(f"- {about['place']}: {name} is {'; '.join(parts)}.")
+            lines.append(f"- {about['place']}, {name}: {'; '.join(parts)}.")
     return "\n".join(lines)
 
 
@@ -241,10 +262,11 @@ def with_blocks(text: str, kept: dict[str, Kept]) -> str:
 
 def pages(docs: str, readme: str) -> dict[str, str]:
     """All pages that are written, by their paths, as docs/results has them."""
-    kept = read(os.path.join(docs, RESULTS))
+    folder = os.path.join(docs, RESULTS)
+    kept = read(folder)
     with open(readme, encoding="utf-8") as f:
         text = f.read()
-    return {os.path.join(docs, PAGE): page(kept), readme: with_blocks(text, kept)}
+    return {os.path.join(docs, PAGE): page(kept, folder), readme: with_blocks(text, kept)}
 
 
 def stale(docs: str, readme: str) -> list[str]:

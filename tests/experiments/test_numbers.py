@@ -24,6 +24,13 @@ def test_a_table_that_claims_something_has_twenty_runs():
         assert figure["config"]["tune_runs"] >= 20, figure["figure"]
 
 
+def test_every_picture_is_there():
+    """Of the page and of the README."""
+    for path in (DOCS / "numbers.md", DOCS / "older_numbers.md", README):
+        for picture in re.findall(r"!\[.*?\]\((.*?)\)", path.read_text()):
+            assert (path.parent / picture).exists(), picture
+
+
 def test_every_command_names_a_figure_and_no_folder():
     for figure in numbers.read(str(DOCS / numbers.RESULTS)).values():
         command = numbers.command(figure)
@@ -92,6 +99,7 @@ def site(tmp_path):
     folder = tmp_path / "results" / "l2l-fig4"
     _files.write_json(folder / "summary.json", summary)
     _files.write_json(folder / "config.json", {"config": config, "environment": environment})
+    (folder / "curves.png").write_bytes(b"a picture")
     (tmp_path / "README.md").write_text("before\n<!-- numbers: l2l-fig4 -->\n<!-- end -->\nafter\n")
     return tmp_path
 
@@ -104,6 +112,9 @@ def test_pages_are_written_and_checked(site, capsys):
     assert "lstm-mnist=lstm-mnist.safetensors" in page
     assert "Adam 0.01 [0.01, 0.0141]" in page
     assert "below Adam (the best tuned baseline) by 0.1 [0.05, 0.2]" in page
+    assert "![The base MLP (2016): curves](results/l2l-fig4-curves.png)" in page
+    assert "overview" not in page
+    assert (site / "docs/results/l2l-fig4-curves.png").read_bytes() == b"a picture"
     readme = (site / "README.md").read_text()
     assert readme.startswith("before\n")
     assert readme.endswith("after\n")
