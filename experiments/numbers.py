@@ -21,6 +21,7 @@ from typing import Any
 from absl import flags
 
 from experiments import main, papers, tables
+from experiments.learned import without_seed
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, report
 
@@ -170,6 +171,9 @@ def command(figure: Kept) -> str:
     ):
         if config[setting] != default:
             given.append(f"--{setting}={_without_folders(config[setting])}")
+    measured = list(figure["cases"])
+    if len(measured) < len(own.cases):
+        given.append(f"--cases={','.join(measured)}")
     return " ".join(["python -m experiments.reproduce", *given, "--data_dir=DIR"])
 
 
@@ -234,14 +238,20 @@ def block(figure: Kept) -> str:
     beside = ["Adam", *(name for name in given if name not in apart)]
     learned = report.learned(first)
     lines = [tables.overview(figure["axis"], _cases(figure), [*beside, *learned]), ""]
-    for about, rows in _cases(figure):
+    for case in figure["cases"].values():
+        about, rows, trainings = case["about"], case["rows"], case["trainings"]
         best = report.best_baseline(rows, about["final"])
+        against = {}
         for name in report.learned(rows):
-            parts = []
-            for other in dict.fromkeys([best, *beside]):
-                if other in rows:
-                    parts.append(report.held_against(rows[name]["against"][other], other))
-            lines.append(f"- {about['place']}, {name}: {'; '.join(parts)}.")
+            # Seeds of one training stand together, in the place of each alone.
+            training = trainings.get(without_seed(name))
+            held = training["against"] if training else rows[name]["against"]
+            label = f"{without_seed(name)}, {len(training['seeds'])} seeds" if training else name
+            against[label] = held
+        for label, held in against.items():
+            shown = [other for other in dict.fromkeys([best, *beside]) if other in held]
+            parts = [report.held_against(held[other], other) for other in shown]
+            lines.append(f"- {about['place']}, {label}: {'; '.join(parts)}.")
     return "\n".join(lines)
 
 

@@ -109,6 +109,7 @@ def test_pages_are_written_and_checked(site, capsys):
     assert in_process(numbers, *given) == 0
     page = (site / "docs" / "numbers.md").read_text()
     assert "--figure=l2l-fig4 --num_runs=30 --tune_runs=30" in page
+    assert "--cases=mlp-100 --data_dir=DIR" in page  # that of 200 steps was not measured
     assert "lstm-mnist=lstm-mnist.safetensors" in page
     assert "Adam 0.01 [0.01, 0.0141]" in page
     assert "below Adam (the best tuned baseline) by 0.1 [0.05, 0.2]" in page
