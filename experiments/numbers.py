@@ -1,15 +1,15 @@
 """Writes the page of all numbers, and the README's tables, from the results of the figures.
 
 Reads config.json and summary.json of every figure of experiments.reproduce below --results, keeps
-what the pages need in docs/results (one file a figure, so that the pages can be written without
+what the pages need in docs/measured (one file a figure, so that the pages can be written without
 measuring again), and writes docs/numbers.md and the README's tables, which stand between two
 comments. No number there is written by hand. A figure that is not below --results stays as it is in
-docs/results.
+docs/measured.
 
 Examples:
 
     python -m experiments.numbers --results=results
-    python -m experiments.numbers --check       # whether the pages are what docs/results says
+    python -m experiments.numbers --check       # whether the pages are what docs/measured says
 """
 
 import glob
@@ -25,9 +25,9 @@ from experiments.learned import without_seed
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, report
 
-Kept = dict[str, Any]  # what docs/results has of a figure
+Kept = dict[str, Any]  # what docs/measured has of a figure
 
-RESULTS = "results"  # below docs
+RESULTS = "measured"  # below docs
 PAGE = "numbers.md"
 PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
 # The README's tables: `<!-- numbers: NAME -->` and `<!-- end -->` stand around each.
@@ -37,9 +37,9 @@ _HEAD = """\
 # Every number, and how it was measured
 
 This page and the README's tables are written by `python -m experiments.numbers` from
-[docs/results](results). [How we measure](measuring.md) has the rules. Each figure has its command,
-which prints the same numbers on the same machine; then the final losses, mean with its 95 %
-interval; then where each learned optimizer stands, by the paired 95 % interval of the difference
+[docs/measured](measured). [How we measure](measuring.md) has the rules. Each figure has its
+command, which prints the same numbers on the same machine; then the final losses, mean with its
+95 % interval; then where each learned optimizer stands, by the paired 95 % interval of the difference
 run by run on the same problems and minibatches. A *training* with several seeds has them as the
 outer level of the resampling. In brackets after a rate stands the range of the rates that cannot be
 told apart from it.
@@ -85,7 +85,6 @@ def _distilled(summary: dict[str, Any], config: dict[str, Any]) -> Kept:
             "title": summary["title"],
             "axis": summary["axis"],
             "config": config["config"],
-            "notes": config.get("learned", {}),
             "environment": config["environment"],
             "cases": cases,
         }
@@ -271,7 +270,7 @@ def with_blocks(text: str, kept: dict[str, Kept]) -> str:
 
 
 def pages(docs: str, readme: str) -> dict[str, str]:
-    """All pages that are written, by their paths, as docs/results has them."""
+    """All pages that are written, by their paths, as docs/measured has them."""
     folder = os.path.join(docs, RESULTS)
     kept = read(folder)
     with open(readme, encoding="utf-8") as f:
@@ -280,7 +279,7 @@ def pages(docs: str, readme: str) -> dict[str, str]:
 
 
 def stale(docs: str, readme: str) -> list[str]:
-    """The pages that are not what docs/results says."""
+    """The pages that are not what docs/measured says."""
     found = []
     for path, text in pages(docs, readme).items():
         with open(path, encoding="utf-8") as f:
@@ -304,10 +303,10 @@ def run() -> None:
         old = stale(docs, readme)
         if old:
             raise ValueError(
-                f"{', '.join(old)} must be what docs/results says: python -m experiments.numbers "
+                f"{', '.join(old)} must be what docs/measured says: python -m experiments.numbers "
                 "writes them anew."
             )
-        print("The pages are what docs/results says.")
+        print("The pages are what docs/measured says.")
         return
     found = collect(flags.FLAGS.results, os.path.join(docs, RESULTS))
     for path, text in pages(docs, readme).items():

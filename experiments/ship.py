@@ -51,8 +51,9 @@ def ship(
     _recipe(name)
     path = os.path.join(os.path.expanduser(trained), training.WEIGHTS)
     opt, phi = learned_opt.load(path)
-    info = (saving.read_card(path) or {})["info"]
-    return _write(name, opt, phi, info, results, folder)
+    info = _informed(name, (saving.read_card(path) or {})["info"], results)
+    learned_opt.save(os.path.join(folder, name), opt, phi, info)
+    return _write_page(name, info, folder)
 
 
 def _recipe(name: str) -> Recipe:
@@ -84,29 +85,36 @@ def renew(
       ValueError: for weights that do not ship.
     """
     path = os.path.join(folder, _checks.choice("weights", name, learned_opt.PRETRAINED))
-    opt, phi = learned_opt.load(path + saving.SUFFIX)
-    info = (saving.read_card(path) or {})["info"]
-    return _write(name, opt, phi, info, results, folder)
+    card = saving.read_card(path) or {}
+    card["info"] = _informed(name, card["info"], results)
+    _files.write_json(saving.card_path(path + saving.SUFFIX), card)
+    return _write_page(name, card["info"], folder)
 
 
-def _write(
+def _informed(
     name: str,
-    opt: learned_opt.LearnedOptimizer,
-    phi: Any,
     info: Info,
     results: str,
+) -> Info:
+    """What a card says, with what was measured, and in the words of the recipe of today."""
+    recipe = _recipe(name)
+    return {
+        "trained_on": recipe.trained_on(info["dataset"]),
+        **info,
+        "measured": measured(name, info["seed"], os.path.expanduser(results)),
+        "about": recipe.about,
+        "good_for": recipe.good_for,
+        "not_for": recipe.not_for,
+        "departures": recipe.departures(),
+    }
+
+
+def _write_page(
+    name: str,
+    info: Info,
     folder: str,
 ) -> int:
-    """Writes weights and cards; returns how many cases they were measured on."""
-    recipe = _recipe(name)
-    info["measured"] = measured(name, info["seed"], os.path.expanduser(results))
-    # A recipe's words may be better today than on the day of its training.
-    info["about"] = recipe.about
-    info["good_for"] = recipe.good_for
-    info["not_for"] = recipe.not_for
-    info["departures"] = recipe.departures()
-    info.setdefault("trained_on", recipe.trained_on(info["dataset"]))
-    learned_opt.save(os.path.join(folder, name), opt, phi, info)
+    """Writes the card for people; returns on how many cases the optimizer was measured."""
     _files.write_text(os.path.join(folder, f"{name}.md"), describe(name, info))
     return len(info["measured"])
 

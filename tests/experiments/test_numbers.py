@@ -113,9 +113,9 @@ def test_pages_are_written_and_checked(site, capsys):
     assert "lstm-mnist=lstm-mnist.safetensors" in page
     assert "Adam 0.01 [0.01, 0.0141]" in page
     assert "below Adam (the best tuned baseline) by 0.1 [0.05, 0.2]" in page
-    assert "![The base MLP (2016): curves](results/l2l-fig4-curves.png)" in page
+    assert "![The base MLP (2016): curves](measured/l2l-fig4-curves.png)" in page
     assert "overview" not in page
-    assert (site / "docs/results/l2l-fig4-curves.png").read_bytes() == b"a picture"
+    assert (site / "docs/measured/l2l-fig4-curves.png").read_bytes() == b"a picture"
     readme = (site / "README.md").read_text()
     assert readme.startswith("before\n")
     assert readme.endswith("after\n")
@@ -123,7 +123,7 @@ def test_pages_are_written_and_checked(site, capsys):
     assert in_process(numbers, "--check", *given) == 0
     (site / "README.md").write_text(readme.replace("0.24", "0.23"))
     assert in_process(numbers, "--check", *given) == 1
-    assert "README.md must be what docs/results says" in capsys.readouterr().err
+    assert "README.md must be what docs/measured says" in capsys.readouterr().err
 
 
 def test_a_table_of_nothing(site, capsys):
