@@ -39,10 +39,10 @@ _HEAD = """\
 This page and the README's tables are written by `python -m experiments.numbers` from
 [docs/measured](measured). [How we measure](measuring.md) has the rules. Each figure has its
 command, which prints the same numbers on the same machine; then the final losses, mean with its
-95 % interval; then where each learned optimizer stands, by the paired 95 % interval of the difference
-run by run on the same problems and minibatches. A *training* with several seeds has them as the
-outer level of the resampling. In brackets after a rate stands the range of the rates that cannot be
-told apart from it.
+95 % interval; then where each learned optimizer stands, by the paired 95 % interval of the
+difference run by run on the same problems and minibatches. A *training* with several seeds has them
+as the outer level of the resampling. In brackets after a rate stands the range of the rates that
+cannot be told apart from it.
 """
 
 
