@@ -142,15 +142,33 @@ def _section(figure: Kept, folder: str) -> str:
     for case in figure["cases"].values():
         rows, about = case["rows"], case["about"]
         parts.append(f"**{about['heading']}**, {about['label']}. {_tuned(rows)}")
-        lines = [tables.standing(rows, about["final"], pairs)]
+        lines = [tables.standing(rows, about["final"], pairs, case["trainings"])]
         lines += _better_rates(rows, about["final"])
-        lines += [tables.training(*item) for item in case["trainings"].items()]
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
 def _cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
-    return [(case["about"], case["rows"]) for case in figure["cases"].values()]
+    """What every case is about, and its rows; seeds of one training are one row."""
+    return [(case["about"], _with_trainings(case)) for case in figure["cases"].values()]
+
+
+def _with_trainings(case: dict[str, Any]) -> report.Rows:
+    final = case["about"]["final"]
+    found: report.Rows = {}
+    for name, row in case["rows"].items():
+        training = case["trainings"].get(without_seed(name))
+        if training is None or row["kind"] != comparison.LEARNED:
+            found[name] = row
+            continue
+        summary = training["summary"]
+        found[without_seed(name)] = {
+            **row,
+            "diverged": summary["diverged"],
+            "loss": dict.fromkeys(row["loss"], summary),
+            "measure": {final: summary},
+        }
+    return found
 
 
 def command(figure: Kept) -> str:
@@ -212,6 +230,8 @@ def _better_rates(rows: report.Rows, final: str | None) -> list[str]:
     tuned = rows["Adam"]["tuned"]
     lines = []
     for name in report.learned(rows):
+        if ":" in name:
+            continue  # a seed of a training
         level = float(report.last(rows[name], final)["mean"])
         better = [
             rate
@@ -235,8 +255,8 @@ def block(figure: Kept) -> str:
     apart = (*baselines.FROZEN, *baselines.REFERENCES)
     given = [name for name, row in first.items() if row["kind"] == comparison.GIVEN]
     beside = ["Adam", *(name for name in given if name not in apart)]
-    learned = report.learned(first)
-    lines = [tables.overview(figure["axis"], _cases(figure), [*beside, *learned]), ""]
+    names = [*beside, *report.learned(first)]
+    lines = [tables.overview(figure["axis"], _cases(figure), names), ""]
     for case in figure["cases"].values():
         about, rows, trainings = case["about"], case["rows"], case["trainings"]
         best = report.best_baseline(rows, about["final"])

@@ -51,9 +51,8 @@ def write(
         sections += [
             f"### {case.heading}",
             _table_of(case, workdir),
-            tables.standing(of_case.rows, case.measure, figure.pairs),
+            tables.standing(of_case.rows, case.measure, figure.pairs, seeds[case.folder]),
         ]
-        sections += [tables.training(*item) for item in seeds[case.folder].items()]
     text = "\n\n".join(sections) + "\n"
     _files.write_text(os.path.join(workdir, "table.md"), text)
     _draw(figure, found, done, workdir)

@@ -4,10 +4,12 @@ A case is its rows, from `learned_opt.evaluation.report.summary`, and `about`, p
 rows do not say: `place`, `panel`, `heading`, `label`, `final`, see `about`.
 """
 
-from collections.abc import Iterable, Sequence
+import types
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from experiments.cases import Case
+from experiments.learned import without_seed
 from learned_opt.evaluation import comparison, report
 
 About = dict[str, Any]
@@ -77,6 +79,7 @@ def standing(
     rows: report.Rows,
     final: str | None,
     pairs: Iterable[tuple[str, str]] = (),
+    trainings: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> str:
     """Where each learned optimizer stands, a line each.
 
@@ -84,8 +87,11 @@ def standing(
       rows: of a case.
       final: the measure that is its final loss.
       pairs: learned optimizers that are held against each other as well, `(ours, theirs)`.
+      trainings: from `summaries.trainings`; the seeds of one stand together, not each alone.
     """
-    lines = [report.verdicts(rows, final)]
+    alone = [name for name in report.learned(rows) if without_seed(name) not in trainings]
+    lines = [f"- {name}: {report.verdict(rows, name, final)}" for name in alone]
+    lines += [training(name, found) for name, found in trainings.items()]
     for ours, theirs in pairs:
         if ours in rows and theirs in rows:
             lines.append(f"- {ours}: {report.held_against(rows[ours]['against'][theirs], theirs)}.")
