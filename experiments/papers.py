@@ -330,6 +330,7 @@ FIGURES = {
             ),
         ),
         axis="task",
+        baselines=(*NEAR, "Adagrad"),  # the paper prints Adam and Adagrad
     ),
     # How many steps the paper takes is in its picture alone.
     "rnnprop-fig7": Figure(
