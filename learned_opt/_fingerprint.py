@@ -31,7 +31,9 @@ def of_function(function: Callable, *args: Any) -> str:
     """What identifies a function of arrays; `args` are arrays or their shapes."""
     closed = jax.make_jaxpr(function)(*args)
     text = re.sub("0x[0-9a-f]+", "", str(closed.jaxpr))  # addresses differ between runs
-    return of_arrays([*closed.consts, *jax.tree.leaves(function)], text)
+    # A plain function is a leaf itself, known by its jaxpr: as an array it would be its address.
+    held = [leaf for leaf in jax.tree.leaves(function) if not callable(leaf)]
+    return of_arrays([*closed.consts, *held], text)
 
 
 def of_transformation(tx: optax.GradientTransformation, params: Any) -> str:
