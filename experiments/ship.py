@@ -1,10 +1,10 @@
 """Puts a trained optimizer into the package: its weights, and a card with what was measured of it.
 
-Reads the work directory of experiments.train, and the summaries of all figures of
-experiments.reproduce below --results in which the optimizer stands under its recipe's name. Writes
-NAME.safetensors, NAME.json (the card) and NAME.md (the card for people) into learned_opt/weights;
-`learned_opt.pretrained(NAME)` finds them there. With --cards_only the weights that ship stay as
-they are, and their cards get what was measured since.
+Reads the work directory of experiments.train, and what experiments.numbers keeps in docs/measured
+of the figures in which the optimizer stands under its recipe's name: so cards and pages say the
+same. Writes NAME.safetensors, NAME.json (the card) and NAME.md (the card for people) into
+learned_opt/weights; `learned_opt.pretrained(NAME)` finds them there. With --cards_only the weights
+that ship stay as they are, and their cards get what was measured since.
 
 Examples:
 
@@ -12,14 +12,13 @@ Examples:
     python -m experiments.ship --recipe=rnnprop-mnist --cards_only
 """
 
-import glob
 import os
 from typing import Any
 
 from absl import flags
 
 import learned_opt
-from experiments import main, recipes, training
+from experiments import main, numbers, recipes, training
 from experiments.recipe import Recipe
 from learned_opt import _checks, _files, saving, weights
 from learned_opt.evaluation import report
@@ -30,7 +29,7 @@ Info = dict[str, Any]
 def ship(
     name: str,
     trained: str,
-    results: str,
+    kept: str,
     folder: str,
 ) -> int:
     """Writes the files of an optimizer.
@@ -38,7 +37,7 @@ def ship(
     Args:
       name: its recipe.
       trained: the work directory of its training.
-      results: the folder that has the figures.
+      kept: the folder in which experiments.numbers keeps the figures.
       folder: where to.
 
     Returns:
@@ -51,7 +50,7 @@ def ship(
     _recipe(name)
     path = os.path.join(os.path.expanduser(trained), training.WEIGHTS)
     opt, phi = learned_opt.load(path)
-    info = _informed(name, (saving.read_card(path) or {})["info"], results)
+    info = _informed(name, (saving.read_card(path) or {})["info"], kept)
     learned_opt.save(os.path.join(folder, name), opt, phi, info)
     return _write_page(name, info, folder)
 
@@ -68,14 +67,14 @@ def _recipe(name: str) -> Recipe:
 
 def renew(
     name: str,
-    results: str,
+    kept: str,
     folder: str,
 ) -> int:
     """Writes the cards of weights that ship anew, with what was measured since.
 
     Args:
       name: of the weights.
-      results: the folder that has the figures.
+      kept: the folder in which experiments.numbers keeps the figures.
       folder: where the weights are.
 
     Returns:
@@ -86,7 +85,7 @@ def renew(
     """
     path = os.path.join(folder, _checks.choice("weights", name, learned_opt.PRETRAINED))
     card = saving.read_card(path) or {}
-    card["info"] = _informed(name, card["info"], results)
+    card["info"] = _informed(name, card["info"], kept)
     _files.write_json(saving.card_path(path + saving.SUFFIX), card)
     return _write_page(name, card["info"], folder)
 
@@ -94,14 +93,14 @@ def renew(
 def _informed(
     name: str,
     info: Info,
-    results: str,
+    kept: str,
 ) -> Info:
     """What a card says, with what was measured, and in the words of the recipe of today."""
     recipe = _recipe(name)
     return {
         "trained_on": recipe.trained_on(info["dataset"]),
         **info,
-        "measured": measured(name, info["seed"], os.path.expanduser(results)),
+        "measured": measured(name, info["seed"], os.path.expanduser(kept)),
         "about": recipe.about,
         "good_for": recipe.good_for,
         "not_for": recipe.not_for,
@@ -122,37 +121,37 @@ def _write_page(
 def measured(
     name: str,
     seed: int,
-    results: str,
+    kept: str,
 ) -> list[Info]:
-    """What the figures below `results` say of an optimizer, one dict a case.
+    """What the figures say of an optimizer, one dict a case; of two figures the one of more runs.
 
     It stands there as `name` or as `name:seed`.
     """
-    found = {}
-    pattern = os.path.join(results, "**", "summary.json")
-    for path in sorted(glob.glob(pattern, recursive=True)):
-        summary = _files.read_json(path)
-        for case, rows in summary.get("cases", {}).items():
-            row = rows.get(name, rows.get(f"{name}:{seed}"))
-            if row is not None:
-                key = case, summary["about"][case]["final"]
-                found[key] = _case(summary, case, name, {**rows, name: row})
+    found: dict[tuple, Info] = {}
+    for figure in numbers.read(kept).values():
+        for folder, case in figure["cases"].items():
+            row = case["rows"].get(name, case["rows"].get(f"{name}:{seed}"))
+            if row is None:
+                continue
+            key = folder, case["about"]["final"]
+            if key not in found or found[key]["runs"] < row["runs"]:
+                rows = {**case["rows"], name: row}
+                found[key] = _case(figure["figure"], folder, name, rows, case["about"]["final"])
     return list(found.values())
 
 
 def _case(
-    summary: Info,
-    case: str,
+    figure: str,
+    folder: str,
     name: str,
     rows: report.Rows,
+    final: str | None,
 ) -> Info:
-    about = summary["about"][case]
-    final = about["final"]
     best = report.best_baseline(rows, final)
     shown = [other for other in dict.fromkeys((name, "Adam", best)) if other in rows]
     return {
-        "figure": summary["figure"],
-        "case": case,
+        "figure": figure,
+        "case": folder,
         "best_baseline": best,
         "final": final or "loss of the last minibatch",
         "runs": rows[name]["runs"],
@@ -162,11 +161,12 @@ def _case(
 
 
 def _of_row(row: report.Row, final: str | None) -> Info:
+    measures = row.get("measure", {})
     return {
         "learning_rate": row["learning_rate"],
         "diverged": row["diverged"],
         "loss": report.last(row, final),
-        "measure": row.get("measure", {}),
+        "measure": {name: value for name, value in measures.items() if name != final},
         "paper": row.get("paper"),
     }
 
@@ -248,7 +248,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "workdir", None, "Where experiments.train left it; default results/train/RECIPE."
     )
-    flags.DEFINE_string("results", "results", "The folder in which the figures are.")
+    flags.DEFINE_string(
+        "measured", f"docs/{numbers.RESULTS}", "Where experiments.numbers keeps the figures."
+    )
     flags.DEFINE_bool("cards_only", False, "Whether the weights that ship stay as they are.")
 
 
@@ -257,10 +259,10 @@ def run() -> None:
     name = flags.FLAGS.recipe
     folder = os.path.dirname(weights.__file__)
     if flags.FLAGS.cards_only:
-        count = renew(name, flags.FLAGS.results, folder)
+        count = renew(name, flags.FLAGS.measured, folder)
     else:
         workdir = flags.FLAGS.workdir or f"results/train/{name}"
-        count = ship(name, workdir, flags.FLAGS.results, folder)
+        count = ship(name, workdir, flags.FLAGS.measured, folder)
     print(f"{name} is in the package, measured on {count} cases: learned_opt.pretrained({name!r})")
 
 

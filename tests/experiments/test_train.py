@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import pathlib
 import shutil
 
 import chex
@@ -31,6 +32,7 @@ SHORT = {
     "estimator": Adjoint(window=2, coordinates=20),
     "meta_loss": MetaLoss(weights=[0.0, 1.0]),
 }
+KEPT = pathlib.Path(__file__).parents[2] / "docs" / "measured"
 DIGITS = data.load("digits")
 TINY_CNN = {"structure": "p-p-c-f", "channels": 1, "batch_size": 2}
 KEY = jax.random.key(0)
@@ -247,8 +249,8 @@ def test_the_command(tmp_path):
 
 
 @pytest.fixture
-def results(tmp_path):
-    """A folder of results with one figure of three cases, in one of which nothing is ours."""
+def measured(tmp_path):
+    """What is kept of one figure with three cases, in one of which nothing is ours."""
     shift = {"rnnprop-mnist": 0.0, "Adam": 0.1, "NAG": 0.05}
     rng = np.random.default_rng(0)
     hardness = rng.lognormal(size=(20, 1))
@@ -270,26 +272,26 @@ def results(tmp_path):
     on_all = report.summary(compared, (0,), "loss on all data")
     for row in (*rows.values(), *on_all.values()):
         row["paper"] = None
-    about = {"mlp-100": {"final": None}, "mlp-9": {"final": "loss on all data"}}
-    summary = {
-        "figure": "figure",
-        "cases": {"mlp-100": rows, "mlp-9": on_all, "other": {}},
-        "about": about,
+    finals = {"mlp-100": (None, rows), "mlp-9": ("loss on all data", on_all), "other": (None, {})}
+    cases = {
+        folder: {"about": {"final": final}, "rows": rows}
+        for folder, (final, rows) in finals.items()
     }
-    _files.write_json(tmp_path / "results" / "figure" / "summary.json", summary)
-    return tmp_path / "results"
+    kept = tmp_path / "measured"
+    _files.write_json(kept / "l2l-fig4.json", {"figure": "l2l-fig4", "cases": cases})
+    return kept
 
 
-def test_shipping_writes_weights_and_both_cards(trained, results, tmp_path):
+def test_shipping_writes_weights_and_both_cards(trained, measured, tmp_path):
     folder = tmp_path / "weights"
     folder.mkdir()
-    assert ship.ship("rnnprop-mnist", os.path.dirname(trained), results, str(folder)) == 2
+    assert ship.ship("rnnprop-mnist", os.path.dirname(trained), str(measured), str(folder)) == 2
     assert learned_opt.load(folder / "rnnprop-mnist")[0].spec["name"] == "rnnprop"
     info = saving.read_card(folder / "rnnprop-mnist")["info"]
-    case, measured = info["measured"]
+    case, on_all = info["measured"]
     assert (case["case"], case["best_baseline"], case["runs"]) == ("mlp-100", "NAG", 20)
     assert case["optimizers"]["Adam"]["learning_rate"] == 0.01
-    assert measured["best_baseline"] == "Adam"
+    assert on_all["best_baseline"] == "Adam"
     text = (folder / "rnnprop-mnist.md").read_text()
     assert "- mlp-100: " in text
     assert "below NAG (the best tuned baseline) by 0.05 [0.05, 0.05]; below Adam by 0.1 [" in text
@@ -298,12 +300,12 @@ def test_shipping_writes_weights_and_both_cards(trained, results, tmp_path):
     assert "- Other than in the papers: meta-gradients are estimates from 1,000 coord" in text
 
 
-def test_cards_alone_are_written_anew(results, tmp_path, capsys):
+def test_cards_alone_are_written_anew(measured, tmp_path, capsys):
     """The weights stay as they are, to the bit."""
     folder = tmp_path / "weights"
     shutil.copytree(os.path.dirname(weights.__file__), folder)
     before = (folder / "rnnprop-mnist.safetensors").read_bytes()
-    assert ship.renew("rnnprop-mnist", str(results), str(folder)) == 2
+    assert ship.renew("rnnprop-mnist", str(measured), str(folder)) == 2
     assert (folder / "rnnprop-mnist.safetensors").read_bytes() == before
     assert "below NAG" in (folder / "rnnprop-mnist.md").read_text()
     assert in_process(ship, "--recipe=lstm-small", "--cards_only") == 1
@@ -318,6 +320,7 @@ def test_cards_that_ship_say_what_was_measured(name):
     with open(path, encoding="utf-8") as f:
         assert f.read() == ship.describe(name, info)
     assert info["departures"] == recipes.RECIPES[name].departures()
+    assert info["measured"] == ship.measured(name, info["seed"], str(KEPT))
     for case in info["measured"]:
         assert case["runs"] >= statistics.LEAST_RUNS
 
