@@ -3,12 +3,15 @@
 from learned_opt import data, estimators, optimizees
 from learned_opt.estimators import MetaLoss
 from learned_opt.evaluation.comparison import compare
+from learned_opt.meta.curvature import with_mean_curvature
 from learned_opt.meta.evaluating import evaluate
 from learned_opt.meta.gradient import meta_gradient
 from learned_opt.meta.optimizer import ClippedAdam
 from learned_opt.meta.progress import Progress
 from learned_opt.meta.settings import Curriculum, RandomSearch, Validation
 from learned_opt.meta.signals import Interrupted
+from learned_opt.meta.solving import Solution, solver
+from learned_opt.meta.starts import learn_start
 from learned_opt.meta.training import MetaTrainingError, meta_train
 from learned_opt.meta.unrolling import unroll
 from learned_opt.native import xla_loops
@@ -24,7 +27,9 @@ from learned_opt.optimizers import (
     ntm_bfgs,
     ntm_lbfgs,
     partition,
+    preconditioned,
     rnnprop,
+    safeguard,
     small_fc_lopt,
 )
 from learned_opt.saving import load, save
@@ -44,6 +49,7 @@ __all__ = [
     "Optimizee",
     "Progress",
     "RandomSearch",
+    "Solution",
     "TensorRule",
     "Validation",
     "compare",
@@ -52,6 +58,7 @@ __all__ = [
     "evaluate",
     "from_optax",
     "from_rule",
+    "learn_start",
     "load",
     "load_pretrained",
     "lstm",
@@ -62,11 +69,15 @@ __all__ = [
     "ntm_lbfgs",
     "optimizees",
     "partition",
+    "preconditioned",
     "pretrained",
     "pretrained_card",
     "rnnprop",
+    "safeguard",
     "save",
     "small_fc_lopt",
+    "solver",
     "unroll",
+    "with_mean_curvature",
     "xla_loops",
 ]

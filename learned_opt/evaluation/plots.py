@@ -151,6 +151,33 @@ def overview(
     _finish(figure, all_axes, path)
 
 
+def totals(
+    path: Path,
+    seconds: dict[str, float],
+    training: dict[str, float],
+    title: str,
+) -> None:
+    """Draws total time over the number of instances that are solved.
+
+    Args:
+      path: of the PNG.
+      seconds: dict from a method's name to its time for one instance.
+      training: dict from the learned ones' names to the time that learning took before.
+      title: of the picture.
+    """
+    figure = _figure(7, 5)
+    axes = figure.add_subplot()
+    counts = np.logspace(1, 8, 200)
+    for i, (name, per_instance) in enumerate(seconds.items()):
+        style = _LEARNED if name in training else _OTHER
+        total = training.get(name, 0.0) + per_instance * counts
+        axes.loglog(counts, total, color=_color(i), label=name, **style)
+    axes.set_xlabel("instances")
+    axes.set_ylabel("seconds in all")
+    axes.set_title(title)
+    _finish(figure, [axes], path)
+
+
 def history(
     path: Path,
     entries: list[dict[str, Any]],

@@ -247,10 +247,14 @@ def runs_at_once(problems: Problem) -> int:
     """How many problems of this size go side by side on this machine."""
     num_runs = problems.key.shape[0]
     num_numbers = sum(x.size for x in jax.tree.leaves(problems.theta_0))
-    coordinates = max(1, num_numbers // num_runs)
+    return problems_at_once(num_numbers // num_runs)
+
+
+def problems_at_once(coordinates: int) -> int:
+    """How many problems of so many coordinates go side by side on this machine."""
     backend = jax.default_backend()
     at_once = COORDINATES_AT_ONCE.get(backend, ACCELERATOR_COORDINATES_AT_ONCE)
-    return max(1, at_once // coordinates)
+    return max(1, at_once // max(1, coordinates))
 
 
 def infinite_once_diverged(curves: jax.Array) -> jax.Array:

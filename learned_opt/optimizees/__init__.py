@@ -2,6 +2,7 @@
 
 from learned_opt.optimizees.base import Optimizee
 from learned_opt.optimizees.classifier import classifier
+from learned_opt.optimizees.constraints import bounded, proximal
 from learned_opt.optimizees.image_networks import (
     NetworkFamily,
     cnn,
@@ -14,12 +15,15 @@ from learned_opt.optimizees.measures import accuracy, mean_loss
 from learned_opt.optimizees.quadratic import quadratic, rotated_quadratic
 from learned_opt.optimizees.rosenbrock import rosenbrock
 from learned_opt.optimizees.sequence import sine_lstm
+from learned_opt.optimizees.starts import begin_start, with_start
 from learned_opt.optimizees.wrappers import random_scaling, with_convex
 
 __all__ = [
     "NetworkFamily",
     "Optimizee",
     "accuracy",
+    "begin_start",
+    "bounded",
     "classifier",
     "cnn",
     "cnn_network",
@@ -27,10 +31,12 @@ __all__ = [
     "mlp",
     "mlp_network",
     "network_family",
+    "proximal",
     "quadratic",
     "random_scaling",
     "rosenbrock",
     "rotated_quadratic",
     "sine_lstm",
     "with_convex",
+    "with_start",
 ]

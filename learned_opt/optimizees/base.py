@@ -43,6 +43,7 @@ class Optimizee(NamedTuple):
     loss: Callable[..., Any]
     statistics: Callable[[jax.Array, Any], Any] | None = None
     held_out: Callable[..., jax.Array] | None = None
+    solution: Callable[[Theta, Any], Any] | None = None
 
 
 class Family(NamedTuple):
@@ -57,6 +58,7 @@ class Family(NamedTuple):
         loss itself. The optimizer never sees it.
       shape: `shape(target_t, target_0) -> scalar`, what a meta-loss makes of it, or None for
         itself.
+      solution: `solution(theta, instance) -> answer`, or None where theta is the answer.
     """
 
     sample: jax.tree_util.Partial
@@ -66,6 +68,7 @@ class Family(NamedTuple):
     held_out: jax.tree_util.Partial | None = None
     target: jax.tree_util.Partial | None = None
     shape: jax.tree_util.Partial | None = None
+    solution: jax.tree_util.Partial | None = None
 
 
 class Problem(NamedTuple):
@@ -142,7 +145,15 @@ def as_family(problem: Any) -> Family:
             held_out = jax.tree_util.Partial(wrapper, as_partial(held_out))
     elif held_out is not None:
         held_out = as_partial(held_out)
-    return Family(sample, init, loss, as_partial(statistics or _no_statistics), held_out)
+    solution = getattr(problem, "solution", None)
+    return Family(
+        sample,
+        init,
+        loss,
+        as_partial(statistics or _no_statistics),
+        held_out,
+        solution=None if solution is None else as_partial(solution),
+    )
 
 
 def _check_functions(problem: Any) -> None:
@@ -153,7 +164,7 @@ def _check_functions(problem: Any) -> None:
                 "problem must be an Optimizee(sample, init, loss) of functions, got "
                 f"{type(problem).__name__} with {name}={function!r}."
             )
-    for name in ("statistics", "held_out"):
+    for name in ("statistics", "held_out", "solution"):
         function = getattr(problem, name, None)
         if function is not None and not callable(function):
             raise ValueError(f"{name} must be a function or None, got {function!r}.")

@@ -16,11 +16,12 @@ def optimizee(
     loss: Callable,
     statistics: Callable | None = None,
     held_out: Callable | None = None,
+    solution: Callable | None = None,
 ) -> base.Optimizee:
     """An `Optimizee` whose functions are `Partial`s, so that it can be an argument of `jax.jit`.
 
     Args:
-      sample, init, loss, statistics, held_out: see `Optimizee`.
+      sample, init, loss, statistics, held_out, solution: see `Optimizee`.
 
     Returns:
       An `Optimizee`.
@@ -31,6 +32,7 @@ def optimizee(
         base.as_partial(loss),
         _as_optional_partial(statistics),
         _as_optional_partial(held_out),
+        _as_optional_partial(solution),
     )
 
 

@@ -62,6 +62,7 @@ def random_scaling(problem: Optimizee, log_range: float = 3.0) -> Optimizee:
         Partial(_scaled_loss, inner.loss),
         _bound(_scaled_statistics, inner.statistics),
         _bound(_scaled_loss, inner.held_out),
+        _bound(_scaled_solution, inner.solution),
     )
 
 
@@ -103,6 +104,7 @@ def with_convex(
         Partial(combined_loss, f.loss, g.loss),
         _bound(_statistics_of_f, f.statistics),
         _bound(_sum_of_held_out, f.held_out, g.loss),
+        _bound(_solution_of_f, f.solution),
     )
 
 
@@ -111,7 +113,10 @@ def _partials(problem: Any) -> Optimizee:
     base.as_family(problem)  # checks it
     statistics = getattr(problem, "statistics", None)
     held_out = getattr(problem, "held_out", None)
-    return starting.optimizee(problem.sample, problem.init, problem.loss, statistics, held_out)
+    solution = getattr(problem, "solution", None)
+    return starting.optimizee(
+        problem.sample, problem.init, problem.loss, statistics, held_out, solution
+    )
 
 
 def _bound(
@@ -172,6 +177,14 @@ def _scaled_loss(
     return loss(scaled, instance.instance, key, *statistics)
 
 
+def _scaled_solution(
+    solution: Callable,
+    theta: Theta,
+    instance: Scaled,
+) -> Any:
+    return solution(jax.tree.map(jnp.multiply, instance.c, theta), instance.instance)
+
+
 def _scaled_statistics(
     statistics: Callable,
     key: jax.Array,
@@ -197,6 +210,14 @@ def _init_both(
 ) -> Combined:
     f_key, g_key = jax.random.split(key)
     return Combined(init_f(f_key, instance.f), init_g(g_key, instance.g))
+
+
+def _solution_of_f(
+    solution: Callable,
+    theta: Combined,
+    instance: Combined,
+) -> Any:
+    return solution(theta.f, instance.f)
 
 
 def _statistics_of_f(

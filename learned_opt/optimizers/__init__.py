@@ -16,8 +16,10 @@ from learned_opt.optimizers.lstm import lstm
 from learned_opt.optimizers.lstm_gac import lstm_gac
 from learned_opt.optimizers.ntm import ntm_bfgs, ntm_lbfgs
 from learned_opt.optimizers.partition import partition
+from learned_opt.optimizers.preconditioned import preconditioned
 from learned_opt.optimizers.rnnprop import rnnprop
 from learned_opt.optimizers.rules import from_rule
+from learned_opt.optimizers.safeguard import SafeguardState, safeguard
 from learned_opt.optimizers.small_fc_lopt import small_fc_lopt
 from learned_opt.optimizers.tensorwise import TensorRule
 
@@ -27,6 +29,7 @@ ARCHITECTURES: dict[str, Callable[..., LearnedOptimizer]] = {
     "lstm_gac": lstm_gac,
     "ntm_bfgs": ntm_bfgs,
     "ntm_lbfgs": ntm_lbfgs,
+    "preconditioned": preconditioned,
     "rnnprop": rnnprop,
     "small_fc_lopt": small_fc_lopt,
 }
@@ -112,6 +115,7 @@ __all__ = [
     "CoordinateRule",
     "LearnedOptimizer",
     "LearnedTransformation",
+    "SafeguardState",
     "Seen",
     "TensorRule",
     "TreeRule",
@@ -123,6 +127,8 @@ __all__ = [
     "ntm_bfgs",
     "ntm_lbfgs",
     "partition",
+    "preconditioned",
     "rnnprop",
+    "safeguard",
     "small_fc_lopt",
 ]

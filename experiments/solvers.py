@@ -1,0 +1,193 @@
+"""How the solver of each family is learned: a start, then an optimizer, as data."""
+
+import dataclasses
+import os
+import time
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import safetensors.numpy
+
+import learned_opt
+from experiments.rivals.base import Task
+from learned_opt import _files, optimizees
+from learned_opt.estimators import Autodiff, MetaLoss
+from learned_opt.optimizees.base import Optimizee
+from learned_opt.optimizees.starts import Start
+from learned_opt.optimizers import LearnedOptimizer
+
+START = "start.safetensors"
+OPTIMIZER = "optimizer.safetensors"
+SECONDS = "seconds.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class SolverRecipe:
+    """How a family's solver is learned.
+
+    Attributes:
+      rate: the step of the untrained optimizer, such as 1 / L.
+      kind: see `learned_opt.preconditioned`.
+      num_steps: for which it has weights.
+      hidden_sizes: of the start network; see `learned_opt.learn_start`.
+      start_updates, start_problems, start_rate: of learning the start.
+      num_epochs, num_problems, learning_rate: of learning the optimizer.
+      weights: of the steps in the meta-loss; None for all alike.
+    """
+
+    rate: float
+    kind: str = "dense"
+    num_steps: int = 8
+    hidden_sizes: tuple[int, ...] | None = (64, 64)
+    start_updates: int = 1_000
+    start_problems: int = 256
+    start_rate: float = 3e-3
+    num_epochs: int = 5
+    episodes_per_epoch: int = 100
+    num_problems: int = 64
+    learning_rate: float = 3e-3
+
+
+RECIPES = {
+    "curves": SolverRecipe(rate=1e-3),
+    "sparse": SolverRecipe(rate=0.18, kind="diagonal", num_steps=16, learning_rate=0.01),
+    "control": SolverRecipe(rate=0.01),
+    "users": SolverRecipe(rate=0.1, hidden_sizes=None),
+}
+
+
+class Learned(NamedTuple):
+    """A learned solver.
+
+    Attributes:
+      family: with its learned start.
+      opt, phi: the optimizer that goes on from there.
+      start: the start network's weights.
+      seconds: what learning took: `{"start": .., "optimizer": ..}`, with compilation.
+    """
+
+    family: Optimizee
+    opt: LearnedOptimizer
+    phi: Any
+    start: Start
+    seconds: dict[str, float]
+
+
+def learn(
+    task: Task,
+    recipe: SolverRecipe,
+    seed: int,
+    workdir: str,
+) -> Learned:
+    """Learns a solver; a call with the same work directory goes on where the last one stopped.
+
+    Args:
+      task: what for.
+      recipe: how.
+      seed: of all that is random.
+      workdir: where everything goes.
+    """
+    configuration = {"recipe": dataclasses.asdict(recipe), "seed": seed}
+    _claim(workdir, configuration)
+    start_key, key = jax.random.split(jax.random.key(seed))
+    seconds = _Seconds(os.path.join(workdir, SECONDS))
+    start = _start(task, recipe, start_key, os.path.join(workdir, START), seconds)
+    family = optimizees.with_start(task.family, start)
+    opt, phi = _optimizer(family, recipe, key, workdir, seconds)
+    return Learned(family, opt, phi, start, seconds.found)
+
+
+class _Seconds:
+    """How long each part took, kept in a file: a rerun does not forget."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.found: dict[str, float] = _files.read_json(path) if os.path.exists(path) else {}
+
+    def add(self, name: str, seconds: float) -> None:
+        """Adds to a part's time."""
+        self.found[name] = self.found.get(name, 0.0) + seconds
+        _files.write_json(self._path, self.found)
+
+
+def _claim(workdir: str, configuration: dict[str, Any]) -> None:
+    path = os.path.join(workdir, "solver.json")
+    plain = _files.portable(configuration)
+    if os.path.exists(path) and _files.read_json(path) != plain:
+        raise ValueError(
+            f"{workdir} has a solver that was learned with other settings: take another --workdir."
+        )
+    _files.write_json(path, plain)
+
+
+def _start(
+    task: Task,
+    recipe: SolverRecipe,
+    key: jax.Array,
+    path: str,
+    seconds: _Seconds,
+) -> Start:
+    like = optimizees.begin_start(task.family, key, recipe.hidden_sizes, num_problems=2)
+    if os.path.exists(path):
+        return _named(like, safetensors.numpy.load_file(path))
+    began = time.perf_counter()
+    start = learned_opt.learn_start(
+        task.family,
+        key,
+        hidden_sizes=recipe.hidden_sizes,
+        num_updates=recipe.start_updates,
+        num_problems=recipe.start_problems,
+        learning_rate=recipe.start_rate,
+    )
+    start = jax.block_until_ready(start)
+    seconds.add("start", time.perf_counter() - began)
+    arrays = {
+        jax.tree_util.keystr(path): np.asarray(x)
+        for path, x in jax.tree_util.tree_leaves_with_path(start)
+    }
+    with _files.whole(path) as temporary:
+        safetensors.numpy.save_file(arrays, temporary)
+    return start
+
+
+def _named(like: Start, arrays: dict[str, np.ndarray]) -> Start:
+    """The arrays of a file in the tree that they were saved from."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: arrays[jax.tree_util.keystr(path)], like
+    )
+
+
+def _optimizer(
+    family: Optimizee,
+    recipe: SolverRecipe,
+    key: jax.Array,
+    workdir: str,
+    seconds: _Seconds,
+) -> tuple[LearnedOptimizer, Any]:
+    path = os.path.join(workdir, OPTIMIZER)
+    if os.path.exists(path):
+        return learned_opt.load(path)
+    theta = jax.eval_shape(lambda key: family.init(key, family.sample(key)), key)
+    dim = sum(x.size for x in jax.tree.leaves(theta))
+    opt = learned_opt.preconditioned(dim, recipe.num_steps, kind=recipe.kind, rate=recipe.rate)
+    began = time.perf_counter()
+    try:
+        result = learned_opt.meta_train(
+            opt,
+            family,
+            key,
+            num_steps=recipe.num_steps,
+            num_problems=recipe.num_problems,
+            num_epochs=recipe.num_epochs,
+            episodes_per_epoch=recipe.episodes_per_epoch,
+            estimator=Autodiff(window=recipe.num_steps, stop_gradient=False),
+            meta_loss=MetaLoss(),
+            learning_rate=recipe.learning_rate,
+            validation=learned_opt.Validation(num_problems=256),
+            workdir=os.path.join(workdir, "meta_training"),
+        )
+    finally:
+        seconds.add("optimizer", time.perf_counter() - began)
+    learned_opt.save(path, opt, result.phi, {"recipe": dataclasses.asdict(recipe)})
+    return opt, result.phi

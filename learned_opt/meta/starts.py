@@ -1,0 +1,145 @@
+"""Learning where to start: theta_0 as a network of the instance."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+import tqdm
+
+from learned_opt import _checks
+from learned_opt.meta import programs, unrolling
+from learned_opt.meta.unrolling import Rule, Transformation
+from learned_opt.optimizees import base as optimizee_base
+from learned_opt.optimizees import starts
+from learned_opt.optimizees.base import Family, Optimizee
+from learned_opt.optimizees.starts import Start
+
+_AT_ONCE = 50  # updates in one call of the program
+
+
+def learn_start(
+    problem: Optimizee,
+    key: jax.Array,
+    *,
+    hidden_sizes: Sequence[int] | None = (64, 64),
+    tx: Transformation | None = None,
+    num_steps: int = 0,
+    num_updates: int = 2_000,
+    num_problems: int = 256,
+    learning_rate: float = 3e-3,
+    start: Start | None = None,
+    progress_bar: bool = True,
+) -> Start:
+    """Learns a starting point for every instance of a family: the network of `with_start`.
+
+    It minimizes the mean loss at theta_0; or after `num_steps` steps of `tx` from there, with the
+    full gradient through them. With a constant start and steps of gradient descent the latter is
+    what is known as MAML (Finn et al. 2017).
+
+    Args:
+      problem: an `Optimizee`.
+      key: draws weights and problems.
+      hidden_sizes: units of its layers; () is linear; None is a constant.
+      tx: an optax transformation or a pair `(opt, phi)`, which stays as it is; None for no steps.
+      num_steps: of `tx`.
+      num_updates: of the network's weights, by Adam with a cosine decay.
+      num_problems: fresh problems for each update.
+      learning_rate: Adam's at first.
+      start: weights to go on from; None for fresh ones.
+      progress_bar: whether to show one, on stderr.
+
+    Returns:
+      The weights, for `learned_opt.optimizees.with_start(problem, start)`.
+
+    Raises:
+      ValueError: for sizes that are not positive, or steps without a `tx`.
+
+    Source:
+      Amos 2023, Tutorial on amortized optimization, section 2.2 (objective-based learning).
+
+    Example:
+      >>> import jax, learned_opt
+      >>> family = learned_opt.optimizees.quadratic(dim=2)
+      >>> start = learned_opt.learn_start(
+      ...     family, jax.random.key(0), hidden_sizes=None, num_updates=5, progress_bar=False)
+      >>> start["offset"].shape
+      (2,)
+    """
+    if (tx is None) != (num_steps == 0):
+        raise ValueError(f"num_steps and tx belong together, got num_steps={num_steps!r}, {tx!r}.")
+    tx = optax.identity() if tx is None else tx
+    unrolling.check_transformation("tx", tx)
+    num_updates = _checks.positive_int("num_updates", num_updates)
+    num_problems = _checks.positive_int("num_problems", num_problems)
+    learning_rate = _checks.positive_float("learning_rate", learning_rate)
+    start_key, key = jax.random.split(key)
+    if start is None:
+        start = starts.begin_start(problem, start_key, hidden_sizes)
+    family = optimizee_base.as_family(problem)
+    rule, phi = unrolling.separate(tx)
+    schedule = (learning_rate, num_updates)
+    state = _adam(*schedule).init(start)
+    with tqdm.tqdm(total=num_updates, desc="start", disable=not progress_bar) as bar:
+        for first in range(0, num_updates, _AT_ONCE):
+            count = min(_AT_ONCE, num_updates - first)
+            sizes = (num_steps, num_problems, count)
+            start, state, loss = _updates(
+                rule, schedule, sizes, phi, family, start, state, jax.random.fold_in(key, first)
+            )
+            bar.set_postfix_str(f"loss {float(loss):.4g}", refresh=False)
+            bar.update(count)
+    return start
+
+
+def _adam(learning_rate: float, num_updates: int) -> optax.GradientTransformation:
+    schedule = optax.cosine_decay_schedule(learning_rate, num_updates)
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+
+
+@functools.partial(programs.jit, static_argnums=(0, 1, 2))
+def _updates(
+    rule: Rule,
+    schedule: tuple[float, int],
+    sizes: tuple[int, int, int],
+    phi: Any,
+    family: Family,
+    start: Start,
+    state: Any,
+    key: jax.Array,
+) -> tuple[Start, Any, jax.Array]:
+    """Some updates of the start, and the mean loss over them."""
+    num_steps, num_problems, count = sizes
+    tx = unrolling.join(rule, phi)
+    adam = _adam(*schedule)
+
+    def mean_loss(start: Start, keys: jax.Array) -> jax.Array:
+        return jnp.mean(jax.vmap(lambda key: final_loss(start, key))(keys))
+
+    def final_loss(start: Start, key: jax.Array) -> jax.Array:
+        moved = _with_start(family, start)
+        begun = optimizee_base.begin(moved, key)
+        if not num_steps:
+            return optimizee_base.loss_at(moved, begun, begun.theta_0, 0, begun.statistics)[0]
+        return unrolling.life(tx, moved, begun, num_steps).losses[-1]
+
+    def update(carry: tuple, key: jax.Array) -> tuple[tuple, jax.Array]:
+        start, state = carry
+        loss, slope = jax.value_and_grad(mean_loss)(start, jax.random.split(key, num_problems))
+        # The instances' own mean and deviation are no weights.
+        slope = {
+            **slope,
+            **{k: jnp.zeros_like(start[k]) for k in ("mean", "deviation") if k in start},
+        }
+        step, state = adam.update(slope, state, start)
+        return (optax.apply_updates(start, step), state), loss
+
+    (start, state), losses = jax.lax.scan(update, (start, state), jax.random.split(key, count))
+    return start, state, jnp.mean(losses)
+
+
+def _with_start(family: Family, start: Start) -> Family:
+    """`with_start` of a `Family`."""
+    return family._replace(init=jax.tree_util.Partial(starts.started, family.init, start))

@@ -1,0 +1,101 @@
+"""Learned starting points: against exact minimizers and the network in NumPy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import learned_opt
+from learned_opt import optimizees
+
+KEY = jax.random.key(0)
+
+
+def targets(dim=2):
+    """|theta - (y + 3)|^2: the best start is y + 3, the best constant 3."""
+    return learned_opt.Optimizee(
+        lambda key: jax.random.normal(key, (dim,)),
+        lambda key, y: jnp.zeros(dim),
+        lambda theta, y, key: jnp.sum((theta - y - 3.0) ** 2),
+    )
+
+
+def learned(hidden_sizes, **others):
+    return learned_opt.learn_start(
+        targets(),
+        KEY,
+        hidden_sizes=hidden_sizes,
+        num_updates=600,
+        num_problems=64,
+        learning_rate=0.03,
+        progress_bar=False,
+        **others,
+    )
+
+
+def test_a_constant_start_is_the_best_common_one():
+    np.testing.assert_allclose(learned(None)["offset"], [3.0, 3.0], atol=0.05)
+
+
+def test_a_linear_start_reads_the_instance():
+    family = optimizees.with_start(targets(), learned(()))
+    y = jnp.array([0.7, -1.2])
+    np.testing.assert_allclose(family.init(KEY, y), y + 3, atol=0.02)
+
+
+def test_a_start_for_some_steps_of_an_optimizer():
+    """After one step that overshoots by as much again, the start lies where the step leads back."""
+    start = learned((), tx=optax.sgd(0.75), num_steps=1)
+    family = optimizees.with_start(targets(), start)
+    y = jnp.array([0.5, 0.5])
+    # theta_1 - m = (1 - 1.5) (theta_0 - m) is zero where theta_0 = m.
+    np.testing.assert_allclose(family.init(KEY, y), y + 3, atol=0.05)
+
+
+def test_the_network_is_the_formula():
+    family = optimizees.quadratic(3)
+    start = optimizees.begin_start(family, KEY, (5, 4))
+    keys = jax.random.split(KEY, 100)
+    start["layers"][-1]["w"] = jax.random.normal(keys[0], (4, 3))
+    started = optimizees.with_start(family, start)
+    instance = family.sample(keys[1])
+    x = np.concatenate([np.ravel(instance.w), instance.y])
+    x = (x - np.asarray(start["mean"])) / np.asarray(start["deviation"])
+    for layer in start["layers"][:-1]:
+        x = np.maximum(x @ np.asarray(layer["w"]) + np.asarray(layer["b"]), 0)
+    moved = x @ np.asarray(start["layers"][-1]["w"])
+    expected = np.asarray(family.init(KEY, instance)) + moved
+    np.testing.assert_allclose(started.init(KEY, instance), expected, rtol=1e-5)
+
+
+def test_an_untrained_start_moves_nothing_and_the_rest_of_a_family_stays():
+    box = optimizees.bounded(optimizees.quadratic(2), 0.0, 1.0)
+    started = optimizees.with_start(box, optimizees.begin_start(box, KEY))
+    instance = box.sample(KEY)
+    np.testing.assert_array_equal(started.init(KEY, instance), box.init(KEY, instance))
+    assert started.solution is box.solution
+    assert started.loss is box.loss
+
+
+def test_going_on_from_a_start():
+    start = learned(None)
+    again = learned_opt.learn_start(
+        targets(),
+        KEY,
+        hidden_sizes=None,
+        num_updates=1,
+        start=start,
+        learning_rate=1e-6,
+        progress_bar=False,
+    )
+    np.testing.assert_allclose(again["offset"], start["offset"], atol=1e-4)
+
+
+def test_messages():
+    with pytest.raises(ValueError, match="num_steps and tx belong together"):
+        learned_opt.learn_start(targets(), KEY, num_steps=3)
+    with pytest.raises(ValueError, match="num_updates must be a whole number of at least 1"):
+        learned_opt.learn_start(targets(), KEY, num_updates=0)
+    with pytest.raises(ValueError, match="hidden_sizes must be None for a family whose"):
+        optimizees.begin_start(optimizees.mlp("digits"), KEY)
