@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import main, papers, tables
+from experiments import main, papers, payback, rivals, tables
 from experiments.learned import without_seed
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, report
@@ -28,7 +28,9 @@ from learned_opt.evaluation import baselines, comparison, report
 Kept = dict[str, Any]  # what docs/measured has of a figure
 
 RESULTS = "measured"  # below docs
+THOUSANDS = "thousands"  # below that, and below results; also the name of its tables on a page
 PAGE = "numbers.md"
+SOLVING = "solving.md"
 PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
 # The README's tables: `<!-- numbers: NAME -->` and `<!-- end -->` stand around each.
 _BLOCK = re.compile(r"(<!-- numbers: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -57,7 +59,7 @@ def collect(results: str, kept: str) -> list[str]:
     for path in sorted(glob.glob(os.path.join(results, "*", "summary.json"))):
         summary = _files.read_json(path)
         if "figure" not in summary:
-            continue  # a study's
+            continue  # a study's, or a family's
         config = _files.read_json(os.path.join(os.path.dirname(path), "config.json"))
         name = summary["figure"]
         _files.write_json(os.path.join(kept, f"{name}.json"), _distilled(summary, config))
@@ -67,6 +69,34 @@ def collect(results: str, kept: str) -> list[str]:
                 shutil.copyfile(drawn, os.path.join(kept, f"{name}-{picture}.png"))
         found.append(name)
     return found
+
+
+def collect_families(results: str, kept: str) -> list[str]:
+    """Takes what `experiments.thousands` has measured; returns the families that were there.
+
+    Args:
+      results, kept: see `collect`.
+    """
+    found = []
+    for path in sorted(glob.glob(os.path.join(results, THOUSANDS, "*", "summary.json"))):
+        summary = _files.read_json(path)
+        name = summary["family"]
+        _files.write_json(os.path.join(kept, THOUSANDS, f"{name}.json"), _rounded(summary))
+        picture = os.path.join(os.path.dirname(path), "totals.png")
+        shutil.copyfile(picture, os.path.join(kept, THOUSANDS, f"{name}.png"))
+        found.append(name)
+    return found
+
+
+def families(kept: str) -> str:
+    """What a page has of all families: their tables and verdicts."""
+    paths = {name: os.path.join(kept, THOUSANDS, f"{name}.json") for name in rivals.TASKS}
+    parts = []
+    for name, path in paths.items():
+        if os.path.exists(path):
+            picture = f"![{name}: total time]({RESULTS}/{THOUSANDS}/{name}.png)"
+            parts += [payback.section(_files.read_json(path)), picture]
+    return "\n\n".join(parts)
 
 
 def _distilled(summary: dict[str, Any], config: dict[str, Any]) -> Kept:
@@ -274,8 +304,13 @@ def block(figure: Kept) -> str:
     return "\n".join(lines)
 
 
-def with_blocks(text: str, kept: dict[str, Kept]) -> str:
+def with_blocks(text: str, kept: dict[str, Kept], thousands: str = "") -> str:
     """A page with its tables written anew.
+
+    Args:
+      text: the page.
+      kept: from `read`.
+      thousands: from `families`.
 
     Raises:
       ValueError: for a table of a figure that was not measured.
@@ -283,6 +318,8 @@ def with_blocks(text: str, kept: dict[str, Kept]) -> str:
 
     def replaced(found: re.Match) -> str:
         before, name, after = found.groups()
+        if name == THOUSANDS:
+            return f"{before}{thousands}\n{after}"
         _checks.choice("figure", name, kept)
         return f"{before}{block(kept[name])}\n{after}"
 
@@ -293,9 +330,12 @@ def pages(docs: str, readme: str) -> dict[str, str]:
     """All pages that are written, by their paths, as docs/measured has them."""
     folder = os.path.join(docs, RESULTS)
     kept = read(folder)
-    with open(readme, encoding="utf-8") as f:
-        text = f.read()
-    return {os.path.join(docs, PAGE): page(kept, folder), readme: with_blocks(text, kept)}
+    found = {os.path.join(docs, PAGE): page(kept, folder)}
+    for path in (readme, os.path.join(docs, SOLVING)):
+        if os.path.exists(path):
+            with open(path, encoding="utf-8") as f:
+                found[path] = with_blocks(f.read(), kept, families(folder))
+    return found
 
 
 def stale(docs: str, readme: str) -> list[str]:
@@ -328,10 +368,11 @@ def run() -> None:
             )
         print("The pages are what docs/measured says.")
         return
-    found = collect(flags.FLAGS.results, os.path.join(docs, RESULTS))
+    kept = os.path.join(docs, RESULTS)
+    found = collect(flags.FLAGS.results, kept) + collect_families(flags.FLAGS.results, kept)
     for path, text in pages(docs, readme).items():
         _files.write_text(path, text)
-    print(f"{len(found)} figures were read: {', '.join(found)}. The pages are written.")
+    print(f"{len(found)} results were read: {', '.join(found)}. The pages are written.")
 
 
 if __name__ == "__main__":

@@ -6,13 +6,12 @@ import time
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-import safetensors.numpy
+import optax
 
 import learned_opt
 from experiments.rivals.base import Task
 from learned_opt import _files, optimizees
-from learned_opt.estimators import Autodiff, MetaLoss
+from learned_opt.estimators import Autodiff
 from learned_opt.optimizees.base import Optimizee
 from learned_opt.optimizees.starts import Start
 from learned_opt.optimizers import LearnedOptimizer
@@ -27,33 +26,60 @@ class SolverRecipe:
     """How a family's solver is learned.
 
     Attributes:
-      rate: the step of the untrained optimizer, such as 1 / L.
-      kind: see `learned_opt.preconditioned`.
+      rate: the step of the untrained optimizer.
+      fallback_rate: of the gradient descent that guards it, about 1 / L.
+      kind, num_matrices: see `learned_opt.preconditioned`. Dense matrices begin with the mean
+        curvature.
       num_steps: for which it has weights.
       hidden_sizes: of the start network; see `learned_opt.learn_start`.
       start_updates, start_problems, start_rate: of learning the start.
-      num_epochs, num_problems, learning_rate: of learning the optimizer.
-      weights: of the steps in the meta-loss; None for all alike.
+      num_epochs, episodes_per_epoch, num_problems, learning_rate: of learning the optimizer.
     """
 
     rate: float
+    fallback_rate: float
     kind: str = "dense"
+    num_matrices: int = 1
     num_steps: int = 8
     hidden_sizes: tuple[int, ...] | None = (64, 64)
     start_updates: int = 1_000
-    start_problems: int = 256
+    start_problems: int = 512
     start_rate: float = 3e-3
-    num_epochs: int = 5
-    episodes_per_epoch: int = 100
-    num_problems: int = 64
+    num_epochs: int = 3
+    episodes_per_epoch: int = 150
+    num_problems: int = 128
     learning_rate: float = 3e-3
 
 
 RECIPES = {
-    "curves": SolverRecipe(rate=1e-3),
-    "sparse": SolverRecipe(rate=0.18, kind="diagonal", num_steps=16, learning_rate=0.01),
-    "control": SolverRecipe(rate=0.01),
-    "users": SolverRecipe(rate=0.1, hidden_sizes=None),
+    "curves": SolverRecipe(
+        rate=1e-3,
+        fallback_rate=1e-5,
+        num_steps=5,
+        num_matrices=12,
+        hidden_sizes=(128, 128),
+        start_updates=3_000,
+    ),
+    # The gradient mapping has no Hessian to begin with.
+    "sparse": SolverRecipe(
+        rate=0.15,
+        fallback_rate=0.18,
+        kind="diagonal",
+        num_steps=24,
+        hidden_sizes=(),
+        learning_rate=0.01,
+    ),
+    "control": SolverRecipe(
+        rate=0.01,
+        fallback_rate=0.01,
+        num_steps=6,
+        num_matrices=6,
+        hidden_sizes=(128, 128),
+        start_updates=6_000,
+    ),
+    "users": SolverRecipe(
+        rate=0.1, fallback_rate=0.1, num_steps=16, hidden_sizes=None, start_updates=300
+    ),
 }
 
 
@@ -63,14 +89,14 @@ class Learned(NamedTuple):
     Attributes:
       family: with its learned start.
       opt, phi: the optimizer that goes on from there.
-      start: the start network's weights.
+      fallback: the method that guards it.
       seconds: what learning took: `{"start": .., "optimizer": ..}`, with compilation.
     """
 
     family: Optimizee
     opt: LearnedOptimizer
     phi: Any
-    start: Start
+    fallback: optax.GradientTransformation
     seconds: dict[str, float]
 
 
@@ -95,7 +121,7 @@ def learn(
     start = _start(task, recipe, start_key, os.path.join(workdir, START), seconds)
     family = optimizees.with_start(task.family, start)
     opt, phi = _optimizer(family, recipe, key, workdir, seconds)
-    return Learned(family, opt, phi, start, seconds.found)
+    return Learned(family, opt, phi, optax.sgd(recipe.fallback_rate), seconds.found)
 
 
 class _Seconds:
@@ -128,9 +154,8 @@ def _start(
     path: str,
     seconds: _Seconds,
 ) -> Start:
-    like = optimizees.begin_start(task.family, key, recipe.hidden_sizes, num_problems=2)
     if os.path.exists(path):
-        return _named(like, safetensors.numpy.load_file(path))
+        return learned_opt.load_start(path)
     began = time.perf_counter()
     start = learned_opt.learn_start(
         task.family,
@@ -142,20 +167,8 @@ def _start(
     )
     start = jax.block_until_ready(start)
     seconds.add("start", time.perf_counter() - began)
-    arrays = {
-        jax.tree_util.keystr(path): np.asarray(x)
-        for path, x in jax.tree_util.tree_leaves_with_path(start)
-    }
-    with _files.whole(path) as temporary:
-        safetensors.numpy.save_file(arrays, temporary)
+    learned_opt.save_start(path, start)
     return start
-
-
-def _named(like: Start, arrays: dict[str, np.ndarray]) -> Start:
-    """The arrays of a file in the tree that they were saved from."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: arrays[jax.tree_util.keystr(path)], like
-    )
 
 
 def _optimizer(
@@ -170,8 +183,17 @@ def _optimizer(
         return learned_opt.load(path)
     theta = jax.eval_shape(lambda key: family.init(key, family.sample(key)), key)
     dim = sum(x.size for x in jax.tree.leaves(theta))
-    opt = learned_opt.preconditioned(dim, recipe.num_steps, kind=recipe.kind, rate=recipe.rate)
+    opt = learned_opt.preconditioned(
+        dim,
+        recipe.num_steps,
+        num_matrices=recipe.num_matrices,
+        kind=recipe.kind,
+        rate=recipe.rate,
+    )
     began = time.perf_counter()
+    phi = None
+    if recipe.kind == "dense":
+        phi = learned_opt.with_mean_curvature(opt, family, key)
     try:
         result = learned_opt.meta_train(
             opt,
@@ -182,8 +204,8 @@ def _optimizer(
             num_epochs=recipe.num_epochs,
             episodes_per_epoch=recipe.episodes_per_epoch,
             estimator=Autodiff(window=recipe.num_steps, stop_gradient=False),
-            meta_loss=MetaLoss(),
             learning_rate=recipe.learning_rate,
+            phi=phi,
             validation=learned_opt.Validation(num_problems=256),
             workdir=os.path.join(workdir, "meta_training"),
         )

@@ -33,6 +33,7 @@ from learned_opt.optimizers import (
     small_fc_lopt,
 )
 from learned_opt.saving import load, save
+from learned_opt.start_files import load_start, save_start
 from learned_opt.weights import PRETRAINED, load_pretrained, pretrained, pretrained_card
 
 __version__ = "0.1.0"
@@ -61,6 +62,7 @@ __all__ = [
     "learn_start",
     "load",
     "load_pretrained",
+    "load_start",
     "lstm",
     "lstm_gac",
     "meta_gradient",
@@ -75,6 +77,7 @@ __all__ = [
     "rnnprop",
     "safeguard",
     "save",
+    "save_start",
     "small_fc_lopt",
     "solver",
     "unroll",

@@ -1,4 +1,4 @@
-"""The README's Python, run as it stands, in the order in which it stands there."""
+"""The Python of the README and of docs, run as it stands, in the order in which it stands there."""
 
 import functools
 import os
@@ -12,11 +12,13 @@ import pytest
 import learned_opt
 from learned_opt.evaluation import comparison
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+ROOT = pathlib.Path(__file__).parents[1]
+README = ROOT / "README.md"
+SOLVING = ROOT / "docs" / "solving.md"
 
 
-def python_blocks():
-    return re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)
+def python_blocks(page=README):
+    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
 
 
 @pytest.fixture
@@ -67,3 +69,23 @@ def with_arguments(function, **changed):
         return function(*args, **{**kwargs, **changed})
 
     return wrapped
+
+
+@pytest.mark.parametrize("shortened", [True, pytest.param(False, marks=pytest.mark.thorough)])
+def test_a_solver_for_a_family(folder, monkeypatch, shortened):
+    """With less training than the page's, and then as it stands."""
+    (block,) = python_blocks(SOLVING)
+    if shortened:
+        short_start = with_arguments(learned_opt.learn_start, num_updates=100)
+        short_training = with_arguments(learned_opt.meta_train, num_epochs=1, episodes_per_epoch=2)
+        monkeypatch.setattr(learned_opt, "learn_start", short_start)
+        monkeypatch.setattr(learned_opt, "meta_train", short_training)
+    names = {}
+    exec(block, names)
+    solution = names["solution"]
+    assert solution.found.all()
+    theta = np.stack([names["amplitude"], names["rate"]], -1)[20_000:, 0]
+    error = np.median(np.abs(solution.theta - theta))
+    assert error < (0.5 if shortened else 0.02)
+    assert (folder / "decay.safetensors").exists()
+    assert (folder / "decay-start.safetensors").exists()

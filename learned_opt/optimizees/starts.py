@@ -1,5 +1,6 @@
 """Families that start where a network says: a learned theta_0."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -81,7 +82,7 @@ def begin_start(
 def _layers(key: jax.Array, sizes: list[int]) -> list[dict[str, jax.Array]]:
     """He's initial weights; the last layer is zero."""
     layers = []
-    for i, (num_in, num_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (num_in, num_out) in enumerate(itertools.pairwise(sizes)):
         is_last = i == len(sizes) - 2
         scale = 0.0 if is_last else (2 / num_in) ** 0.5
         w = scale * jax.random.normal(jax.random.fold_in(key, i), (num_in, num_out))

@@ -92,6 +92,30 @@ def test_going_on_from_a_start():
     np.testing.assert_allclose(again["offset"], start["offset"], atol=1e-4)
 
 
+@pytest.mark.parametrize("hidden_sizes", [None, (), (5, 4)])
+def test_a_start_is_saved_and_read(tmp_path, hidden_sizes):
+    start = optimizees.begin_start(optimizees.quadratic(3), KEY, hidden_sizes)
+    learned_opt.save_start(tmp_path / "start", start)
+    again = learned_opt.load_start(tmp_path / "start.safetensors")
+    assert jax.tree.structure(again) == jax.tree.structure(start)
+    jax.tree.map(np.testing.assert_array_equal, again, start)
+
+
+def test_files_that_hold_no_start(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no file"):
+        learned_opt.load_start(tmp_path / "start")
+    (tmp_path / "cut.safetensors").write_bytes(b"abc")
+    with pytest.raises(ValueError, match="is truncated or is no safetensors file"):
+        learned_opt.load_start(tmp_path / "cut")
+    opt = learned_opt.lstm(hidden_sizes=(2,))
+    learned_opt.save(tmp_path / "lstm", opt, opt.init(KEY))
+    with pytest.raises(ValueError, match=r"was not written by learned_opt.save_start"):
+        learned_opt.load_start(tmp_path / "lstm")
+    with pytest.raises(ValueError, match="start is not finite at offset"):
+        learned_opt.save_start(tmp_path / "start", {"offset": np.array([np.nan])})
+    assert not (tmp_path / "start.safetensors").exists()
+
+
 def test_messages():
     with pytest.raises(ValueError, match="num_steps and tx belong together"):
         learned_opt.learn_start(targets(), KEY, num_steps=3)

@@ -115,13 +115,13 @@ def test_it_is_saved_and_read(tmp_path):
 def test_messages():
     with pytest.raises(ValueError, match="dim must be a whole number of at least 1, got 0"):
         learned_opt.preconditioned(0)
-    with pytest.raises(ValueError, match="unknown kind 'dens'. Did you mean 'dense'"):
+    with pytest.raises(ValueError, match=r"unknown kind 'dens'. Did you mean 'dense'"):
         learned_opt.preconditioned(2, kind="dens")
     opt = learned_opt.preconditioned(3)
     tx = opt.transform(opt.init(KEY))
     with pytest.raises(ValueError, match="must have 3 coordinates for this optimizer, got 4"):
         tx.update(jnp.ones(4), tx.init(jnp.ones(4)))
-    with pytest.raises(ValueError, match="must be a learned_opt.preconditioned of the kind"):
+    with pytest.raises(ValueError, match=r"must be a learned_opt.preconditioned of the kind"):
         learned_opt.with_mean_curvature(learned_opt.lstm(), optimizees.quadratic(), KEY)
     with pytest.raises(ValueError, match="opt must have dim=10 for these problems, got dim=3"):
         learned_opt.with_mean_curvature(opt, optimizees.quadratic(), KEY, 2)

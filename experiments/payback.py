@@ -1,0 +1,112 @@
+"""When learning a solver pays: tables and verdicts of what `experiments.racing` measured."""
+
+from typing import Any
+
+from experiments.racing import GUARDED, OURS
+from learned_opt.evaluation import report
+
+Rows = dict[str, dict[str, Any]]
+
+
+def section(summary: dict[str, Any]) -> str:
+    """What is said of one family: what it is, the table, and the verdict.
+
+    Args:
+      summary: what `experiments.thousands` writes.
+    """
+    training, rows = sum(summary["training"].values()), summary["rows"]
+    heading = f"**{summary['about']}** (`--family={summary['family']}`)"
+    measured = f"{summary['num_instances']:,} fresh instances; learned in {training:.0f} s."
+    parts = [
+        f"{heading}: {measured} {summary['why']}",
+        table(rows, training),
+        verdict(summary["family"], rows, training),
+    ]
+    return "\n\n".join(parts)
+
+
+def ours(rows: Rows) -> str:
+    """The quicker of the learned solvers, guarded or not, among those that are accurate enough."""
+    solved = [name for name in (OURS, GUARDED) if rows[name]["solved"]]
+    return min(solved, key=lambda name: rows[name]["seconds"], default=OURS)
+
+
+def pays_after(
+    rows: Rows,
+    name: str,
+    training: float,
+) -> float:
+    """After how many instances the learning has paid for itself against a rival; inf for never.
+
+    Args:
+      rows: from `racing.measure`.
+      name: of the rival, which is accurate enough.
+      training: seconds of learning.
+    """
+    learned = rows[ours(rows)]
+    saved = rows[name]["seconds"] - learned["seconds"]
+    return training / saved if learned["solved"] and saved > 0 else float("inf")
+
+
+def best_rival(rows: Rows) -> str | None:
+    """The quickest rival that is accurate enough."""
+    solved = {n: row["seconds"] for n, row in rows.items() if row["is_rival"] and row["solved"]}
+    return min(solved, key=solved.__getitem__, default=None)
+
+
+def table(rows: Rows, training: float) -> str:
+    """The rows as Markdown, those first that are accurate enough, from quick to slow."""
+    ordered = sorted(rows, key=lambda name: (not rows[name]["solved"], rows[name]["seconds"]))
+    unit = rows[ours(rows)]["seconds"]
+    lines = []
+    for name in ordered:
+        row = rows[name]
+        times = f"{1e6 * row['seconds']:.3g}", f"{row['seconds'] / unit:.2g}"
+        solved = f"{100 * row['share']:.1f} %"
+        lines.append([name, str(row["effort"]), solved, *times, _pays(rows, name, training)])
+    header = ["method", "effort", "solved", "us an instance", "over learned", "paid back after"]
+    return report.markdown(header, lines)
+
+
+def _pays(
+    rows: Rows,
+    name: str,
+    training: float,
+) -> str:
+    if not rows[name]["is_rival"]:
+        return ""
+    if not rows[name]["solved"]:
+        return "-"
+    count = pays_after(rows, name, training)
+    return "never" if count == float("inf") else f"{count:,.0f}"
+
+
+def verdict(
+    name: str,
+    rows: Rows,
+    training: float,
+) -> str:
+    """One plain sentence on a family.
+
+    Args:
+      name: of the family.
+      rows: from `racing.measure`.
+      training: seconds of learning.
+    """
+    own, best = ours(rows), best_rival(rows)
+    if not rows[own]["solved"]:
+        share = 100 * max(rows[kind]["share"] for kind in (OURS, GUARDED))
+        others = f"{best} is" if best else "nor is any rival"
+        return (
+            f"{name}: the learned solver solves {share:.0f} % and is not accurate enough; {others}."
+        )
+    if best is None:
+        return f"{name}: the learned solver alone is accurate enough."
+    ratio = rows[best]["seconds"] / rows[own]["seconds"]
+    if ratio <= 1:
+        return f"{name}: {best} wins, {1 / ratio:.2g} times as fast as the learned solver ({own})."
+    count = pays_after(rows, best, training)
+    return (
+        f"{name}: the learned solver ({own}) is {ratio:.2g} times as fast as {best}, the best "
+        f"rival; its learning has paid for itself after {count:,.0f} instances."
+    )

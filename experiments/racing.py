@@ -1,0 +1,172 @@
+"""Races of a learned solver and its rivals: how much effort is enough, and how long it takes."""
+
+import functools
+import statistics
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+import tqdm
+
+import learned_opt
+from experiments import solvers
+from experiments.rivals.base import Rival, Task
+from learned_opt.evaluation import timing
+
+SHARE = 0.95  # of the instances that a method must solve
+FEW = 100  # instances of a library that takes one after the other
+ROUNDS = 7
+OURS = "learned"
+GUARDED = "learned, guarded"
+UNSTARTED = "learned steps alone"
+STARTED = "learned start, then L-BFGS"
+PARTS = (OURS, GUARDED, UNSTARTED, STARTED)
+
+
+class Reached(NamedTuple):
+    """A method at the cheapest effort that was accurate enough, or at its last one.
+
+    Attributes:
+      effort: as `Rival.efforts`.
+      share: of the instances that it solved.
+      gap: the distance to the optimum, in units of the tolerance's, at the 95th percentile.
+      solve: the function, compiled.
+      num_instances: how many it was measured on.
+    """
+
+    effort: Any
+    share: float
+    gap: float
+    solve: Callable[[], Any]
+    num_instances: int
+
+
+def methods(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
+    """All that is compared: the learned solver, what each of its parts is worth, and the rivals."""
+    most = 4 * learned.phi["momentum"].shape[0]
+    efforts = tuple(k for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64) if k <= most)
+    guard = _Solve(learned, learned.family, learned.fallback)
+    ours = {
+        OURS: Rival(OURS, (0, *efforts), _Solve(learned, learned.family)),
+        GUARDED: Rival(GUARDED, efforts, guard),
+        UNSTARTED: Rival(UNSTARTED, efforts, _Solve(learned, task.family)),
+        STARTED: Rival(STARTED, (1, 2, 3, 5, 8, 12, 20, 40), _LBFGS(learned.family)),
+    }
+    return {**ours, **{rival.name: rival for rival in task.rivals}}
+
+
+class _Solve(NamedTuple):
+    """`Rival.solve` of a learned solver; without steps it is the start alone."""
+
+    learned: solvers.Learned
+    family: Any
+    fallback: Any = None
+
+    def __call__(self, effort: int) -> Callable[[Any], Any]:
+        if effort == 0:
+            return _start_alone(self.family)
+        solve = learned_opt.solver(
+            self.learned.opt,
+            self.learned.phi,
+            self.family,
+            num_steps=effort,
+            fallback=self.fallback,
+            keep_best=False,
+        )
+        return lambda instances: solve(instances).theta
+
+
+class _LBFGS(NamedTuple):
+    """`Rival.solve` of L-BFGS from the learned start: what the start is worth to others."""
+
+    family: Any
+
+    def __call__(self, effort: int) -> Callable[[Any], Any]:
+        solve = learned_opt.solver(
+            optax.lbfgs(), None, self.family, num_steps=effort, keep_best=False
+        )
+        return lambda instances: solve(instances).theta
+
+
+def _start_alone(family: Any) -> Callable[[Any], Any]:
+    @jax.jit
+    def solve(family: Any, instances: Any) -> Any:
+        def one(instance: Any) -> Any:
+            theta_0 = family.init(jax.random.key(0), instance)
+            return theta_0 if family.solution is None else family.solution(theta_0, instance)
+
+        return jax.vmap(one)(instances)
+
+    return functools.partial(solve, family)
+
+
+def reach(
+    task: Task,
+    method: Rival,
+    instances: Any,
+    reference: np.ndarray,
+) -> Reached:
+    """Sets a method to the cheapest effort at which it is accurate enough.
+
+    Args:
+      task: the task.
+      method: the method.
+      instances: to be solved.
+      reference: the optimal objectives `[instances]`.
+    """
+    if not method.batched:
+        instances = jax.tree.map(lambda x: x[:FEW], instances)
+    count = len(jax.tree.leaves(instances)[0])
+    reference = reference[:count]
+    for effort in method.efforts:
+        solve = functools.partial(method.solve(effort), instances)
+        values = task.objective(jax.tree.map(np.asarray, solve()), instances)
+        gaps = (values - reference) / task.scale(reference) / task.tolerance
+        gaps = np.where(np.isfinite(gaps), gaps, np.inf)
+        found = Reached(
+            effort, float(np.mean(gaps <= 1)), float(np.quantile(gaps, SHARE)), solve, count
+        )
+        if found.share >= SHARE:
+            break
+    return found
+
+
+def measure(
+    task: Task,
+    learned: solvers.Learned,
+    num_instances: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
+    """Rows of the table: for each method its effort, share solved, and time an instance.
+
+    Args:
+      task: the task.
+      learned: the learned solver.
+      num_instances: fresh ones.
+      seed: draws them.
+    """
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), num_instances)
+    instances = jax.block_until_ready(jax.jit(jax.vmap(task.family.sample))(keys))
+    reference = task.reference(instances)
+    found = {}
+    with tqdm.tqdm(methods(task, learned).items(), desc="accuracy", unit="method") as bar:
+        for name, method in bar:
+            bar.set_postfix_str(name)
+            found[name] = reach(task, method, instances, reference)
+    times = timing.interleaved({name: r.solve for name, r in found.items()}, ROUNDS, "time")
+    rows = {}
+    for name, reached in found.items():
+        per_instance = [seconds / reached.num_instances for seconds in times[name]]
+        rows[name] = {
+            "effort": reached.effort,
+            "share": reached.share,
+            "gap": reached.gap,
+            "solved": reached.share >= SHARE,
+            "seconds": statistics.median(per_instance),
+            "fastest": min(per_instance),
+            "slowest": max(per_instance),
+            "is_rival": name not in PARTS,
+        }
+    return rows
