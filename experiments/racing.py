@@ -148,7 +148,7 @@ def measure(
       seed: draws them.
     """
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), num_instances)
-    instances = jax.block_until_ready(jax.jit(jax.vmap(task.family.sample))(keys))
+    instances = jax.block_until_ready(jax.jit(jax.vmap(task.fresh.sample))(keys))
     reference = task.reference(instances)
     found = {}
     with tqdm.tqdm(methods(task, learned).items(), desc="accuracy", unit="method") as bar:
