@@ -14,6 +14,7 @@ from learned_opt.meta.solving import Solution, solver
 from learned_opt.meta.starts import learn_start
 from learned_opt.meta.training import MetaTrainingError, meta_train
 from learned_opt.meta.unrolling import unroll
+from learned_opt.meta.watching import Watched, watch
 from learned_opt.native import xla_loops
 from learned_opt.optimizees import Optimizee
 from learned_opt.optimizers import (
@@ -53,6 +54,7 @@ __all__ = [
     "Solution",
     "TensorRule",
     "Validation",
+    "Watched",
     "compare",
     "data",
     "estimators",
@@ -81,6 +83,7 @@ __all__ = [
     "small_fc_lopt",
     "solver",
     "unroll",
+    "watch",
     "with_mean_curvature",
     "xla_loops",
 ]

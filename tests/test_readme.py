@@ -32,16 +32,23 @@ def folder(tmp_path, monkeypatch):
 
 
 def test_an_optimizer_in_a_training_loop(folder):
-    loop, _, _ = python_blocks()
+    loop, *_ = python_blocks()
     names = {}
     exec(loop, names)
     assert np.isfinite(names["value"])
 
 
+def test_what_an_optimizer_does(folder):
+    watched = python_blocks()[1]
+    exec(watched, {})
+    assert (folder / "histories.png").exists()
+    assert (folder / "proposals.png").exists()
+
+
 @pytest.mark.parametrize("num_epochs", [2, pytest.param(None, marks=pytest.mark.thorough)])
 def test_a_problem_of_your_own(folder, monkeypatch, num_epochs):
     """With two epochs of meta-training for the README's twenty, and then as it stands."""
-    _, own_problem, compare = python_blocks()
+    *_, own_problem, compare = python_blocks()
     assert len([line for line in own_problem.splitlines() if line.strip()]) <= 20
     if num_epochs is not None:
         shorter = with_arguments(learned_opt.meta_train, num_epochs=num_epochs)

@@ -151,6 +151,73 @@ def overview(
     _finish(figure, all_axes, path)
 
 
+def histories(
+    path: Path,
+    watched: Any,
+    title: str,
+) -> None:
+    """Draws the updates of each watched coordinate over the steps, one panel a coordinate.
+
+    Args:
+      path: of the PNG.
+      watched: from `learned_opt.watch`.
+      title: of the picture.
+
+    Source:
+      Andrychowicz et al. 2016, figure 10.
+    """
+    count = len(watched.names)
+    figure = _figure(8, 2.2 * count + 0.8)
+    all_axes = figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0]
+    steps = np.arange(1, len(watched.losses) + 1)
+    for j, axes in enumerate(all_axes):
+        for i, (name, updates) in enumerate(watched.updates.items()):
+            axes.plot(steps, updates[:, j], color=_color(i), label=name, **_style_of(i))
+        axes.axhline(0, color="0.7", linewidth=0.8)
+        axes.set_ylabel(watched.names[j])
+    all_axes[-1].set_xlabel("step")
+    all_axes[0].set_title(title)
+    _finish(figure, all_axes, path)
+
+
+def proposals(
+    path: Path,
+    watched: Any,
+    title: str,
+) -> None:
+    """Draws updates as functions of the current gradient: a row a coordinate, a column a step.
+
+    A vertical line stands where the gradient was.
+
+    Args:
+      path: of the PNG.
+      watched: from `learned_opt.watch`.
+      title: of the picture.
+
+    Source:
+      Andrychowicz et al. 2016, figures 11 to 13.
+    """
+    shape = len(watched.names), len(watched.at)
+    figure = _figure(3 * shape[1] + 0.8, 2.4 * shape[0] + 0.8)
+    all_axes = figure.subplots(*shape, squeeze=False)
+    for (j, i), axes in np.ndenumerate(all_axes):
+        for color, (name, proposed) in enumerate(watched.proposed.items()):
+            grid, updates = watched.grid[i, j], proposed[i, j]
+            axes.plot(grid, updates, color=_color(color), label=name, **_style_of(color))
+        axes.axvline(watched.gradients[watched.at[i] - 1, j], color="0.6", linewidth=1)
+        axes.axhline(0, color="0.7", linewidth=0.8)
+        axes.set_title(f"{watched.names[j]}, step {watched.at[i]}", fontsize="small")
+    figure.suptitle(title)
+    figure.supxlabel("gradient")
+    figure.supylabel("proposed update")
+    _finish(figure, all_axes.ravel(), path)
+
+
+def _style_of(i: int) -> dict[str, Any]:
+    """Of the watched optimizer, which comes first, and of the others."""
+    return _LEARNED if i == 0 else _OTHER
+
+
 def totals(
     path: Path,
     seconds: dict[str, float],

@@ -3,6 +3,8 @@
 from learned_opt.optimizees.base import Optimizee
 from learned_opt.optimizees.classifier import classifier
 from learned_opt.optimizees.constraints import bounded, proximal
+from learned_opt.optimizees.control import pendulum
+from learned_opt.optimizees.curves import biexponential
 from learned_opt.optimizees.image_networks import (
     NetworkFamily,
     cnn,
@@ -15,7 +17,9 @@ from learned_opt.optimizees.measures import accuracy, mean_loss
 from learned_opt.optimizees.quadratic import quadratic, rotated_quadratic
 from learned_opt.optimizees.rosenbrock import rosenbrock
 from learned_opt.optimizees.sequence import sine_lstm
+from learned_opt.optimizees.sparse import lasso
 from learned_opt.optimizees.starts import begin_start, with_start
+from learned_opt.optimizees.users import personal_classifiers
 from learned_opt.optimizees.wrappers import random_scaling, with_convex
 
 __all__ = [
@@ -23,14 +27,18 @@ __all__ = [
     "Optimizee",
     "accuracy",
     "begin_start",
+    "biexponential",
     "bounded",
     "classifier",
     "cnn",
     "cnn_network",
+    "lasso",
     "mean_loss",
     "mlp",
     "mlp_network",
     "network_family",
+    "pendulum",
+    "personal_classifiers",
     "proximal",
     "quadratic",
     "random_scaling",
