@@ -64,7 +64,14 @@ def table(rows: Rows, training: float) -> str:
         times = f"{1e6 * row['seconds']:.3g}", f"{row['seconds'] / unit:.2g}"
         solved = f"{100 * row['share']:.1f} %"
         lines.append([name, str(row["effort"]), solved, *times, _pays(rows, name, training)])
-    header = ["method", "effort", "solved", "us an instance", "over learned", "paid back after"]
+    header = [
+        "method",
+        "effort",
+        "solved",
+        "us an instance",
+        "times the learned",
+        "paid back after",
+    ]
     return report.markdown(header, lines)
 
 
@@ -96,10 +103,8 @@ def verdict(
     own, best = ours(rows), best_rival(rows)
     if not rows[own]["solved"]:
         share = 100 * max(rows[kind]["share"] for kind in (OURS, GUARDED))
-        others = f"{best} is" if best else "nor is any rival"
-        return (
-            f"{name}: the learned solver solves {share:.0f} % and is not accurate enough; {others}."
-        )
+        others = f"the quickest rival that is: {best}" if best else "no rival is either"
+        return f"{name}: the learned solver is not accurate enough ({share:.0f} %); {others}."
     if best is None:
         return f"{name}: the learned solver alone is accurate enough."
     ratio = rows[best]["seconds"] / rows[own]["seconds"]

@@ -1,8 +1,10 @@
 """How the solver of each family is learned: a start, then an optimizer, as data."""
 
+import contextlib
 import dataclasses
 import os
 import time
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -10,9 +12,9 @@ import optax
 
 import learned_opt
 from experiments.rivals.base import Task
-from learned_opt import _files, optimizees
+from learned_opt import _files, _fingerprint, optimizees
 from learned_opt.estimators import Autodiff
-from learned_opt.optimizees.base import Optimizee
+from learned_opt.optimizees.base import Optimizee, as_family
 from learned_opt.optimizees.starts import Start
 from learned_opt.optimizers import LearnedOptimizer
 
@@ -60,7 +62,7 @@ RECIPES = {
         hidden_sizes=(128, 128),
         start_updates=3_000,
     ),
-    # The gradient mapping has no Hessian to begin with.
+    # A dense matrix of 200 x 200 is learned slowly, and costs a step as much as the gradient does.
     "sparse": SolverRecipe(
         rate=0.15,
         fallback_rate=0.18,
@@ -108,13 +110,19 @@ def learn(
 ) -> Learned:
     """Learns a solver; a call with the same work directory goes on where the last one stopped.
 
+    A start that was not finished is learned again, which takes seconds.
+
     Args:
       task: what for.
       recipe: how.
       seed: of all that is random.
       workdir: where everything goes.
     """
-    configuration = {"recipe": dataclasses.asdict(recipe), "seed": seed}
+    configuration = {
+        "recipe": dataclasses.asdict(recipe),
+        "seed": seed,
+        "family": _fingerprint.of_family(as_family(task.family)),
+    }
     _claim(workdir, configuration)
     start_key, key = jax.random.split(jax.random.key(seed))
     seconds = _Seconds(os.path.join(workdir, SECONDS))
@@ -131,10 +139,16 @@ class _Seconds:
         self._path = path
         self.found: dict[str, float] = _files.read_json(path) if os.path.exists(path) else {}
 
-    def add(self, name: str, seconds: float) -> None:
-        """Adds to a part's time."""
-        self.found[name] = self.found.get(name, 0.0) + seconds
-        _files.write_json(self._path, self.found)
+    @contextlib.contextmanager
+    def measured(self, name: str) -> Iterator[None]:
+        """Adds the time of what is done within to a part's, also if it is interrupted."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            passed = time.perf_counter() - began
+            self.found[name] = self.found.get(name, 0.0) + passed
+            _files.write_json(self._path, self.found)
 
 
 def _claim(workdir: str, configuration: dict[str, Any]) -> None:
@@ -142,7 +156,8 @@ def _claim(workdir: str, configuration: dict[str, Any]) -> None:
     plain = _files.portable(configuration)
     if os.path.exists(path) and _files.read_json(path) != plain:
         raise ValueError(
-            f"{workdir} has a solver that was learned with other settings: take another --workdir."
+            f"{workdir} has a solver that was learned with other settings, or for another family: "
+            "take another --workdir."
         )
     _files.write_json(path, plain)
 
@@ -156,17 +171,16 @@ def _start(
 ) -> Start:
     if os.path.exists(path):
         return learned_opt.load_start(path)
-    began = time.perf_counter()
-    start = learned_opt.learn_start(
-        task.family,
-        key,
-        hidden_sizes=recipe.hidden_sizes,
-        num_updates=recipe.start_updates,
-        num_problems=recipe.start_problems,
-        learning_rate=recipe.start_rate,
-    )
-    start = jax.block_until_ready(start)
-    seconds.add("start", time.perf_counter() - began)
+    with seconds.measured("start"):
+        start = learned_opt.learn_start(
+            task.family,
+            key,
+            hidden_sizes=recipe.hidden_sizes,
+            num_updates=recipe.start_updates,
+            num_problems=recipe.start_problems,
+            learning_rate=recipe.start_rate,
+        )
+        jax.block_until_ready(start)
     learned_opt.save_start(path, start)
     return start
 
@@ -190,11 +204,11 @@ def _optimizer(
         kind=recipe.kind,
         rate=recipe.rate,
     )
-    began = time.perf_counter()
-    phi = None
-    if recipe.kind == "dense":
-        phi = learned_opt.with_mean_curvature(opt, family, key)
-    try:
+    curvature_key, key = jax.random.split(key)
+    with seconds.measured("optimizer"):
+        phi = None
+        if recipe.kind == "dense":
+            phi = learned_opt.with_mean_curvature(opt, family, curvature_key)
         result = learned_opt.meta_train(
             opt,
             family,
@@ -209,7 +223,5 @@ def _optimizer(
             validation=learned_opt.Validation(num_problems=256),
             workdir=os.path.join(workdir, "meta_training"),
         )
-    finally:
-        seconds.add("optimizer", time.perf_counter() - began)
     learned_opt.save(path, opt, result.phi, {"recipe": dataclasses.asdict(recipe)})
     return opt, result.phi

@@ -38,8 +38,8 @@ def define_flags() -> None:
 
 def run() -> None:
     """Carries out the command line."""
-    name = flags.FLAGS.family
-    names = list(rivals.TASKS) if name == "all" else [_checks.choice("family", name, rivals.TASKS)]
+    asked = _checks.choice("family", flags.FLAGS.family, [*rivals.TASKS, "all"])
+    names = list(rivals.TASKS) if asked == "all" else [asked]
     num_instances = _checks.positive_int("num_instances", flags.FLAGS.num_instances)
     for name in names:
         folder = flags.FLAGS.workdir or "results/thousands"
@@ -73,7 +73,8 @@ def _solve_family(
     _files.write_text(os.path.join(workdir, "table.md"), text + "\n")
     _files.write_json(os.path.join(workdir, "summary.json"), summary)
     shown = {n: row["seconds"] for n, row in rows.items() if row["solved"]}
-    training = {racing.OURS: sum(learned.seconds.values())}
+    training = dict.fromkeys(racing.PARTS, sum(learned.seconds.values()))
+    training[racing.STARTED] = learned.seconds["start"]
     plots.totals(os.path.join(workdir, "totals.png"), shown, training, rivals.TASKS[name])
     return text
 

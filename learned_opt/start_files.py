@@ -25,7 +25,7 @@ def save_start(path: str | os.PathLike, start: Start) -> None:
       start: from `learned_opt.learn_start`.
 
     Raises:
-      ValueError: if it is not finite.
+      ValueError: if it is no start, or not finite.
 
     Example:
       >>> import jax, learned_opt, os, tempfile
@@ -36,6 +36,7 @@ def save_start(path: str | os.PathLike, start: Start) -> None:
       >>> learned_opt.load_start(path)["offset"].shape
       (2,)
     """
+    _check_structure("start", start)
     arrays = {
         _checks.leaf_name(place): np.asarray(x, order="C")
         for place, x in jax.tree_util.tree_leaves_with_path(start)
@@ -67,9 +68,22 @@ def load_start(path: str | os.PathLike) -> Start:
         arrays = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
         raise ValueError(f"{path} is truncated or is no safetensors file: {error}.") from error
-    if header.get("format") != FORMAT:
+    if not isinstance(header, dict) or header.get("format") != FORMAT:
         raise ValueError(f"{path} was not written by learned_opt.save_start.")
-    return _start_of({name: jnp.asarray(array) for name, array in arrays.items()})
+    start = _start_of({name: jnp.asarray(array) for name, array in arrays.items()})
+    _check_structure(path, start)
+    return start
+
+
+def _check_structure(name: str, start: Any) -> None:
+    """Raises ValueError unless this is a tree like those of `begin_start`."""
+    is_start = isinstance(start, dict) and "offset" in start
+    if is_start and len(start) > 1:
+        is_start = set(start) == {"offset", "mean", "deviation", "layers"}
+        is_start = is_start and isinstance(start["layers"], list)
+        is_start = is_start and all(set(layer) == {"w", "b"} for layer in start["layers"])
+    if not is_start:
+        raise ValueError(f"{name} is no start of learned_opt.learn_start.")
 
 
 def _path(path: str | os.PathLike) -> str:

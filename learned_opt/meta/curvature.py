@@ -38,7 +38,8 @@ def with_mean_curvature(
       Weights for `meta_train(..., phi=...)`.
 
     Raises:
-      ValueError: for another optimizer, or problems of another size.
+      ValueError: for another optimizer, problems of another size, or a mean Hessian that is zero
+        or not finite.
 
     Example:
       >>> import jax, learned_opt
@@ -53,11 +54,19 @@ def with_mean_curvature(
     num_problems = _checks.positive_int("num_problems", num_problems)
     init_key, key = jax.random.split(key)
     family = optimizee_base.as_family(problem)
+    begun = jax.eval_shape(optimizee_base.begin, family, key)
+    if len(jax.tree.leaves(begun.theta_0)) != 1:
+        raise ValueError("problem must have one array of parameters, as opt updates one array.")
     hessian = _mean_hessian(family, jax.random.split(key, num_problems))
     phi = opt.init(init_key)
     if hessian.shape != phi["matrices"].shape[1:]:
         raise ValueError(
             f"opt must have dim={len(hessian)} for these problems, got dim={arguments['dim']}."
+        )
+    if not jnp.all(jnp.isfinite(hessian)) or not jnp.any(hessian):
+        raise ValueError(
+            "the mean Hessian at theta_0 is zero or not finite: leave instances with a NaN out of "
+            "what `sample` draws from, and start where the loss is curved."
         )
     newton = _inverse(hessian) / arguments["rate"]
     return {**phi, "matrices": phi["matrices"].at[0].set(newton)}

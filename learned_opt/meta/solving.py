@@ -1,7 +1,8 @@
 """A family of problems solved many times: thousands of instances in one program."""
 
+import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -18,8 +19,16 @@ from learned_opt.optimizers.base import LearnedOptimizer, Phi
 from learned_opt.optimizers.safeguard import SafeguardState, safeguard
 
 
-class Solution(NamedTuple):
-    """What a solver gives; every array has the instances on its first axis.
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=("theta", "value", "steps", "moved"),
+    meta_fields=(),
+)
+@dataclasses.dataclass(frozen=True)
+class Solution:
+    """What a solver gives: `theta, value, steps = solve(instances)`.
+
+    Every array has the instances on its first axis.
 
     Attributes:
       theta: the answers: the family's `solution` of the best parameters that were met, or these
@@ -27,11 +36,17 @@ class Solution(NamedTuple):
       value: the loss there, `[instances]`. It is infinite where no step had a finite loss.
       steps: how many steps an instance took until the tolerance was met, or num_steps,
         `[instances]` int32.
+      moved: the parameters that the optimizer moved, of which theta is the `solution`. A solver
+        takes them as `theta_0`, to go on from there.
     """
 
     theta: Any
     value: jax.Array
     steps: jax.Array
+    moved: Theta
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.theta, self.value, self.steps))
 
     @property
     def found(self) -> jax.Array:
@@ -66,6 +81,7 @@ def solver(
     num_steps: int,
     tolerance: float | None = None,
     fallback: optax.GradientTransformation | None = None,
+    share: float = 0.5,
     keep_best: bool = True,
     batch_size: int | None = None,
 ) -> Callable[..., Solution]:
@@ -76,20 +92,24 @@ def solver(
       phi: its weights. They are arguments of the compiled program.
       problem: the family, an `Optimizee` without statistics. Its `loss` should read no key: what is
         random in it is drawn anew at every step.
-      num_steps: the most steps of an instance.
-      tolerance: an instance whose gradient has no entry above this in size stops and counts no
-        more; when all have stopped, the program ends. None: all take num_steps steps.
-      fallback: a classical method that a learned step has to keep up with; see `safeguard`.
-      keep_best: whether the answer is the best point that was met; otherwise it is the last one,
-        and where the loss is dear beside its gradient that is quicker.
-      batch_size: how many instances go side by side; None for as many as fit into the device's
-        fast memory. The others follow, in the same program.
+      num_steps: the most steps of an instance; 0 gives where instances start.
+      tolerance: an instance stops where no entry of its gradient is larger than this, and counts no
+        more; when all have stopped, the program ends. With bounds by a smooth map a gradient is
+        small near a bound as well. None: all take num_steps steps.
+      fallback: a classical method that a learned step has to keep up with; see `safeguard`. Its own
+        steps are not checked: it should be one that converges.
+      share: of the progress that the fallback guarantees; see `safeguard`.
+      keep_best: whether the answer is the best point that was met. The last one is quicker to come
+        by where the loss costs much more than its gradient.
+      batch_size: how many instances go side by side at most; None for as many as fit into the
+        device's fast memory. The others follow, in the same program.
 
     Returns:
-      `solve(instances, key=None, theta_0=None) -> Solution`. `instances` are what
-      `problem.sample` gives, stacked on a first axis: the user's own arrays. `key` is for families
-      that start at random or have random losses; theta_0 are starting points in the place of
-      `problem.init`'s, stacked as well.
+      `solve(instances, key=None, theta_0=None) -> Solution`. `instances` are what `problem.sample`
+      gives, stacked on a first axis: the user's own arrays. `key` is for families that start at
+      random or have random losses; theta_0 are starting points in the place of `problem.init`'s,
+      stacked as well: another solution's `moved`. The function can be jitted, which saves time
+      where there are few instances. It cannot be differentiated.
 
     Raises:
       ValueError: for settings that are not possible. `solve` raises it for instances of other
@@ -114,12 +134,13 @@ def solver(
         raise ValueError("problem must have no statistics: a solver does not carry them.")
     if tolerance is not None:
         tolerance = _checks.positive_float("tolerance", tolerance)
-    settings = _Settings(
-        _checks.positive_int("num_steps", num_steps), tolerance is not None, bool(keep_best)
-    )
+    num_steps = _checks.positive_int("num_steps", num_steps, minimum=0)
+    settings = _Settings(num_steps, tolerance is not None, _checks.boolean("keep_best", keep_best))
     if batch_size is not None:
         batch_size = _checks.positive_int("batch_size", batch_size)
-    guarded = _Guarded(rule, fallback)
+    guarded = _Guarded(rule, fallback, share)
+    if fallback is not None:
+        safeguard(optax.identity(), fallback, share=share)  # checks them
     shapes = _Shapes.of(family)
 
     def solve(
@@ -159,7 +180,7 @@ class _Shapes(NamedTuple):
 
     def at_once(self) -> int:
         """How many instances go side by side on this machine."""
-        return evaluating.problems_at_once(sum(x.size for x in jax.tree.leaves(self.theta)))
+        return evaluating.problems_at_once(sum(x.size for x in jax.tree.leaves(tuple(self))))
 
 
 class _Guarded(NamedTuple):
@@ -167,18 +188,22 @@ class _Guarded(NamedTuple):
 
     rule: Rule
     fallback: optax.GradientTransformation | None
+    share: float
 
     def join(self, phi: Phi) -> optax.GradientTransformationExtraArgs:
         """The transformation of these weights."""
         tx = unrolling.join(self.rule, phi)
-        return tx if self.fallback is None else safeguard(tx, self.fallback)
+        if self.fallback is None:
+            return tx
+        return safeguard(tx, self.fallback, share=self.share)
 
 
 def _stacked(instances: Any, like: Any) -> Any:
     """The instances as arrays; raises ValueError unless all have the shapes of the family's."""
-    structure = jax.tree.structure(like)
-    leaves = zip(_leaves(instances, structure), jax.tree.leaves(like), strict=True)
-    found = structure.unflatten([_array(x, own) for x, own in leaves])
+    places = jax.tree_util.tree_leaves_with_path(like)
+    names = [_checks.leaf_name(path) for path, _ in places]
+    parts = zip(_leaves(instances, like), jax.tree.leaves(like), names, strict=True)
+    found = jax.tree.structure(like).unflatten([_array(*part) for part in parts])
     counts = {x.shape[:1] for x in jax.tree.leaves(found)}
     if len(counts) != 1 or () in counts:
         raise ValueError(
@@ -209,29 +234,72 @@ def _starting(
     return jax.tree.map(lambda x, like: x.astype(like.dtype), theta_0, like)
 
 
-def _leaves(instances: Any, structure: Any) -> list:
-    """The arrays of instances, which may be a tuple in the place of the family's NamedTuple."""
+def _leaves(instances: Any, like: Any) -> list:
+    """The arrays of instances; a tuple or list may stand for the family's NamedTuple."""
+    structure = jax.tree.structure(like)
+    is_plain = type(instances) in (tuple, list) and isinstance(like, tuple)
+    if is_plain and len(instances) == len(like):
+        pairs = zip(instances, like, strict=True)
+        return [leaf for part, own in pairs for leaf in _leaves(part, own)]
     try:
         return structure.flatten_up_to(instances)
     except (ValueError, TypeError):
-        pass
-    leaves = jax.tree.leaves(instances, is_leaf=lambda x: isinstance(x, (list, np.ndarray)))
-    if len(leaves) != structure.num_leaves:
         raise ValueError(
-            f"instances must be a tree like {structure}, got {jax.tree.structure(instances)}."
+            f"instances must be like the family's, {_described(like)}, got "
+            f"{type(instances).__name__}."
+        ) from None
+
+
+def _described(like: Any) -> str:
+    """The fields of an instance."""
+    places = jax.tree_util.tree_leaves_with_path(like)
+    fields = [f"{_checks.leaf_name(path)} {list(x.shape)}" for path, x in places]
+    return f"{type(like).__name__} with {', '.join(fields)}"
+
+
+def _array(
+    x: Any,
+    like: Any,
+    name: str,
+) -> jax.Array:
+    """One array of the instances in the family's dtype, if nothing is lost by it."""
+    if not isinstance(x, jax.Array):
+        x = _of_numpy(x, like, name)
+    wanted, given = like.dtype, x.dtype
+    is_kept = jnp.issubdtype(given, wanted) or given == wanted
+    if jnp.issubdtype(wanted, jnp.floating):
+        is_kept = not jnp.issubdtype(given, jnp.complexfloating)
+    elif jnp.issubdtype(wanted, jnp.integer):
+        is_kept = jnp.issubdtype(given, jnp.integer) or given == jnp.bool_
+    if not is_kept:
+        raise ValueError(
+            f"instances at {name} must be {wanted}, got {given}, which loses something: the "
+            "family's `sample` says what they are."
         )
-    return leaves
+    return jnp.asarray(x, wanted)
 
 
-def _array(x: Any, like: Any) -> jax.Array:
+def _of_numpy(
+    x: Any,
+    like: Any,
+    name: str,
+) -> np.ndarray:
+    if isinstance(x, np.ma.MaskedArray) and np.any(np.ma.getmaskarray(x)):
+        raise ValueError(f"instances at {name} are masked: leave out what is missing.")
     try:
-        return jnp.asarray(x, like.dtype)
-    except (ValueError, TypeError) as error:
-        shapes = sorted({str(np.shape(row)) for row in x}) if isinstance(x, (list, tuple)) else []
+        x = np.asarray(x)
+    except ValueError as error:
+        shapes = sorted({str(np.shape(row)) for row in x})
         raise ValueError(
-            f"instances must all have the shape {list(like.shape)}, got {', '.join(shapes)}: "
-            f"instances of other shapes are another family ({error})."
+            f"instances at {name} must all have the shape {like.shape}, got {', '.join(shapes)}: "
+            "instances of other shapes are another family."
         ) from error
+    if x.dtype.kind not in "biufcV":  # V: bfloat16 and its like
+        raise ValueError(f"instances at {name} must be numbers, got {x.dtype}.")
+    is_whole = x.dtype.kind == "f" and jnp.issubdtype(like.dtype, jnp.integer)
+    if is_whole and np.all(x == np.round(x)) and np.all(np.isfinite(x)):
+        return x.astype(like.dtype)
+    return x
 
 
 def _begin(family: Family, keys: jax.Array, instances: Any) -> Problem:
@@ -239,8 +307,7 @@ def _begin(family: Family, keys: jax.Array, instances: Any) -> Problem:
 
     def one(key: jax.Array, instance: Any) -> Problem:
         _, init_key, step_key = jax.random.split(key, 3)
-        theta_0 = family.init(init_key, instance)
-        return Problem(instance, theta_0, step_key, family.statistics(init_key, instance))
+        return Problem(instance, family.init(init_key, instance), step_key, ())
 
     return jax.vmap(one)(keys, instances)
 
@@ -269,7 +336,8 @@ def _solve(
     if count <= batch_size:
         return of_batch(problems)
     num_batches = -(-count // batch_size)
-    # All batches have one size: the last problem is solved more than once.
+    batch_size = -(-count // num_batches)
+    # All batches have one size: the last problem may be solved more than once.
     index = jnp.minimum(jnp.arange(num_batches * batch_size), count - 1)
     split = jax.tree.map(
         lambda x: x[index].reshape(num_batches, batch_size, *x.shape[1:]), problems
@@ -333,15 +401,30 @@ def _step(
         gradient, life.state, life.theta, value=loss, grad=gradient, value_fn=value_fn
     )
     theta = optax.apply_updates(life.theta, updates)
+    new = _Life(theta, state, best, value, life.steps + 1, life.is_done)
     if not settings.has_tolerance:
-        return _Life(theta, state, best, value, life.steps + 1, life.is_done)
-    largest = jnp.max(jnp.stack([jnp.max(jnp.abs(g)) for g in jax.tree.leaves(gradient)]))
-    # What is not finite will not become so again: it need not hold up the others.
-    is_done = life.is_done | (largest <= tolerance) | ~jnp.isfinite(largest)
-    new = _Life(theta, state, best, value, life.steps + 1, is_done)
+        return new
+    is_done = life.is_done | _has_ended(life, loss, gradient, tolerance)
     # An instance that was done stays as it is; one that is done now has its best, and no new step.
     kept = life._replace(best=best, value=value, is_done=is_done)
     return jax.tree.map(functools.partial(jnp.where, is_done), kept, new)
+
+
+def _has_ended(
+    life: _Life,
+    loss: jax.Array,
+    gradient: Theta,
+    tolerance: float,
+) -> jax.Array:
+    """Whether an instance meets the tolerance, or will never."""
+    sizes = [jnp.max(jnp.abs(g), initial=0.0) for g in jax.tree.leaves(gradient)]
+    largest = jnp.max(jnp.stack([x.astype(loss.dtype) for x in sizes]), initial=0.0)
+    # What is not finite will not become so again: it need not hold up the others.
+    has_ended = (largest <= tolerance) | ~jnp.isfinite(largest)
+    if isinstance(life.state, SafeguardState):
+        # A proposal that is not good enough is taken back: it ends nothing.
+        has_ended &= ~life.state.is_proposal | (loss <= life.state.threshold)
+    return has_ended
 
 
 def _better(
@@ -353,7 +436,7 @@ def _better(
     """The better of the best point so far and this one."""
     if not settings.keep_best:
         return life.best, life.value
-    is_better = loss < life.value  # False for NaN
+    is_better = (loss < life.value) & jnp.isfinite(loss)
     best = jax.tree.map(functools.partial(jnp.where, is_better), theta, life.best)
     return best, jnp.where(is_better, loss, life.value)
 
@@ -373,7 +456,7 @@ def _end(
     if not settings.keep_best:
         best, value = life.theta, jnp.where(jnp.isfinite(loss), loss, jnp.inf)
     answer = best if family.solution is None else family.solution(best, problem.instance)
-    return Solution(answer, value, life.steps)
+    return Solution(answer, value, life.steps, best)
 
 
 def _judged(

@@ -1,6 +1,7 @@
 """Learning where to start: theta_0 as a network of the instance."""
 
 import functools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,14 +49,15 @@ def learn_start(
       num_updates: of the network's weights, by Adam with a cosine decay.
       num_problems: fresh problems for each update.
       learning_rate: Adam's at first.
-      start: weights to go on from; None for fresh ones.
+      start: weights to go on from, with their own sizes; None for fresh ones.
       progress_bar: whether to show one, on stderr.
 
     Returns:
       The weights, for `learned_opt.optimizees.with_start(problem, start)`.
 
     Raises:
-      ValueError: for sizes that are not positive, or steps without a `tx`.
+      ValueError: for sizes that are not positive, steps without a `tx`, or a loss that is not
+        finite.
 
     Source:
       Amos 2023, Tutorial on amortized optimization, section 2.2 (objective-based learning).
@@ -68,8 +70,13 @@ def learn_start(
       >>> start["offset"].shape
       (2,)
     """
+    _checks.random_key(key)
+    num_steps = _checks.positive_int("num_steps", num_steps, minimum=0)
     if (tx is None) != (num_steps == 0):
-        raise ValueError(f"num_steps and tx belong together, got num_steps={num_steps!r}, {tx!r}.")
+        given = "no tx" if tx is None else "a tx"
+        raise ValueError(
+            f"num_steps and tx belong together, got num_steps={num_steps} and {given}."
+        )
     tx = optax.identity() if tx is None else tx
     unrolling.check_transformation("tx", tx)
     num_updates = _checks.positive_int("num_updates", num_updates)
@@ -78,6 +85,7 @@ def learn_start(
     start_key, key = jax.random.split(key)
     if start is None:
         start = starts.begin_start(problem, start_key, hidden_sizes)
+    starts.check_start(problem, start)
     family = optimizee_base.as_family(problem)
     rule, phi = unrolling.separate(tx)
     schedule = (learning_rate, num_updates)
@@ -89,6 +97,11 @@ def learn_start(
             start, state, loss = _updates(
                 rule, schedule, sizes, phi, family, start, state, jax.random.fold_in(key, first)
             )
+            if not math.isfinite(float(loss)):
+                raise ValueError(
+                    f"the loss at the start is {float(loss)} after {first + count} updates: leave "
+                    "instances with a NaN out of what `sample` draws from, or lower learning_rate."
+                )
             bar.set_postfix_str(f"loss {float(loss):.4g}", refresh=False)
             bar.update(count)
     return start

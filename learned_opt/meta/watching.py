@@ -114,7 +114,7 @@ def watch(
     compared = {OWN: tx, **_others(others, path)}
     rules, phis = zip(*(unrolling.separate(other) for other in compared.values()), strict=True)
     largest = jnp.max(jnp.abs(path.gradients), 0)
-    # A coordinate without a gradient, such as that of a black pixel, is asked about those of others.
+    # A coordinate without a gradient, as of a black pixel, is asked about those of others.
     largest = jnp.where(largest > 0, largest, jnp.max(path.slopes))
     grid = reach * largest[:, None] * jnp.linspace(-1.0, 1.0, num_points)[None]
     updates, proposed = _compare(

@@ -36,6 +36,9 @@ class Optimizee(NamedTuple):
       held_out: `held_out(theta, instance, key) -> scalar`, the loss on data that the optimizer does
         not see, with `statistics` as a fourth argument in a family that has them. None where there
         are no such data.
+      solution: `solution(theta, instance) -> answer`, what the user wants of the parameters that
+        an optimizer moves: parameters within their bounds, say (`bounded`, `proximal`). None where
+        theta is the answer.
     """
 
     sample: Callable[[jax.Array], Any]

@@ -5,11 +5,13 @@ An optimizer moves parameters without constraints. What the user wants of them i
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import Partial
 
 from learned_opt import _checks
@@ -26,35 +28,34 @@ def bounded(
 
     An optimizer moves z without bounds. The parameters are `lower + (upper - lower) sigmoid(z)`
     between two bounds, and `lower + softplus(z)` or `upper - softplus(z)` above or below a single
-    one. A solution comes as near to a bound as one likes, but does not reach it.
+    one. A solution comes as near to a bound as one likes, and meets it in rounding alone.
 
     Args:
-      problem: an `Optimizee`. Its theta_0 must lie within the bounds: one beyond them or on them
+      problem: an `Optimizee`. Its theta_0 should lie within the bounds: one beyond them or on them
         starts a thousandth of the range within (of 1, where there is a single bound).
-      lower, upper: a number, an array that broadcasts against every parameter, or None where there
-        is no bound.
+      lower, upper: None where there is no bound; a number or an array for every parameter; or a
+        tree of them like theta.
 
     Returns:
       An `Optimizee` with parameters z like those of `problem`; its `solution` maps them.
 
     Raises:
-      ValueError: if there is no bound, or a lower one is not below the upper one.
+      ValueError: if there is no bound, or one that is not finite, or a lower one is not below the
+        upper one. `init` raises it for bounds of other shapes than the parameters'.
 
     Example:
       >>> import jax, jax.numpy as jnp, learned_opt
       >>> box = learned_opt.optimizees.bounded(learned_opt.optimizees.quadratic(2), 0.0, 1.0)
-      >>> box.solution(jnp.array([-100.0, 0.0]), box.sample(jax.random.key(0)))
-      Array([0. , 0.5], dtype=float32)
+      >>> box.solution(jnp.array([1.0, 0.0]), box.sample(jax.random.key(0)))
+      Array([0.7310586, 0.5      ], dtype=float32)
     """
-    base.as_family(problem)  # checks it
-    between = _between(lower, upper)
-    return starting.optimizee(
-        problem.sample,
-        Partial(_init_bounded, between, base.as_partial(problem.init)),
-        Partial(_composed, between, base.as_partial(problem.loss)),
-        getattr(problem, "statistics", None),
-        _composed_or_none(between, getattr(problem, "held_out", None)),
-        Partial(_bounded_solution, between, _solution_of(problem)),
+    inner = starting.partials(problem)
+    bounds = _bounds(lower, upper)
+    return inner._replace(
+        init=Partial(_init_bounded, bounds, inner.init),
+        loss=Partial(_at_parameters, bounds, inner.loss),
+        held_out=inner.held_out and Partial(_at_parameters, bounds, inner.held_out),
+        solution=Partial(_at_parameters, bounds, inner.solution or Partial(_itself)),
     )
 
 
@@ -75,10 +76,11 @@ def proximal(
 
         p(y) = prox(y - t grad f(y), t),
 
-    and the loss is F(p(y)). What an optimizer sees as the gradient is the gradient mapping
-    (y - p(y)) / t, which is zero at the minimizers of F and nowhere else if f is convex. So
-    `optax.sgd(t)` is proximal gradient descent, and `optax.sgd(t, momentum, nesterov=True)` is
-    accelerated.
+    and the loss is F(p(y)). What counts as the loss's gradient, for optimizers and for learning
+    alike, is the gradient mapping (y - p(y)) / t, which is not its derivative. It is zero at the
+    minimizers of F and nowhere else if f and h are convex. So `optax.sgd(t)` is proximal gradient
+    descent, and `optax.sgd(t, momentum, nesterov=True)` is accelerated. A `safeguard` that falls
+    back to it asks for more than it guarantees itself: give a share of 0.1, say.
 
     Args:
       sample: `sample(key) -> instance`.
@@ -124,93 +126,128 @@ def _nothing(theta: Theta, instance: Any) -> float:
     return 0.0
 
 
-def _solution_of(problem: Any) -> Partial:
-    solution = getattr(problem, "solution", None)
-    return base.as_partial(_itself if solution is None else solution)
-
-
 def _itself(theta: Theta, instance: Any) -> Theta:
     del instance
     return theta
 
 
-def _between(lower: Any, upper: Any) -> Partial:
-    """The bounds, as a pytree that maps z when it is called with it."""
+def _bounds(lower: Any, upper: Any) -> dict[str, Any]:
+    """The bounds that there are, each a tree of arrays."""
     if lower is None and upper is None:
         raise ValueError("bounded needs a lower bound or an upper one, got None for both.")
-    if lower is not None and upper is not None and not jnp.all(jnp.less(lower, upper)):
-        raise ValueError(f"lower must be below upper, got {lower!r} and {upper!r}.")
-    bounds = {
-        name: jnp.asarray(bound, jnp.result_type(float))
-        for name, bound in (("lower", lower), ("upper", upper))
-        if bound is not None
-    }
-    return Partial(_Between(tuple(bounds)), bounds)
+    given = {"lower": lower, "upper": upper}
+    bounds = {name: _finite(name, tree) for name, tree in given.items() if tree is not None}
+    if len(bounds) == 2:
+        pairs = jax.tree.map(np.subtract, *_alike(*bounds.values()))
+        if not all(np.all(difference < 0) for difference in jax.tree.leaves(pairs)):
+            raise ValueError(f"lower must be below upper, got {lower!r} and {upper!r}.")
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), bounds)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Between:
-    """The smooth map of one parameter and its inverse.
+def _finite(name: str, tree: Any) -> Any:
+    tree = jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
+    if not all(np.all(np.isfinite(x)) for x in jax.tree.leaves(tree)):
+        raise ValueError(f"{name} must be finite, got {tree!r}: None is for no bound at all.")
+    return tree
 
-    Attributes:
-      names: which bounds there are.
-    """
 
-    names: tuple[str, ...]
-
-    def __call__(
-        self,
-        bounds: dict[str, jax.Array],
-        z: jax.Array,
-        inverse: bool = False,
-    ) -> jax.Array:
-        """The parameter of z; with `inverse` the z of a parameter."""
-        bounds = {name: bound.astype(z.dtype) for name, bound in bounds.items()}
-        if len(self.names) == 2:
-            lower, width = bounds["lower"], bounds["upper"] - bounds["lower"]
-            if inverse:
-                share = jnp.clip((z - lower) / width, 1e-3, 1 - 1e-3)
-                return jnp.log(share) - jnp.log1p(-share)
-            return lower + width * jax.nn.sigmoid(z)
-        sign = 1 if self.names == ("lower",) else -1
-        bound = bounds[self.names[0]]
-        if inverse:
-            distance = jnp.maximum(sign * (z - bound), 1e-3)
-            return distance + jnp.log(-jnp.expm1(-distance))
-        return bound + sign * jax.nn.softplus(z)
+def _alike(lower: Any, upper: Any) -> tuple[Any, Any]:
+    """Two trees of which one may be a single array."""
+    if jax.tree.structure(lower) == jax.tree.structure(upper):
+        return lower, upper
+    if jax.tree_util.all_leaves([lower]):
+        return jax.tree.broadcast(lower, upper), upper
+    return lower, jax.tree.broadcast(upper, lower)
 
 
 def _init_bounded(
-    between: Partial,
+    bounds: dict[str, Any],
     init: Callable,
     key: jax.Array,
     instance: Any,
 ) -> Theta:
-    theta_0 = init(key, instance)
-    return jax.tree.map(lambda x: between(jnp.asarray(x), inverse=True), theta_0)
+    theta_0 = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x, 0.0)), init(key, instance))
+    for name, bound in bounds.items():
+        jax.tree.map(functools.partial(_check_shape, name), theta_0, _for_each(bound, theta_0))
+    return _mapped(bounds, theta_0, inverse=True)
 
 
-def _composed(
-    between: Partial,
+def _check_shape(
+    name: str,
+    x: jax.Array,
+    bound: jax.Array,
+) -> None:
+    try:
+        is_right = np.broadcast_shapes(x.shape, bound.shape) == x.shape
+    except ValueError:
+        is_right = False
+    if not is_right:
+        raise ValueError(
+            f"{name} must be a number or of the shape {list(x.shape)} of its parameter, got "
+            f"{list(bound.shape)}."
+        )
+
+
+def _for_each(bound: Any, theta: Theta) -> Any:
+    """A bound for each parameter."""
+    return jax.tree.broadcast(bound, theta)
+
+
+def _mapped(
+    bounds: dict[str, Any],
+    z: Theta,
+    inverse: bool = False,
+) -> Theta:
+    """The parameters of z; with `inverse` the z of parameters."""
+    names = tuple(bounds)
+    trees = [_for_each(bound, z) for bound in bounds.values()]
+    return jax.tree.map(lambda z, *of_leaf: _Map(names, of_leaf, z.dtype)(z, inverse), z, *trees)
+
+
+class _Map:
+    """The smooth map of one parameter, and its inverse."""
+
+    def __init__(
+        self,
+        names: tuple[str, ...],
+        bounds: tuple,
+        dtype: Any,
+    ) -> None:
+        self._bounds = {
+            name: bound.astype(dtype) for name, bound in zip(names, bounds, strict=True)
+        }
+
+    def __call__(self, z: jax.Array, inverse: bool) -> jax.Array:
+        if len(self._bounds) == 2:
+            return self._between(z, inverse)
+        return self._beyond(z, inverse)
+
+    def _between(self, z: jax.Array, inverse: bool) -> jax.Array:
+        lower = jnp.broadcast_to(self._bounds["lower"], z.shape)
+        width = jnp.broadcast_to(self._bounds["upper"], z.shape) - lower
+        if not inverse:
+            return lower + width * jax.nn.sigmoid(z)
+        share = jnp.clip((z - lower) / width, 1e-3, 1 - 1e-3)
+        return jnp.log(share) - jnp.log1p(-share)
+
+    def _beyond(self, z: jax.Array, inverse: bool) -> jax.Array:
+        ((name, bound),) = self._bounds.items()
+        sign = 1 if name == "lower" else -1
+        bound = jnp.broadcast_to(bound, z.shape)
+        if not inverse:
+            return bound + sign * jax.nn.softplus(z)
+        distance = jnp.maximum(sign * (z - bound), 1e-3)
+        return distance + jnp.log(-jnp.expm1(-distance))
+
+
+def _at_parameters(
+    bounds: dict[str, Any],
     function: Callable,
     z: Theta,
     *others: Any,
 ) -> Any:
-    """A loss at the parameters of z."""
-    return function(jax.tree.map(between, z), *others)
-
-
-def _composed_or_none(between: Partial, function: Callable | None) -> Partial | None:
-    return None if function is None else Partial(_composed, between, base.as_partial(function))
-
-
-def _bounded_solution(
-    between: Partial,
-    solution: Callable,
-    z: Theta,
-    instance: Any,
-) -> Any:
-    return solution(jax.tree.map(between, z), instance)
+    """A function of the parameters of z."""
+    return function(_mapped(bounds, z), *others)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,17 @@ def optimizee(
     )
 
 
+def partials(problem: Any) -> base.Optimizee:
+    """An optimizee as it is, with `Partial`s in the place of functions.
+
+    Raises:
+      ValueError: for something that is no optimizee.
+    """
+    base.as_family(problem)  # checks it
+    others = (getattr(problem, name, None) for name in ("statistics", "held_out", "solution"))
+    return optimizee(problem.sample, problem.init, problem.loss, *others)
+
+
 def _as_optional_partial(function: Callable | None) -> jax.tree_util.Partial | None:
     if function is None:
         return None

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from learned_opt import _checks
-from learned_opt.optimizees import base, starting
+from learned_opt.optimizees import starting
 from learned_opt.optimizees.base import Optimizee, Theta
 
 
@@ -54,7 +54,7 @@ def random_scaling(problem: Optimizee, log_range: float = 3.0) -> Optimizee:
       >>> scaled.sample(jax.random.key(0)).c.shape
       (2,)
     """
-    inner = _partials(problem)
+    inner = starting.partials(problem)
     sample = _SampleScaled(_checks.positive_float("log_range", log_range))
     return Optimizee(
         Partial(sample, inner.sample, inner.init),
@@ -93,7 +93,7 @@ def with_convex(
     Source:
       Lv, Jiang, Li 2017, section 4.2 and equations 3 and 4.
     """
-    f = _partials(problem)
+    f = starting.partials(problem)
     g = _convex(_checks.positive_int("dim", dim))
     if log_range is not None:
         g = random_scaling(g, log_range)
@@ -105,17 +105,6 @@ def with_convex(
         _bound(_statistics_of_f, f.statistics),
         _bound(_sum_of_held_out, f.held_out, g.loss),
         _bound(_solution_of_f, f.solution),
-    )
-
-
-def _partials(problem: Any) -> Optimizee:
-    """The optimizee as it is, with `Partial`s in the place of functions."""
-    base.as_family(problem)  # checks it
-    statistics = getattr(problem, "statistics", None)
-    held_out = getattr(problem, "held_out", None)
-    solution = getattr(problem, "solution", None)
-    return starting.optimizee(
-        problem.sample, problem.init, problem.loss, statistics, held_out, solution
     )
 
 

@@ -134,8 +134,9 @@ def _update(
     g = seen.gradient.reshape(-1)
     if g.size != sizes.dim:
         raise ValueError(
-            f"the parameter must have {sizes.dim} coordinates for this optimizer, got {g.size}: "
-            f"build it with dim={g.size}."
+            f"the parameters of a problem must be one array of {sizes.dim} numbers for this "
+            f"optimizer, got an array of {g.size}: join several arrays into one vector, and build "
+            "it with dim= the length of that."
         )
     shares = _of_step(phi["shares"], seen.step)
     if seen.theta is not None:

@@ -93,7 +93,9 @@ def safeguard(
     - f - f* <= 2 L R^2 / (t - r) if f is convex; no point where f <= f(x_0) is farther than R from
       the minimizer.
 
-    It holds for accepted points: in the end, take `state.settled(params)`. At most every second
+    The fallback's own steps are not judged: one that is too long ruins a run. All this holds for
+    accepted points: in the end, take `state.settled(params)` (in an `optax.chain`, the
+    `settled` of its last state). At most every second
     update is rejected. If `tx` always fails, at most patience + log2(t) of them are, since its
     rests become longer.
 

@@ -56,7 +56,7 @@ def test_a_guarded_solver_stands_for_one_that_is_not_accurate_enough(rows):
     assert payback.ours(rows) == racing.GUARDED
     rows[racing.GUARDED].update(solved=False, share=0.8)
     assert payback.verdict("mine", rows, 60.0) == (
-        "mine: the learned solver solves 80 % and is not accurate enough; slow is."
+        "mine: the learned solver is not accurate enough (80 %); the quickest rival that is: slow."
     )
 
 

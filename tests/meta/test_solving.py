@@ -100,6 +100,55 @@ def test_instances_may_be_the_users_own_arrays():
     np.testing.assert_array_equal(solve(plain).theta, solve(instances).theta)
 
 
+def test_counts_are_not_cut_off():
+    """A family of whole numbers takes floats that are whole, and no others."""
+    counts = learned_opt.Optimizee(
+        lambda key: jax.random.poisson(key, 2.0, (3,)),
+        lambda key, c: jnp.zeros(()),
+        lambda theta, c, key: jnp.sum(jnp.exp(theta) - c * theta),
+    )
+    solve = learned_opt.solver(optax.adam(0.3), None, counts, num_steps=80)
+    whole = np.array([[1.0, 2.0, 3.0], [4.0, 4.0, 4.0]])
+    np.testing.assert_allclose(jnp.exp(solve(whole).theta), [2.0, 4.0], rtol=1e-2)
+    for lost in (whole / 2, np.where(whole == 1, np.nan, whole)):
+        with pytest.raises(ValueError, match=r"the only leaf must be int32, got float64"):
+            solve(lost)
+
+
+def test_no_steps_give_the_start():
+    solution = learned_opt.solver(optax.sgd(1.0), None, FAMILY, num_steps=0)(drawn(FAMILY, 2))
+    assert solution.steps.tolist() == [0, 0]
+    np.testing.assert_allclose(
+        solution.value, values(FAMILY, solution.theta, drawn(FAMILY, 2)), rtol=1e-5
+    )
+
+
+def test_going_on_from_a_solution():
+    """What was moved is handed over, not the answer: they differ where there are bounds."""
+    box = optimizees.bounded(FAMILY, -0.5, 0.5)
+    instances = drawn(box, 3)
+    solve = learned_opt.solver(optax.sgd(0.02), None, box, num_steps=10, keep_best=False)
+    twice = solve(instances, theta_0=solve(instances).moved)
+    once = learned_opt.solver(optax.sgd(0.02), None, box, num_steps=20, keep_best=False)
+    np.testing.assert_allclose(twice.theta, once(instances).theta, rtol=1e-4)
+
+
+def test_a_proposal_that_is_taken_back_ends_nothing():
+    """Steps that are far too long end where the gradient of bounded parameters vanishes."""
+    steep = learned_opt.Optimizee(
+        lambda key: jnp.ones(()),
+        lambda key, c: jnp.asarray(0.5),
+        lambda x, c, key: 100 * (x - c) ** 2,
+    )
+    box = optimizees.bounded(steep, 0.0, 1.0)
+    solve = learned_opt.solver(
+        optax.sgd(100.0), None, box, num_steps=300, tolerance=1e-4, fallback=optax.sgd(0.05)
+    )
+    solution = solve(np.array([0.2, 0.6, 0.7]))
+    np.testing.assert_allclose(solution.theta, [0.2, 0.6, 0.7], atol=1e-4)
+    assert np.all(solution.steps > 1)
+
+
 def test_a_fallback_guards_a_destructive_optimizer():
     """The answer is at least as good as half as many steps of gradient descent."""
     bad = optax.GradientTransformation(lambda params: (), lambda g, state, params=None: (g, state))
@@ -132,9 +181,12 @@ def test_nothing_is_compiled_twice():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
+        ({"num_steps": -1}, "num_steps must be a whole number of at least 0, got -1"),
         ({"tolerance": -1.0}, "tolerance must be a finite number above 0, got -1.0"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
+        ({"fallback": "sgd"}, "fallback must be an optax transformation"),
+        ({"fallback": optax.sgd(0.1), "share": 2.0}, "share must be"),
+        ({"keep_best": 1}, "keep_best must be True or False"),
     ],
 )
 def test_settings_that_are_not_possible(settings, message):
@@ -152,7 +204,11 @@ def test_weights_and_optimizers_that_do_not_belong_together():
 @pytest.mark.parametrize(
     ("instances", "message"),
     [
-        (np.ones((4, 3)), "instances must be a tree like"),
+        (np.ones((4, 3)), r"like the family's, Quadratic with w \[3, 3\], y \[3\], got ndarray"),
+        ({"w": np.ones((4, 3, 3)), "y": np.ones((4, 3))}, "like the family's, Quadratic"),
+        ((np.full((4, 3, 3), "a"), np.ones((4, 3))), "at w must be numbers"),
+        ((np.ones((4, 3, 3)) * 1j, np.ones((4, 3))), "which loses something"),
+        ((np.ma.masked_equal(np.ones((4, 3, 3)), 1), np.ones((4, 3))), "are masked"),
         ((np.ones((4, 3, 3)), np.ones((5, 3))), "stacked on a first axis of one length"),
         ((np.ones((4, 2, 3)), np.ones((4, 3))), r"have shape \(2, 3\)"),
         ((np.ones((0, 3, 3)), np.ones((0, 3))), "at least one instance"),

@@ -78,6 +78,27 @@ def test_an_untrained_start_moves_nothing_and_the_rest_of_a_family_stays():
     assert started.loss is box.loss
 
 
+def test_units_of_the_data_do_not_matter():
+    """Nor does a number that was the same in all instances, and is another today."""
+    tiny = learned_opt.Optimizee(
+        lambda key: {"y": 1e-9 * jax.random.normal(key, (2,)), "same": jnp.ones(())},
+        lambda key, data: jnp.zeros(2),
+        lambda theta, data, key: jnp.sum((theta - 1e9 * data["y"] - 3.0) ** 2),
+    )
+    start = learned_opt.learn_start(
+        tiny,
+        KEY,
+        hidden_sizes=(),
+        num_updates=600,
+        num_problems=64,
+        learning_rate=0.03,
+        progress_bar=False,
+    )
+    started = optimizees.with_start(tiny, start)
+    today = {"y": 1e-9 * jnp.array([0.7, -1.2]), "same": jnp.asarray(1.1)}
+    np.testing.assert_allclose(started.init(KEY, today), [3.7, 1.8], atol=1.0)
+
+
 def test_going_on_from_a_start():
     start = learned(None)
     again = learned_opt.learn_start(
@@ -113,6 +134,9 @@ def test_files_that_hold_no_start(tmp_path):
         learned_opt.load_start(tmp_path / "lstm")
     with pytest.raises(ValueError, match="start is not finite at offset"):
         learned_opt.save_start(tmp_path / "start", {"offset": np.array([np.nan])})
+    for other in ({}, None, {"offset": np.zeros(2), "mean": np.zeros(2)}):
+        with pytest.raises(ValueError, match=r"start is no start of learned_opt.learn_start"):
+            learned_opt.save_start(tmp_path / "start", other)
     assert not (tmp_path / "start.safetensors").exists()
 
 
@@ -121,5 +145,15 @@ def test_messages():
         learned_opt.learn_start(targets(), KEY, num_steps=3)
     with pytest.raises(ValueError, match="num_updates must be a whole number of at least 1"):
         learned_opt.learn_start(targets(), KEY, num_updates=0)
+    with pytest.raises(ValueError, match="belong together, got num_steps=0 and a tx"):
+        learned_opt.learn_start(targets(), KEY, tx=optax.sgd(0.1))
+    other = optimizees.begin_start(targets(3), KEY)
+    with pytest.raises(ValueError, match="whose problems have 2 parameters: it moves 3"):
+        optimizees.with_start(targets(), other)
+    with pytest.raises(ValueError, match=r"start must come from learned_opt.learn_start, got None"):
+        optimizees.with_start(targets(), None)
+    broken = targets()._replace(sample=lambda key: jnp.full(2, jnp.nan))
+    with pytest.raises(ValueError, match="leave instances with a NaN out"):
+        learned_opt.learn_start(broken, KEY, hidden_sizes=None, progress_bar=False)
     with pytest.raises(ValueError, match="hidden_sizes must be None for a family whose"):
         optimizees.begin_start(optimizees.mlp("digits"), KEY)

@@ -147,8 +147,29 @@ def test_wrappers_keep_the_solution():
     np.testing.assert_allclose(both.solution(theta, instance), box.solution(theta.f, instance.f))
 
 
+def test_each_parameter_has_its_own_bounds():
+    family = learned_opt.Optimizee(
+        lambda key: jnp.zeros(()),
+        lambda key, _: {"rate": jnp.asarray(1), "shape": jnp.zeros(3)},
+        lambda theta, _, key: theta["rate"] + jnp.sum(theta["shape"]),
+    )
+    box = optimizees.bounded(
+        family, {"rate": 0.5, "shape": -1.0}, {"rate": 1.5, "shape": np.array([1.0, 2.0, 3.0])}
+    )
+    z = box.init(KEY, jnp.zeros(()))
+    begun = box.solution(z, jnp.zeros(()))
+    np.testing.assert_allclose(begun["rate"], 1.0)  # a whole number does not cut off the bounds
+    np.testing.assert_allclose(begun["shape"], np.zeros(3), atol=1e-6)
+    far = box.solution(jax.tree.map(lambda x: x + 100, z), jnp.zeros(()))
+    np.testing.assert_allclose(far["shape"], [1.0, 2.0, 3.0], rtol=1e-6)
+
+
 def test_messages():
     family = optimizees.quadratic(2)
+    with pytest.raises(ValueError, match="upper must be finite, got array"):
+        optimizees.bounded(family, 0.0, np.inf)
+    with pytest.raises(ValueError, match=r"of the shape \[2\] of its parameter, got \[3\]"):
+        optimizees.bounded(family, np.zeros(3)).init(KEY, family.sample(KEY))
     with pytest.raises(ValueError, match="needs a lower bound or an upper one"):
         optimizees.bounded(family)
     with pytest.raises(ValueError, match=r"lower must be below upper, got 2.0 and 1.0"):

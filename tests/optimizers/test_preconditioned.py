@@ -119,9 +119,20 @@ def test_messages():
         learned_opt.preconditioned(2, kind="dens")
     opt = learned_opt.preconditioned(3)
     tx = opt.transform(opt.init(KEY))
-    with pytest.raises(ValueError, match="must have 3 coordinates for this optimizer, got 4"):
+    with pytest.raises(
+        ValueError, match="must be one array of 3 numbers for this optimizer, got an array of 4"
+    ):
         tx.update(jnp.ones(4), tx.init(jnp.ones(4)))
     with pytest.raises(ValueError, match=r"must be a learned_opt.preconditioned of the kind"):
         learned_opt.with_mean_curvature(learned_opt.lstm(), optimizees.quadratic(), KEY)
     with pytest.raises(ValueError, match="opt must have dim=10 for these problems, got dim=3"):
         learned_opt.with_mean_curvature(opt, optimizees.quadratic(), KEY, 2)
+    two = optimizees.quadratic(2)._replace(
+        init=lambda key, instance: {"a": jnp.zeros(2), "b": jnp.zeros(1)}
+    )
+    two = two._replace(loss=lambda theta, instance, key: jnp.sum(theta["a"] ** 2))
+    with pytest.raises(ValueError, match="problem must have one array of parameters"):
+        learned_opt.with_mean_curvature(opt, two, KEY, 2)
+    line = optimizees.quadratic(3)._replace(loss=lambda theta, instance, key: jnp.sum(theta))
+    with pytest.raises(ValueError, match="the mean Hessian at theta_0 is zero or not finite"):
+        learned_opt.with_mean_curvature(opt, line, KEY, 2)
