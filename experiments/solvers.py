@@ -80,7 +80,12 @@ RECIPES = {
         start_updates=6_000,
     ),
     "users": SolverRecipe(
-        rate=0.1, fallback_rate=0.1, num_steps=16, hidden_sizes=None, start_updates=300
+        rate=0.1,
+        fallback_rate=0.1,
+        num_steps=16,
+        hidden_sizes=None,
+        start_updates=200,
+        start_problems=64,
     ),
 }
 

@@ -3,7 +3,9 @@
 All intervals are studentised bootstrap intervals (Efron and Tibshirani 1993, section 12.5): each
 resample's mean is divided by its own standard error, so that skewed losses get a skewed interval.
 With few runs even these cover a little less than they say, so the tails are made smaller by
-`n / (n + TAIL_CORRECTION)` for n runs. At twenty runs of a lognormal variable they cover 0.94, of
+`n / (n + TAIL_CORRECTION)` for n runs. Where one run lies far from all others, a resample without
+it has hardly any error, and its mean would count as infinitely far away: errors are at least
+`LEAST_ERROR` of the sample's, which changes nothing elsewhere. At twenty runs of a lognormal variable they cover 0.94, of
 a normal one 0.97, where a percentile bootstrap covers 0.86 and 0.93 (`test_statistics.py` has the
 simulation).
 
@@ -19,6 +21,7 @@ import numpy as np
 NUM_RESAMPLES = 2_000
 LEVEL = 0.95
 TAIL_CORRECTION = 12
+LEAST_ERROR = 0.2  # of a resample, as a share of the sample's
 # A verdict from fewer runs is not one: see docs/measuring.md.
 LEAST_RUNS = 20
 
@@ -191,7 +194,7 @@ def interval(values: np.ndarray, seed: int = 0) -> tuple[float, float, float]:
     error = float(_standard_error(values))
     if error <= _rounding(values):
         return mean, mean, mean
-    low, high = _quantiles(values, seed)
+    low, high = _quantiles(values, error, seed)
     return mean, mean - high * error, mean - low * error
 
 
@@ -202,8 +205,15 @@ def _of_infinities(infinite: np.ndarray) -> tuple[float, float, float]:
     return value, value, value
 
 
-def _quantiles(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """The quantiles of a resample's studentised mean between which the interval lies."""
+def _quantiles(
+    values: np.ndarray,
+    error: float,
+    seed: int,
+) -> tuple[float, float]:
+    """The quantiles of a resample's studentised mean between which the interval lies.
+
+    `error` is the standard error of the values' own mean.
+    """
     num_seeds, num_runs = values.shape
     rng = np.random.default_rng(seed)
     which_runs = rng.integers(0, num_runs, (NUM_RESAMPLES, 1, num_runs))
@@ -211,10 +221,7 @@ def _quantiles(values: np.ndarray, seed: int) -> tuple[float, float]:
     resamples = values[which_seeds, which_runs]  # [resamples, seeds, runs]
     distances = resamples.mean(axis=(1, 2)) - values.mean()
     errors = _standard_error(resamples)
-    # A resample of one number many times has no standard error: it counts as infinitely far.
-    has_error = errors > _rounding(values)
-    far = np.where(distances > 0, np.inf, -np.inf)
-    studentised = np.where(has_error, distances / np.where(has_error, errors, 1), far)
+    studentised = distances / np.maximum(errors, LEAST_ERROR * error)
     studentised.sort()
     tail = (1 - LEVEL) / 2 * num_runs / (num_runs + TAIL_CORRECTION)
     position = int(tail * NUM_RESAMPLES)

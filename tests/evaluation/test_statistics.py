@@ -46,6 +46,14 @@ def test_intervals_cover_at_every_number_of_runs(num_runs):
     assert coverage(lambda: rng.normal(size=num_runs), 0.0, 3_000) >= 0.94
 
 
+def test_one_run_far_from_all_others_does_not_stretch_the_interval_without_end():
+    """Nineteen runs that guess and one that learns: a loss is not below zero by the interval."""
+    rng = np.random.default_rng(0)
+    guessing = 2.3 + 0.01 * rng.normal(size=19)
+    mean, low, high = statistics.interval(np.append(guessing, 0.2))
+    assert 1.4 < low < mean < high < 2.5
+
+
 def seeds_and_runs(rng, of_seeds, of_runs, num_seeds=3, num_runs=20):
     """Zero, and an effect of each seed, of each run, and of both."""
     seeds = of_seeds * rng.normal(size=(num_seeds, 1))
