@@ -51,13 +51,15 @@ def methods(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
     The steps were learned behind the start. Alone, they meet what they have not seen.
     """
     most = 4 * learned.phi["momentum"].shape[0]
-    efforts = tuple(k for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 24, 32, 48, 64) if k <= most)
+    efforts = tuple(
+        k for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 48, 64) if k <= most
+    )
     guard = _Solve(learned, learned.family, learned.fallback)
     ours = {
         OURS: Rival(OURS, (0, *efforts), _Solve(learned, learned.family)),
         GUARDED: Rival(GUARDED, efforts, guard),
         UNSTARTED: Rival(UNSTARTED, efforts, _Solve(learned, task.family)),
-        STARTED: Rival(STARTED, (1, 2, 3, 5, 8, 12, 20, 40), _LBFGS(learned.family)),
+        STARTED: Rival(STARTED, (1, 2, 3, 5, 8, 12, 20), _LBFGS(learned.family)),
     }
     return {**ours, **{rival.name: rival for rival in task.rivals}}
 

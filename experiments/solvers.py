@@ -68,7 +68,8 @@ RECIPES = {
         fallback_rate=0.18,
         kind="diagonal",
         num_steps=24,
-        hidden_sizes=(),
+        hidden_sizes=None,
+        start_updates=200,
         learning_rate=0.01,
     ),
     "control": SolverRecipe(
