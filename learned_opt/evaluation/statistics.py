@@ -5,9 +5,9 @@ resample's mean is divided by its own standard error, so that skewed losses get 
 With few runs even these cover a little less than they say, so the tails are made smaller by
 `n / (n + TAIL_CORRECTION)` for n runs. Where one run lies far from all others, a resample without
 it has hardly any error, and its mean would count as infinitely far away: errors are at least
-`LEAST_ERROR` of the sample's, which changes nothing elsewhere. At twenty runs of a lognormal variable they cover 0.94, of
-a normal one 0.97, where a percentile bootstrap covers 0.86 and 0.93 (`test_statistics.py` has the
-simulation).
+`LEAST_ERROR` of the sample's, which changes nothing elsewhere. At twenty runs of a lognormal
+variable they cover 0.94, of a normal one 0.97, where a percentile bootstrap covers 0.86 and 0.93
+(`test_statistics.py` has the simulation).
 
 Where several seeds of meta-training meet the same runs, seeds and runs are drawn independently of
 each other, and the standard error has a part of each: then an interval is about the method, and not
