@@ -36,7 +36,8 @@ MNIST = [*TINY, "--baselines=Adam", "--coordinates=50"]
         ("mnist", ["figure 4", "--dataset", "--num_runs"]),
         ("train", ["rnnprop-cnn", "--recipe", "--data_dir"]),
         ("reproduce", ["rnnprop-table2", "--figure", "--cases"]),
-        ("ship", ["--recipe", "--results"]),
+        ("ship", ["--recipe", "--measured"]),
+        ("thousands", ["--family", "--num_instances"]),
     ],
 )
 def test_help(name, parts):

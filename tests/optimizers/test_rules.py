@@ -367,7 +367,13 @@ def test_an_update_that_needs_still_more():
 
 # Equality
 
-BUILT_IN = learned_opt.optimizers.ARCHITECTURES
+BUILT_IN = {
+    **learned_opt.optimizers.ARCHITECTURES,
+    # It has a size to be built for, and its scale has another name.
+    "preconditioned": lambda output_scale=1.0, **settings: learned_opt.preconditioned(
+        3, rate=output_scale, **settings
+    ),
+}
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
