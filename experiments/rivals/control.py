@@ -7,10 +7,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import optimistix
 
 from experiments.rivals.base import Rival, Task
+from experiments.rivals.methods import in_blocks, lbfgs
 from learned_opt.optimizees import control
 from learned_opt.optimizees.control import Control
 
@@ -89,22 +89,11 @@ def _best_of(state: jax.Array, plan: jax.Array) -> jax.Array:
 
 
 def _ilqr(effort: int) -> Callable[[Control], jax.Array]:
-    def plan_block(block: Control) -> jax.Array:
-        return control.ddp(block.state.T, control.torques(block.plan.T), effort).T
+    def plan_block(state: jax.Array, plan: jax.Array) -> jax.Array:
+        return control.ddp(state.T, control.torques(plan.T), effort).T
 
-    return jax.jit(functools.partial(_in_blocks, plan_block))
-
-
-def _in_blocks(function: Callable[[Control], jax.Array], instances: Control) -> jax.Array:
-    """The function of one block of instances after the other; the last one is filled up."""
-    size = len(instances.state)
-    if size <= _BLOCK:
-        return function(instances)
-    missing = -size % _BLOCK
-    padded = jax.tree.map(lambda leaf: jnp.pad(leaf, ((0, missing), (0, 0))), instances)
-    blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, _BLOCK, leaf.shape[-1]), padded)
-    answers = jax.lax.map(function, blocks)
-    return answers.reshape(-1, answers.shape[-1])[:size]
+    run = in_blocks(plan_block, _BLOCK)
+    return lambda instances: run(*instances)
 
 
 def _each(solve: Callable[[Control], jax.Array]) -> Callable[[Control], jax.Array]:
@@ -113,20 +102,9 @@ def _each(solve: Callable[[Control], jax.Array]) -> Callable[[Control], jax.Arra
 
 
 def _lbfgs(effort: int) -> Callable[[Control], jax.Array]:
-    solver: Any = optax.lbfgs(memory_size=10)
-
     def solve(instance: Control) -> jax.Array:
         loss = functools.partial(control.cost, state=instance.state)
-
-        def step(_: int, carry: tuple) -> tuple:
-            theta, state = carry
-            value, gradient = optax.value_and_grad_from_state(loss)(theta, state=state)
-            updates, state = solver.update(
-                gradient, state, theta, value=value, grad=gradient, value_fn=loss
-            )
-            return optax.apply_updates(theta, updates), state
-
-        return jax.lax.fori_loop(0, effort, step, (instance.plan, solver.init(instance.plan)))[0]
+        return lbfgs(loss, instance.plan, effort, memory_size=10)
 
     return _each(solve)
 

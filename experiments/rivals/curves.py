@@ -7,11 +7,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import optimistix
 import scipy.optimize
 
 from experiments.rivals.base import Rival, Task
+from experiments.rivals.methods import lbfgs
 from learned_opt.optimizees import curves
 from learned_opt.optimizees.curves import Decay, Measured
 
@@ -196,22 +196,11 @@ def _optimistix(effort: int) -> Callable[[Measured], Decay]:
 
 
 def _lbfgs(effort: int) -> Callable[[Measured], Decay]:
-    solver: Any = optax.lbfgs(memory_size=8)
-    start = jnp.asarray(curves.START)
-
     def fit(instance: Measured) -> jax.Array:
         def loss(theta: jax.Array) -> jax.Array:
             return jnp.sum(jnp.square(curves.residuals(theta, instance, NOISE))) / 2
 
-        def step(_: int, carry: tuple) -> tuple:
-            theta, state = carry
-            value, gradient = optax.value_and_grad_from_state(loss)(theta, state=state)
-            updates, state = solver.update(
-                gradient, state, theta, value=value, grad=gradient, value_fn=loss
-            )
-            return optax.apply_updates(theta, updates), state
-
-        return jax.lax.fori_loop(0, effort, step, (start, solver.init(start)))[0]
+        return lbfgs(loss, jnp.asarray(curves.START), effort, memory_size=8)
 
     return _each(fit)
 

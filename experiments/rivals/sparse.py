@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.rivals.base import Rival, Task
+from experiments.rivals.methods import Solver, in_blocks
 from learned_opt import _checks
 from learned_opt.optimizees import sparse
 from learned_opt.optimizees.sparse import soft_threshold
@@ -22,8 +23,6 @@ WHY = (
     "is from the code behind the signal (-36 dB of it), and their error in that code is the exact "
     "solution's to 1 %."
 )
-
-Solver = Callable[[Any], Any]  # from instances to answers
 
 
 def task(
@@ -149,43 +148,15 @@ def _rivals(
     few = (3, 5, 7, 8, 9, 10, 11, 12, 13, 15, 20, 30, 50, 100, 200)
     tolerances = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6)
     return (
-        Rival("ISTA", iterations, bound(_solve_ista)),
-        Rival("FISTA", iterations, bound(_solve_fista)),
-        Rival("FISTA with restarts", iterations, bound(_solve_restarted)),
+        Rival("ISTA", iterations, bound(_solve_untuned, momentum=_no_momentum)),
+        Rival("FISTA", iterations, bound(_solve_untuned, momentum=_growing_momentum)),
+        Rival(
+            "FISTA with restarts", iterations, bound(_solve_untuned, momentum=_restarted_momentum)
+        ),
         Rival("constant momentum, tuned", iterations, bound(_solve_momentum)),
         Rival("ADMM, tuned", few, bound(_solve_admm)),
         Rival("coordinate descent (scikit-learn)", tolerances, bound(_solve_coordinates), False),
     )
-
-
-def in_blocks(function: Solver, size: int) -> Solver:
-    """The function on blocks of instances, one after the other, as one program.
-
-    What a block needs stays in the processor's cache from iteration to iteration.
-
-    Args:
-      function: `function(*instances) -> answers`, arrays with the instances on their first axis.
-      size: how many instances are in a block.
-
-    Returns:
-      A jitted `function(*instances) -> answers` for any number of instances.
-    """
-
-    @jax.jit
-    def run(*instances: Any) -> Any:
-        number = len(jax.tree.leaves(instances)[0])
-        block = min(size, number)
-        parts = jax.tree.map(lambda x: _split(x, block), instances)
-        answers = jax.lax.map(lambda part: function(*part), parts)
-        return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:number], answers)
-
-    return run
-
-
-def _split(x: jax.Array, block: int) -> jax.Array:
-    """`[blocks, block, ...]`; the last instance fills the last block."""
-    padding = [(0, -len(x) % block)] + [(0, 0)] * (x.ndim - 1)
-    return jnp.pad(x, padding, mode="edge").reshape(-1, block, *x.shape[1:])
 
 
 class _Tuning(NamedTuple):
@@ -220,40 +191,17 @@ def _tuned(
     return min(candidates, key=distance)
 
 
-def _solve_ista(
+def _solve_untuned(
     effort: int,
     *,
     columns: np.ndarray,
     penalty: float,
     tuning: Callable,
+    momentum: Callable,
 ) -> Solver:
-    """Beck and Teboulle 2009, with the step 1 / L."""
+    """The proximal gradient method with the step 1 / L and this momentum."""
     del tuning
-    return _accelerated(effort, columns, penalty, _no_momentum)
-
-
-def _solve_fista(
-    effort: int,
-    *,
-    columns: np.ndarray,
-    penalty: float,
-    tuning: Callable,
-) -> Solver:
-    """Beck and Teboulle 2009."""
-    del tuning
-    return _accelerated(effort, columns, penalty, _growing_momentum)
-
-
-def _solve_restarted(
-    effort: int,
-    *,
-    columns: np.ndarray,
-    penalty: float,
-    tuning: Callable,
-) -> Solver:
-    """O'Donoghue and Candes 2015, the gradient scheme, for each signal on its own."""
-    del tuning
-    return _accelerated(effort, columns, penalty, _restarted_momentum)
+    return _accelerated(effort, columns, penalty, momentum)
 
 
 def _solve_momentum(
@@ -287,12 +235,14 @@ def _constant(
 
 
 def _growing_momentum(t: jax.Array, uphill: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """FISTA: Beck and Teboulle 2009."""
     del uphill
     next_t = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
     return next_t, (t - 1) / next_t
 
 
 def _restarted_momentum(t: jax.Array, uphill: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """O'Donoghue and Candes 2015, the gradient scheme, for each signal on its own."""
     return _growing_momentum(jnp.where(uphill > 0, 1.0, t), uphill)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from experiments.rivals.base import Rival, Task
-from experiments.rivals.sparse import in_blocks
+from experiments.rivals.methods import in_blocks
 from learned_opt import _checks
 from learned_opt.optimizees import users
 from learned_opt.optimizees.users import User

@@ -423,7 +423,7 @@ def _has_ended(
     has_ended = (largest <= tolerance) | ~jnp.isfinite(largest)
     if isinstance(life.state, SafeguardState):
         # A proposal that is not good enough is taken back: it ends nothing.
-        has_ended &= ~life.state.is_proposal | (loss <= life.state.threshold)
+        has_ended &= life.state.accepts(loss, gradient)
     return has_ended
 
 
@@ -467,7 +467,7 @@ def _judged(
     t: jax.Array,
 ) -> tuple[_Life, jax.Array]:
     """The last proposal, or where the fallback leads if it is not good enough."""
-    is_kept = ~life.state.is_proposal | (loss <= life.state.threshold)
+    is_kept = life.state.accepts(loss)
     settled = life.state.settled(life.theta)
     other, _ = optimizee_base.loss_at(family, problem, settled, t, ())
     theta = jax.tree.map(functools.partial(jnp.where, is_kept), life.theta, settled)

@@ -141,11 +141,6 @@ def _updates(
     def update(carry: tuple, key: jax.Array) -> tuple[tuple, jax.Array]:
         start, state = carry
         loss, slope = jax.value_and_grad(mean_loss)(start, jax.random.split(key, num_problems))
-        # The instances' own mean and deviation are no weights.
-        slope = {
-            **slope,
-            **{k: jnp.zeros_like(start[k]) for k in ("mean", "deviation") if k in start},
-        }
         step, state = adam.update(slope, state, start)
         return (optax.apply_updates(start, step), state), loss
 

@@ -146,7 +146,9 @@ def started(
 
 
 def _network(start: Start, features: jax.Array) -> jax.Array:
-    x = (features - start["mean"]) / start["deviation"]
+    # What features are measured in is no weight: nothing is learned of it.
+    mean, deviation = jax.lax.stop_gradient((start["mean"], start["deviation"]))
+    x = (features - mean) / deviation
     x = jnp.clip(x, -FARTHEST, FARTHEST)
     *hidden, last = start["layers"]
     for layer in hidden:

@@ -59,6 +59,17 @@ class SafeguardState(NamedTuple):
         """
         return _choose(self.is_proposal, self.target, params)
 
+    def accepts(self, value: jax.Array, gradients: Theta = ()) -> jax.Array:
+        """Whether the parameters stay: all do but a proposal that is not good enough.
+
+        Args:
+          value: the loss at the parameters, a scalar. One that is NaN is not at most the threshold.
+          gradients: those at the parameters, where they are known.
+        """
+        is_low = value.astype(self.threshold.dtype) <= self.threshold
+        is_enough = is_low & jnp.isfinite(value) & _all_finite(gradients)
+        return ~self.is_proposal | is_enough
+
 
 class _Guarded(NamedTuple):
     """The arguments of `safeguard`."""
@@ -195,10 +206,10 @@ def _update(guarded, gradients, state, params=None, *, value=None, axis_name=Non
         extra_args["axis_name"] = axis_name
     params = jax.tree.map(jnp.asarray, params)
     value = jnp.asarray(value)
-    is_rejected = state.is_proposal & ~_is_enough(state, gradients, value)
+    is_accepted = state.accepts(value, gradients)
     back = _returned(guarded, state, params)
     onward = _gone_on(guarded, state, gradients, params, value, extra_args)
-    return _choose(is_rejected, back, onward)
+    return _choose(is_accepted, onward, back)
 
 
 def _check_handed_over(gradients, params, value):
@@ -210,12 +221,6 @@ def _check_handed_over(gradients, params, value):
     if jnp.shape(value) != ():
         raise ValueError(f"value must be a scalar loss, got the shape {jnp.shape(value)}.")
     _checks.same_tree("gradients", gradients, "the parameters", params)
-
-
-def _is_enough(state, gradients, value):
-    """Whether the proposal is accepted; a loss that is NaN is not at most the threshold."""
-    is_low = value.astype(state.threshold.dtype) <= state.threshold
-    return is_low & jnp.isfinite(value) & _all_finite(gradients)
 
 
 def _returned(guarded, state, params):

@@ -618,3 +618,14 @@ def test_what_an_update_lacks():
         tx.update(x, tx.init(x), x, value=1.0, axis_name="devices")
     with pytest.raises(ValueError, match="params must be real floating-point"):
         tx.init(jnp.ones(2, jnp.int32))
+
+
+def test_a_point_stays_unless_it_is_a_proposal_that_is_not_good_enough():
+    tx = learned_opt.safeguard(optax.sgd(0.1), optax.sgd(0.1))
+    accepted = tx.init(jnp.ones(2))
+    proposal = accepted._replace(is_proposal=jnp.array(True), threshold=jnp.float32(1.0))
+    low, high, nan = jnp.float32(0.5), jnp.float32(2.0), jnp.float32(jnp.nan)
+    assert [bool(accepted.accepts(value)) for value in (low, high, nan)] == [True, True, True]
+    assert [bool(proposal.accepts(value)) for value in (low, high, nan)] == [True, False, False]
+    assert proposal.accepts(low, jnp.ones(2))
+    assert not proposal.accepts(low, jnp.array([1.0, jnp.nan]))
