@@ -11,6 +11,7 @@ import jax
 import optax
 
 import learned_opt
+from experiments import measuring
 from experiments.rivals.base import Task
 from learned_opt import _files, _fingerprint, optimizees
 from learned_opt.estimators import Autodiff
@@ -123,13 +124,16 @@ def learn(
       recipe: how.
       seed: of all that is random.
       workdir: where everything goes.
+
+    Raises:
+      ValueError: if `workdir` has a solver of other settings, or of another family.
     """
     configuration = {
         "recipe": dataclasses.asdict(recipe),
         "seed": seed,
         "family": _fingerprint.of_family(as_family(task.family)),
     }
-    _claim(workdir, configuration)
+    measuring.claim(workdir, configuration)
     start_key, key = jax.random.split(jax.random.key(seed))
     seconds = _Seconds(os.path.join(workdir, SECONDS))
     start = _start(task, recipe, start_key, os.path.join(workdir, START), seconds)
@@ -155,17 +159,6 @@ class _Seconds:
             passed = time.perf_counter() - began
             self.found[name] = self.found.get(name, 0.0) + passed
             _files.write_json(self._path, self.found)
-
-
-def _claim(workdir: str, configuration: dict[str, Any]) -> None:
-    path = os.path.join(workdir, "solver.json")
-    plain = _files.portable(configuration)
-    if os.path.exists(path) and _files.read_json(path) != plain:
-        raise ValueError(
-            f"{workdir} has a solver that was learned with other settings, or for another family: "
-            "take another --workdir."
-        )
-    _files.write_json(path, plain)
 
 
 def _start(

@@ -5,8 +5,8 @@ instances with it, and with the methods that an expert would take. Each is set t
 effort (the fewest iterations, as a rule) at which 95 %% of the instances are as accurate as
 practice asks for. What is printed is the time an instance at that effort, side by side in one run
 and without compilation, and after how many instances the learning has paid for itself against each
-rival. --workdir receives table.md, summary.json, totals.png (total time over the number of
-instances), and the solver. A run that was stopped goes on with the same command.
+rival. --workdir receives config.json, table.md, summary.json, totals.png (total time over the
+number of instances), and the solver. A run that was stopped goes on with the same command.
 
 %s
 

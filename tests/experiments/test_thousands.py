@@ -131,7 +131,7 @@ def test_a_family_from_learning_to_the_table(tiny, tmp_path, capsys, monkeypatch
     assert in_process(thousands, *given) == 0
     assert _files.read_json(tmp_path / "summary.json")["training"] == summary["training"]
     assert in_process(thousands, *given, "--seed=1") == 1
-    assert "take another --workdir" in capsys.readouterr().err
+    assert "belongs to a run with seed=0, not 1: choose another" in capsys.readouterr().err
 
 
 def test_what_a_user_gets_wrong(capsys):
