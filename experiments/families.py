@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from experiments import tiny_tasks
 from learned_opt import _checks, data, optimizees
 from learned_opt.optimizees import NetworkFamily, Optimizee
 
@@ -62,6 +63,7 @@ BUILDERS = {
         optimizees.rotated_quadratic,
         "rotated quadratics in {dim} dimensions with condition number {condition:g}",
     ),
+    "tiny": Builder(tiny_tasks.tiny_tasks, "tiny networks of seven kinds", needs_data=True),
     "rosenbrock": Builder(optimizees.rosenbrock, "Rosenbrock's function in {dim} dimensions"),
 }
 

@@ -7,6 +7,8 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from experiments.families import FamilySpec
@@ -154,6 +156,36 @@ def _ablation_2017(
     return Recipe(about, family=family, **{**_2017, **_ABLATION, **others})
 
 
+
+
+def floored_log(loss: jax.Array, first: jax.Array) -> jax.Array:
+    """The logarithm of a loss, relative to the first one of its life.
+
+    What lies below a twentieth counts less and less: where a network interpolates its data, the
+    logarithm of the loss itself is all noise.
+    """
+    return jnp.log(loss / first + 0.05)
+
+
+def _general(about: str, **others: Any) -> Recipe:
+    """A general optimizer: whole lives of tiny tasks, of all lengths."""
+    settings: dict[str, Any] = {
+        "preset": None,
+        "family": FamilySpec("tiny"),
+        "dataset": "cifar10",
+        "num_steps": 2_000,
+        "num_problems": 8,
+        "num_epochs": 10,
+        "episodes_per_epoch": 6,
+        "estimator": NRES(window=50, sigma=0.02, objective="late"),
+        "meta_loss": MetaLoss(shape=floored_log),
+        "learning_rate": 0.003,
+        "validation": Validation(num_problems=2, num_steps=500, selection="last"),
+    }
+    source = "Celo2, arXiv 2602.19142; Li et al. 2023, arXiv 2304.12180"
+    return Recipe(about, "general", source, **{**settings, **others})
+
+
 RECIPES = {
     "lstm-mnist": Recipe(
         "The 2016 optimizer: an LSTM that reads gradients",
@@ -215,6 +247,17 @@ RECIPES = {
         learning_rate=0.001,
         validation=Validation(num_problems=2, num_steps=10_000, selection="last"),
         start="rnnprop-long",
+    ),
+    "general": _general("An optimizer for networks that it was not trained on"),
+    "general-network": _general(
+        "general without its controller", arguments={"controller_sizes": ()}
+    ),
+    "general-controller": _general(
+        "general without its network", arguments={"hidden_sizes": ()}
+    ),
+    "general-harness": _general(
+        "general without anything but its constants",
+        arguments={"hidden_sizes": (), "controller_sizes": ()},
     ),
     "rnnprop-cnn": Recipe(
         "RNNprop, trained on a convolutional network with Random Scaling and convex functions",

@@ -23,7 +23,7 @@ from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizees.base import Family, Problem, Theta
 from learned_opt.optimizers.base import LearnedOptimizer, Phi
 
-OBJECTIVES = ("mean", "final")
+OBJECTIVES = ("mean", "late", "final")
 
 
 class Side(NamedTuple):
@@ -67,8 +67,9 @@ class Antithetic:
       sigma: standard deviation of the perturbations of phi.
       shortest: the shortest horizon that is drawn; the longest is the `num_steps` of
         meta-training. None for lives that are all as long as that.
-      objective: what is minimized over a life: "mean", the weighted sum of its losses, or "final",
-        its last loss alone (the weights then have no part).
+      objective: what is minimized over a life: "mean", the weighted sum of its losses; "late", the
+        same with each loss counted 2 t / T times, T the life's horizon; or "final", its last loss
+        alone (the weights then have no part).
       clip: a loss counts at most this many times the first one of its life, and one that is not a
         number counts as that; None for no limit. For losses that are never negative.
       staggered: whether the first horizons are cut at random, so that pairs are at different times
@@ -151,7 +152,7 @@ class Antithetic:
         plus_terms, plus = self._advance(opt, phi, perturbation, 1.0, family, lives, lives.plus)
         minus_terms, minus = self._advance(opt, phi, perturbation, -1.0, family, lives, lives.minus)
         end = lives.t + self.window
-        counts = self._counts(weights, end >= lives.horizon, lives.horizon)
+        counts = self._counts(weights, end, lives.horizon)
         difference = jnp.sum(counts * (plus_terms - minus_terms), axis=0)  # [pairs]
         scale = difference / (2 * self.sigma**2 * num_pairs)
         gradient = jax.tree.map(lambda e: jnp.tensordot(scale.astype(e.dtype), e, axes=1), credited)
@@ -270,12 +271,14 @@ class Antithetic:
             noise: Phi,
             problem: Problem,
             t: jax.Array,
+            horizon: jax.Array,
             side: Side,
         ) -> tuple:
             moved = jax.tree.map(lambda p, e: p + sign * e, phi, noise)
-            return advance(opt.transform(moved), family, problem, t, side, self.window)
+            tx = opt.transform(moved)
+            return advance(tx, family, problem, t, horizon, side, self.window)
 
-        targets, side = jax.vmap(one)(perturbation, lives.problems, lives.t, side)
+        targets, side = jax.vmap(one)(perturbation, lives.problems, lives.t, lives.horizon, side)
         terms = self._clipped(targets, lives.first[:, None])
         if family.shape is not None:
             shapes = jax.vmap(jax.vmap(family.shape, (0, None)))
@@ -291,15 +294,20 @@ class Antithetic:
     def _counts(
         self,
         weights: jax.Array,
-        ends: jax.Array,
+        end: jax.Array,
         horizon: jax.Array,
     ) -> jax.Array:
-        """By what each term of a window counts, `[T, pairs]`."""
+        """By what each term of a window counts, `[T, pairs]`; `end` is its last step."""
+        shape = self.window, *end.shape
+        if self.objective == "final":
+            # The last loss comes once in so many windows, and counts that many times.
+            last = jnp.where(end >= horizon, horizon / self.window, 0.0)
+            return jnp.zeros(shape).at[-1].set(last)
+        counts = jnp.broadcast_to(weights[:, None], shape)
         if self.objective == "mean":
-            return jnp.broadcast_to(weights[:, None], (self.window, ends.shape[0]))
-        # The last loss comes once in so many windows, and counts that many times.
-        last = jnp.where(ends, horizon / self.window, 0.0)
-        return jnp.zeros((self.window, ends.shape[0])).at[-1].set(last)
+            return counts
+        left = jnp.arange(self.window - 1, -1, -1)[:, None]
+        return counts * 2 * (end[None] - left) / horizon[None]
 
 
 def advance(
@@ -307,6 +315,7 @@ def advance(
     family: Family,
     problem: Problem,
     t: jax.Array,
+    horizon: jax.Array,
     side: Side,
     num_steps: int,
 ) -> tuple[jax.Array, Side]:
@@ -317,6 +326,7 @@ def advance(
       family: the problem's family.
       problem: the problem.
       t: steps taken so far.
+      horizon: steps of the whole life, for an optimizer with a schedule.
       side: the life.
       num_steps: how many steps T.
 
@@ -330,7 +340,9 @@ def advance(
             family, problem, side.theta, t, side.statistics
         )
         target = optimizee_base.target_at(family, problem, side.theta, t, statistics, loss)
-        updates, state = tx.update(gradient, side.state, side.theta, value=loss)
+        updates, state = tx.update(
+            gradient, side.state, side.theta, value=loss, horizon=horizon
+        )
         theta = optax.apply_updates(side.theta, updates)
         return Side(theta, statistics, state), target
 

@@ -131,7 +131,13 @@ def life(
         )
         value_fn = functools.partial(loss_of, t=t, statistics=statistics)
         updates, state = tx.update(
-            gradient, state, theta, value=loss, grad=gradient, value_fn=value_fn
+            gradient,
+            state,
+            theta,
+            value=loss,
+            grad=gradient,
+            value_fn=value_fn,
+            horizon=num_steps,
         )
         return (optax.apply_updates(theta, updates), state, after), loss
 

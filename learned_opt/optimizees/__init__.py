@@ -20,7 +20,7 @@ from learned_opt.optimizees.sequence import sine_lstm
 from learned_opt.optimizees.sparse import lasso
 from learned_opt.optimizees.starts import begin_start, with_start
 from learned_opt.optimizees.users import personal_classifiers
-from learned_opt.optimizees.wrappers import random_scaling, with_convex
+from learned_opt.optimizees.wrappers import random_scaling, random_start, with_convex
 
 __all__ = [
     "NetworkFamily",
@@ -42,6 +42,7 @@ __all__ = [
     "proximal",
     "quadratic",
     "random_scaling",
+    "random_start",
     "rosenbrock",
     "rotated_quadratic",
     "sine_lstm",

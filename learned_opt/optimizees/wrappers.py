@@ -13,6 +13,10 @@ from learned_opt.optimizees import starting
 from learned_opt.optimizees.base import Optimizee, Theta
 
 
+# What is folded into the key of theta_0 for its factors; far from what initializers use.
+START_STREAM = 2**30 + 2
+
+
 class Scaled(NamedTuple):
     """An instance of a scaled family: the instance within, and the factors c, like theta."""
 
@@ -64,6 +68,55 @@ def random_scaling(problem: Optimizee, log_range: float = 3.0) -> Optimizee:
         _bound(_scaled_loss, inner.held_out),
         _bound(_scaled_solution, inner.solution),
     )
+
+
+def random_start(problem: Optimizee, log_range: float = 1.0) -> Optimizee:
+    """Problems that start elsewhere: each array of theta_0 times a factor of its own.
+
+    The factor is `exp(p)`, with p uniform in `[-log_range, log_range]`, fresh for every problem.
+    The function stays what it is, unlike under `random_scaling`: a network begins with weights that
+    are too small or too large.
+
+    Args:
+      problem: an `Optimizee`.
+      log_range: the range of p.
+
+    Returns:
+      An `Optimizee`.
+
+    Raises:
+      ValueError: for a range that is not positive, or something that is no optimizee.
+
+    Example:
+      >>> import jax, learned_opt
+      >>> problem = learned_opt.optimizees.rosenbrock(dim=2)
+      >>> other = learned_opt.optimizees.random_start(problem, 0.5)
+      >>> other.init(jax.random.key(0), other.sample(jax.random.key(0))).shape
+      (2,)
+    """
+    inner = starting.partials(problem)
+    log_range = _checks.positive_float("log_range", log_range)
+    return inner._replace(init=Partial(_RandomStart(log_range), inner.init))
+
+
+@dataclasses.dataclass(frozen=True)
+class _RandomStart:
+    log_range: float
+
+    def __call__(
+        self,
+        init: Callable,
+        key: jax.Array,
+        instance: Any,
+    ) -> Theta:
+        leaves, treedef = jax.tree.flatten(init(key, instance))
+        scale_key = jax.random.fold_in(key, START_STREAM)
+        range_of_logs = (-self.log_range, self.log_range)
+        logs = jax.random.uniform(scale_key, (len(leaves),), float, *range_of_logs)
+        scaled = [
+            (x * jnp.exp(p)).astype(x.dtype) for x, p in zip(leaves, logs, strict=True)
+        ]
+        return treedef.unflatten(scaled)
 
 
 def with_convex(

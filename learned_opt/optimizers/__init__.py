@@ -11,6 +11,7 @@ from learned_opt.optimizers.base import (
 )
 from learned_opt.optimizers.communicating import TreeRule
 from learned_opt.optimizers.coordinatewise import CoordinateRule
+from learned_opt.optimizers.general import general
 from learned_opt.optimizers.hand_designed import from_optax
 from learned_opt.optimizers.lstm import lstm
 from learned_opt.optimizers.lstm_gac import lstm_gac
@@ -25,6 +26,7 @@ from learned_opt.optimizers.tensorwise import TensorRule
 
 # The next architecture goes here: its name in a spec, and the function that builds it.
 ARCHITECTURES: dict[str, Callable[..., LearnedOptimizer]] = {
+    "general": general,
     "lstm": lstm,
     "lstm_gac": lstm_gac,
     "ntm_bfgs": ntm_bfgs,
@@ -122,6 +124,7 @@ __all__ = [
     "from_optax",
     "from_rule",
     "from_spec",
+    "general",
     "lstm",
     "lstm_gac",
     "ntm_bfgs",

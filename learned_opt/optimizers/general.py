@@ -1,0 +1,325 @@
+"""An optimizer for networks that it was not trained on: relative steps, and a small MLP.
+
+A step is `-scale * c * length(t / T) * reference * u` for each tensor. The direction u has a root
+mean square of one, and the reference is the tensor's own scale. So a problem in other units is the
+same problem.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from learned_opt import _checks
+from learned_opt.optimizers import base, general_rule, orthogonal, schedules, settings
+from learned_opt.optimizers.general_rule import EMBEDDING, MATRIX, VECTOR
+
+# The reference of tensors of zeros in a tree of nothing else.
+NO_SCALE = 0.05
+
+
+class GeneralState(NamedTuple):
+    """State of `general`.
+
+    Attributes:
+      step: steps taken, an int32 scalar.
+      momentum: moving averages of the gradient, leaves `[3, *parameter.shape]`.
+      second_moment: a moving average of its square, leaves like the parameters.
+      reference: each tensor's own scale, leaves `[]`; zero before the first step.
+    """
+
+    step: jax.Array
+    momentum: Any
+    second_moment: Any
+    reference: Any
+
+
+class Settings(NamedTuple):
+    """What the rule is built from; see `general`."""
+
+    num_steps: int | None
+    schedule: str
+    scale: float
+    weight_decay: float
+    hidden_sizes: tuple
+    controller_sizes: tuple
+    embedding: Callable[[str], bool] | None
+
+
+def is_embedding(path: str) -> bool:
+    """Whether a parameter is an embedding by its path, such as "['Embed_0']['embedding']"."""
+    return "embed" in path.lower()
+
+
+def general(
+    *,
+    num_steps: int | None = None,
+    schedule: str = "cosine",
+    scale: float = 1.0,
+    weight_decay: float = 0.0,
+    hidden_sizes: int | Sequence[int] = (8, 8),
+    controller_sizes: int | Sequence[int] = (8,),
+    embedding: Callable[[str], bool] | None = None,
+    state_dtype: Any = None,
+) -> base.LearnedOptimizer:
+    """An optimizer with relative steps, whose direction and length are learned.
+
+    For each tensor, with g the gradient, m its moving averages (decays 0.9, 0.95, 0.995), v that of
+    its square (0.95), and n the Nesterov momentum of the second average:
+
+        u = n + MLP(features)                matrices: then orthogonalised
+        u = n / sqrt(v) + MLP(features)      vectors, embeddings
+        step = -scale * c * length(t / T) * exp(controller) * reference * u / rms(u)
+
+    n, and each of the 13 features of a coordinate, is divided by its rms over the tensor: g, theta,
+    m (3), all of these but theta over sqrt(v) (4), and over the root of Adafactor's factored
+    second moment (3), and log v relative to its mean. Six numbers beside them are the same for
+    all coordinates: the share of the run that is done, log t, log T, and the kind of tensor. The
+    controller is a second MLP that reads these six, and of the tensor how well gradient and
+    averages agree (3) and how much it has grown. The constant c belongs to the kind of tensor.
+
+    The reference is rms(theta_0). A tensor of zeros has no scale: its reference is such that rms(g)
+    * reference at the first step is the other tensors' (their geometric mean), and at most their
+    largest reference. Where the whole tree is zero it is 0.05. So with all parameters in other
+    units, or another factor on the loss, updates are the same in these units.
+
+    It begins as the harness, with nothing learned: the last layers of both MLPs are zero. All
+    constants, c and the decays, are learned as well.
+
+    The state takes 4 numbers a parameter, 16 bytes in float32. An update reads theta: `update` must
+    be called with the parameters.
+
+    Args:
+      num_steps: T, the steps of the run. None for a run whose length is handed to `update` as
+        `horizon=T`, as this library's own loops do. After T steps "cosine" and "linear" do not
+        move.
+      schedule: "cosine", "linear" or "constant", with a warm-up of 5 %, or "endless", for a run
+        without an end: no `num_steps` is needed.
+      scale: factor on all steps; a number that `optax.inject_hyperparams` may trace.
+      weight_decay: by which share of the parameters a step of length one takes them to zero, in
+        units of c: `-scale * c * length * weight_decay * theta`.
+      hidden_sizes: units of the MLP's layers; `()` for no MLP.
+      controller_sizes: units of the controller's layers; `()` for no controller.
+      embedding: `embedding(path) -> bool` says which tensors are embeddings, which are not
+        orthogonalised; the path is `jax.tree_util.keystr`'s. None for those with "embed" in their
+        path.
+      state_dtype: see `lstm`.
+
+    Returns:
+      A `LearnedOptimizer` that is not coordinatewise and reads the parameters.
+
+    Raises:
+      ValueError: for settings that are not possible; in `update`, where T is not known.
+
+    Source:
+      The direction of a small MLP, normalised by tensor: Celo2, arXiv 2602.19142. Orthogonalised
+      momentum: Jordan et al. 2024. Features: Metz et al. 2022, arXiv 2203.11860.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, learned_opt
+      >>> opt = learned_opt.general(num_steps=100)
+      >>> tx = opt.transform(opt.init(jax.random.key(0)))
+      >>> theta = {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)}
+      >>> updates, state = tx.update(theta, tx.init(theta), theta)
+    """
+    if num_steps is not None:
+        num_steps = _checks.positive_int("num_steps", num_steps)
+    chosen = Settings(
+        num_steps,
+        _checks.choice("schedule", schedule, schedules.SCHEDULES),
+        _checks.positive_float("scale", scale),
+        _not_negative("weight_decay", weight_decay),
+        _layer_sizes("hidden_sizes", hidden_sizes),
+        _layer_sizes("controller_sizes", controller_sizes),
+        embedding,
+    )
+    state_dtype = _checks.state_dtype(state_dtype)
+    settings.check_precision("decays", max(general_rule.MOMENTA), state_dtype)
+    init = base.bind(_init_weights, chosen.hidden_sizes, chosen.controller_sizes)
+    spec = _spec(chosen, state_dtype)
+    return base.LearnedOptimizer(
+        base.CheckedInit(init),
+        base.Transform(_lift, chosen, init, state_dtype, spec),
+        False,
+        spec,
+        reads=frozenset({"params"}),
+    )
+
+
+def _layer_sizes(name, value):
+    is_empty = isinstance(value, (tuple, list)) and not value
+    return () if is_empty else _checks.sizes(name, value)
+
+
+def _not_negative(name, value):
+    is_traced = isinstance(value, jax.core.Tracer)
+    return 0.0 if not is_traced and value == 0 else _checks.positive_float(name, value)
+
+
+def _spec(chosen, state_dtype):
+    """None for a function of the user's own, which no file can hold."""
+    if chosen.embedding is not None:
+        return None
+    arguments = {
+        **chosen._asdict(),
+        "hidden_sizes": list(chosen.hidden_sizes),
+        "controller_sizes": list(chosen.controller_sizes),
+        "state_dtype": state_dtype,
+    }
+    return {"name": "general", "args": arguments}
+
+
+def _init_weights(hidden_sizes, controller_sizes, key):
+    network_key, controller_key = jax.random.split(key)
+    num_inputs = general_rule.NUM_FEATURES + general_rule.NUM_CONTEXT
+    num_signals = general_rule.NUM_SIGNALS + general_rule.NUM_CONTEXT
+    return {
+        "log_scales": jnp.zeros(len(general_rule.FIRST_SCALES)),
+        "log_kept": jnp.zeros(len(general_rule.MOMENTA) + 1),
+        "network": _init_layers(network_key, num_inputs, hidden_sizes),
+        "controller": _init_layers(controller_key, num_signals, controller_sizes),
+    }
+
+
+def _init_layers(key, num_inputs, sizes):
+    """Layers of an MLP whose answer is zero at first; none for no units."""
+    if not sizes:
+        return []
+    layers = []
+    for layer_key, num_units in zip(jax.random.split(key, len(sizes)), sizes, strict=True):
+        w = jax.random.normal(layer_key, (num_units, num_inputs)) / jnp.sqrt(num_inputs)
+        layers.append({"w": w, "b": jnp.zeros(num_units)})
+        num_inputs = num_units
+    return [*layers, {"w": jnp.zeros((1, num_inputs)), "b": jnp.zeros(1)}]
+
+
+def _lift(chosen, state_dtype, phi, phi_dtype):
+    """The `init` and `update` of the optax transformation."""
+
+    def init_fn(params):
+        _checks.real_floating_tree("params", params)
+        params = jax.tree.map(jnp.asarray, params)
+
+        def zeros(theta, *features):
+            dtype = state_dtype or base.widest(phi_dtype, theta.dtype)
+            return base.zeros(theta, features, dtype)
+
+        return GeneralState(
+            jnp.zeros((), jnp.int32),
+            jax.tree.map(lambda theta: zeros(theta, len(general_rule.MOMENTA)), params),
+            jax.tree.map(zeros, params),
+            jax.tree.map(lambda theta: jnp.zeros((), phi_dtype), params),
+        )
+
+    def update_fn(updates, state, params=None, *, axis_name=None, horizon=None, **extra_args):
+        del extra_args
+        _checks.real_floating_tree("gradients", updates)
+        base.check_handed_over(frozenset({"params"}), params, None)
+        base.check_whole(axis_name, "an optimizer of whole tensors")
+        _checks.same_tree("params", params, "the gradients", updates)
+        _check_state(state, updates)
+        step = state.step + 1
+        course = _course(chosen, step, horizon)
+        leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
+        gradients = [_widened(gradient, phi_dtype) for _, gradient in leaves]
+        thetas = [_widened(theta, phi_dtype) for theta in jax.tree.leaves(params)]
+        known = jax.tree.leaves(state.reference)
+        references = _references(step, thetas, gradients, known)
+        us, hs = [], []
+        for i, (path, gradient) in enumerate(leaves):
+            kind = _kind(chosen, path, thetas[i].shape)
+            h_tm1 = general_rule.Averages(
+                jax.tree.leaves(state.momentum)[i], jax.tree.leaves(state.second_moment)[i]
+            )
+            dtype = gradients[i].dtype
+            u_t, h_t = general_rule.direction(
+                base.widened(phi, dtype),
+                base.widened(course, dtype),
+                kind,
+                gradients[i],
+                thetas[i],
+                references[i].astype(dtype),
+                base.widened(h_tm1, dtype),
+            )
+            decay = chosen.weight_decay * general_rule.FIRST_SCALES[MATRIX] * thetas[i]
+            u_t = -chosen.scale * course.length.astype(dtype) * (u_t + decay)
+            us.append(base.in_dtype_of(u_t, gradient))
+            hs.append(jax.tree.map(lambda h, old: h.astype(old.dtype), h_t, h_tm1))
+        state = GeneralState(
+            step,
+            treedef.unflatten([h.momentum for h in hs]),
+            treedef.unflatten([h.second_moment for h in hs]),
+            treedef.unflatten(references),
+        )
+        return treedef.unflatten(us), state
+
+    return init_fn, update_fn
+
+
+def _widened(x, dtype):
+    x = jnp.asarray(x)
+    return x.astype(base.widest(dtype, x.dtype))
+
+
+def _check_state(state, updates):
+    """Raises ValueError for the state of something else."""
+    shapes = jax.tree.map(jnp.shape, updates)
+    if isinstance(state, GeneralState):
+        held = jax.tree.map(jnp.shape, state.second_moment)
+        if jax.tree.structure(held) == jax.tree.structure(shapes) and held == shapes:
+            return
+    raise ValueError(
+        "state is not a state of this optimizer for these gradients: make it with tx.init(params)."
+    )
+
+
+def _course(chosen, step, horizon):
+    """What this step is in the course of the run; raises ValueError where its end is not known."""
+    end = chosen.num_steps if chosen.num_steps is not None else horizon
+    if end is None and chosen.schedule != "endless":
+        raise ValueError(
+            "num_steps must be given, as steps become shorter toward the end of a run: "
+            "num_steps=T, or schedule='endless' for a run without an end."
+        )
+    share = schedules.share(chosen.schedule, step, end)
+    log_t = jnp.log(step.astype(share.dtype)) / jnp.log(1_000.0)
+    log_end = jnp.ones_like(share)
+    if chosen.schedule != "endless":
+        log_end = jnp.log(jnp.asarray(end, share.dtype)) / jnp.log(1_000.0)
+    times = jnp.stack([share, log_t, log_end])
+    return general_rule.Course(step, schedules.length(chosen.schedule, step, end), times)
+
+
+def _kind(chosen, path, shape):
+    embedding = chosen.embedding or is_embedding
+    if orthogonal.split_of(shape) is None:
+        return VECTOR
+    return EMBEDDING if embedding(jax.tree_util.keystr(path)) else MATRIX
+
+
+def _references(step, thetas, gradients, known):
+    """Each tensor's own scale: at the first step it is found, afterwards it is `known`."""
+    sizes = [general_rule.rms(theta) for theta in thetas]
+    slopes = [general_rule.rms(gradient) for gradient in gradients]
+    has_scale = jnp.stack([size > 0 for size in sizes]) if sizes else jnp.zeros(0, bool)
+    if not sizes:
+        return []
+    with_slope = jnp.stack([(a > 0) & (b > 0) for a, b in zip(sizes, slopes, strict=True)])
+    logs = jnp.stack([_log(a) + _log(b) for a, b in zip(sizes, slopes, strict=True)])
+    count = jnp.sum(with_slope)
+    mean_log = jnp.sum(jnp.where(with_slope, logs, 0)) / jnp.maximum(count, 1)
+    largest = jnp.max(jnp.stack(sizes))
+    largest = jnp.where(jnp.any(has_scale), largest, NO_SCALE)
+    references = []
+    for size, slope, old in zip(sizes, slopes, known, strict=True):
+        # As steep as the others, in their units: where nothing is steep, as long as the longest.
+        as_steep = jnp.exp(jnp.minimum(mean_log - _log(slope), _log(largest)))
+        of_zeros = jnp.where((count > 0) & (slope > 0), as_steep, largest)
+        found = jnp.where(size > 0, size, of_zeros)
+        references.append(jnp.where(step == 1, found.astype(old.dtype), old))
+    return references
+
+
+def _log(x):
+    return jnp.log(jnp.maximum(x, 1e-38))

@@ -1,0 +1,53 @@
+"""How long a step is in the course of a run, relative to the longest one."""
+
+import jax
+import jax.numpy as jnp
+
+SCHEDULES = ("cosine", "linear", "constant", "endless")
+WARM_UP = 0.05  # the share of a run in which steps grow
+ENDLESS_WARM_UP = 50  # steps, where the end is not known
+ENDLESS_HALF = 500  # steps after which an endless run's are shorter by the root of two
+
+
+def length(
+    name: str,
+    step: jax.Array,
+    num_steps: jax.Array | float | None,
+) -> jax.Array:
+    """The length of a step, in (0, 1], and 0 after the last one.
+
+    With an end, steps grow along a line for 5 % of the run. Then "cosine" and "linear" fall to
+    zero, and "constant" stays. Without one, "endless" grows for 50 steps and falls as
+    `(1 + t / 500)^-1/2`.
+
+    Args:
+      name: one of `SCHEDULES`.
+      step: t, 1 at the first step.
+      num_steps: T, the steps of the run; not read by "endless".
+
+    Returns:
+      A scalar of float32.
+    """
+    t = step.astype(jnp.float32)
+    if name == "endless":
+        return jnp.minimum(t / ENDLESS_WARM_UP, jax.lax.rsqrt(1 + t / ENDLESS_HALF))
+    done = t / num_steps
+    # The last step is not of length zero, which would be wasted.
+    left = jnp.clip((1 - done + 1 / num_steps) / (1 - WARM_UP), 0, 1)
+    falling = {
+        "cosine": 0.5 - 0.5 * jnp.cos(jnp.pi * left),
+        "linear": left,
+        "constant": jnp.ones_like(left),
+    }[name]
+    return jnp.minimum(done / WARM_UP, falling)
+
+
+def share(
+    name: str,
+    step: jax.Array,
+    num_steps: jax.Array | float | None,
+) -> jax.Array:
+    """Which share of the run is done, in [0, 1]; half of it where it has no end."""
+    if name == "endless":
+        return jnp.asarray(0.5, jnp.float32)
+    return jnp.minimum(step.astype(jnp.float32) / num_steps, 1)
