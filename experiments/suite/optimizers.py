@@ -13,6 +13,7 @@ from learned_opt.meta.unrolling import Transformation
 
 OURS, ABLATION = "general", "general-ablated"
 ADAM, ADAMW, MUON = "adam-tuned", "adamw-tuned", "muon-tuned"
+CONSTANT = "constant"  # the decay that is none
 TUNED, FROZEN, LEARNED = "tuned", "frozen", "learned"
 
 # Octaves, then half-octaves around the best one until it lies between two that are worse: about
@@ -105,7 +106,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     ADAM: Optimizer(
         "Adam, its rate tuned for each task",
         TUNED,
-        decays={"constant": _adam},
+        decays={CONSTANT: _adam},
         rates=OCTAVES,
         refine=True,
     ),
@@ -119,7 +120,7 @@ OPTIMIZERS: dict[str, Optimizer] = {
     MUON: Optimizer(
         "Muon, its rate and its decay tuned for each task",
         TUNED,
-        decays={"constant": _muon_constant, "linear": _muon_linear, "cosine": _muon_cosine},
+        decays={CONSTANT: _muon_constant, "linear": _muon_linear, "cosine": _muon_cosine},
         rates=MUON_RATES,
     ),
     "adamw": _frozen("AdamW at 1e-3 with cosine decay", _adamw_cosine, 1e-3),

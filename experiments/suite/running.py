@@ -14,14 +14,14 @@ import numpy as np
 import tqdm
 
 from experiments import measuring
-from experiments.suite import optimizers, shares
+from experiments.suite import shares
 from experiments.suite.families import Built
-from experiments.suite.optimizers import Optimizer
+from experiments.suite.optimizers import CONSTANT, Optimizer
 from experiments.suite.sources import Sources
 from experiments.suite.tasks import Task
 from learned_opt import _files, _fingerprint
 from learned_opt.evaluation import baselines, cost, halving
-from learned_opt.meta import evaluating
+from learned_opt.meta import evaluating, unrolling
 from learned_opt.optimizees import base
 
 COSTS = "costs.json"
@@ -55,7 +55,8 @@ class Done(NamedTuple):
     Attributes:
       curves: dict from a share of the horizon to losses `[seeds, steps + 1]`; 1 is always there.
       measures: dict from name to `[seeds]`.
-      record: plain data: the horizon, what was tuned, and what tells the optimizer from others.
+      record: plain data: the horizon, what was tuned, what tells the optimizer from others, and
+        whether it is constant: then a shorter run is the beginning of a longer one.
     """
 
     curves: dict[float, np.ndarray]
@@ -163,8 +164,8 @@ def _digest(optimizer: Optimizer, settings: Settings) -> str:
 
 
 def _digest_of(tx: Any, params: Any) -> str:
-    rule, phi = evaluating.unrolling.separate(tx)
-    joined = evaluating.unrolling.join(rule, phi)
+    rule, phi = unrolling.separate(tx)
+    joined = unrolling.join(rule, phi)
 
     def update(
         g: Any,
@@ -251,7 +252,8 @@ class _One(NamedTuple):
             measure = (self.built.measures or None) if share == 1 else None
             curves[share], measured = self._evaluated(build(num_steps), num_steps, measure)
             measures.update(measured or {})
-        return Done(curves, measures, {"horizon": horizon, "tuned": tuned})
+        constant = not self.optimizer.scheduled and (not tuned or tuned["decay"] == CONSTANT)
+        return Done(curves, measures, {"horizon": horizon, "tuned": tuned, "constant": constant})
 
     def _evaluated(
         self,
@@ -349,6 +351,3 @@ def _any_rate(optimizer: Optimizer, horizon: int) -> Any:
         return optimizer.build(horizon)
     build = next(iter(optimizer.decays.values()))
     return build(optimizer.rates[0], horizon)
-
-
-__all__ = ["Done", "Settings", "measure_costs", "optimizers", "path_of", "read", "run", "work"]

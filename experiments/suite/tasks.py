@@ -207,8 +207,4 @@ def chosen(names: list[str]) -> dict[str, Task]:
     """
     known = [*TASKS, *GROUPS, "all"]
     wanted = {_checks.choice("task", name, known) for name in names}
-    return {
-        name: task
-        for name, task in TASKS.items()
-        if wanted & {name, task.group, "all"}
-    }
+    return {name: task for name, task in TASKS.items() if wanted & {name, task.group, "all"}}
