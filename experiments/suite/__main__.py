@@ -61,8 +61,8 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "data_dir",
         None,
-        "A TFDS directory with mnist, cifar10 and tiny_shakespeare; none for embedded data: digits, "
-        "and the source of Python's standard library.",
+        "A TFDS directory with mnist, cifar10 and tiny_shakespeare; none for embedded data: "
+        "digits, and the source of Python's standard library.",
     )
     flags.DEFINE_string("workdir", None, "Where results go; default results/suite-EDITION.")
     flags.DEFINE_bool("costs", False, "Only time a step of each optimizer on each task.")
@@ -90,7 +90,9 @@ def run() -> None:
         running.run(chosen, compared, settings, sources, workdir)
     there = results.load(workdir)
     if not there:
-        raise ValueError(f"--workdir={workdir} has no results yet: run without --report_only.")
+        raise ValueError(
+            f"--workdir={workdir} has no runs yet: run without --costs and --report_only."
+        )
     print(writing.write(workdir, there, settings))
     print(f"Everything is in {workdir}.")
 

@@ -218,7 +218,7 @@ class VisionTransformer(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         """Logits of a batch of images `[batch, height, width, channels]`."""
-        batch, height, width, channels = images.shape
+        batch, height, _, channels = images.shape  # as wide as high
         side = height // self.squares
         rows = centred(images).reshape(batch, self.squares, side, self.squares, side, channels)
         squares = rows.swapaxes(2, 3).reshape(batch, self.squares**2, side * side * channels)

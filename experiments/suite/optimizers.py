@@ -52,8 +52,6 @@ def _learned(num_steps: int, network: bool) -> Transformation:
         return learned_opt.pretrained(OURS, num_steps=num_steps)
     made = learned_opt.general(network=False, num_steps=num_steps)
     if isinstance(made, learned_opt.LearnedOptimizer):
-        import jax
-
         return made, made.init(jax.random.key(0))
     return made
 

@@ -7,8 +7,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.suite import running, shares
-from experiments.suite.optimizers import ABLATION, ADAM, ADAMW, FROZEN, MUON, OPTIMIZERS, OURS
-from experiments.suite.optimizers import of_kind
+from experiments.suite.optimizers import (
+    ABLATION,
+    ADAM,
+    ADAMW,
+    FROZEN,
+    MUON,
+    OPTIMIZERS,
+    OURS,
+    of_kind,
+)
 from experiments.suite.running import Done
 from experiments.suite.tasks import CORE, LONG, TASKS, WIDTH
 from learned_opt import _files

@@ -114,7 +114,7 @@ def run(
     digests = {name: _digest(optimizer, settings) for name, optimizer in chosen.items()}
     measuring.claim(workdir, settings._asdict())
     missing = {}
-    for name, task in tasks.items():
+    for name in tasks:
         missing[name] = [
             other for other in chosen if not _is_done(workdir, name, other, digests[other])
         ]

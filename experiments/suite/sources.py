@@ -44,9 +44,11 @@ class Sources:
     def __init__(self, edition: str, data_dir: str | None = None) -> None:
         self._shrink = SHRINK[edition]
         self._data_dir = data_dir
+        # Kept here and not by a decorator, which would keep this object too.
+        self.images = functools.cache(self._images)
+        self.text = functools.cache(self._text)
 
-    @functools.cache  # noqa: B019: one object lives as long as the program
-    def images(self, name: str) -> data.Splits:
+    def _images(self, name: str) -> data.Splits:
         """Training images, and the first `NUM_TEST` test images, of "mnist" or "cifar10"."""
         if self._data_dir is None:
             train, test = data.load("digits")
@@ -57,8 +59,7 @@ class Sources:
         few = data.Dataset(test.images[:NUM_TEST], test.labels[:NUM_TEST], test.num_classes)
         return data.Splits(_on_device(train), _on_device(few))
 
-    @functools.cache  # noqa: B019
-    def text(self) -> Text:
+    def _text(self) -> Text:
         """Shakespeare, or the source of Python's standard library."""
         if self._data_dir is None:
             return _split(standard_library())
