@@ -118,37 +118,62 @@ def run(
         missing[name] = [
             other for other in chosen if not _is_done(workdir, name, other, digests[other])
         ]
-    total = sum(
-        work(tasks[name], chosen[other], settings)
+    planned = {
+        (name, other): work(tasks[name], chosen[other], settings)
         for name, others in missing.items()
         for other in others
-    )
-    bar = tqdm.tqdm(
-        total=round(total, 1),
-        desc="suite",
-        unit="step",
-        unit_scale=True,
-        dynamic_ncols=sys.stderr.isatty(),
-        mininterval=0.5 if sys.stderr.isatty() else 30,
-    )
-    with bar:
+    }
+    with _Bar(planned) as bar:
         for name, others in missing.items():
             if not others:
                 continue
             built = tasks[name].built(sources, settings.edition)
             _claim_task(os.path.join(workdir, name), built)
             for other in others:
-                bar.set_postfix_str(f"{name}: {other}")
-                at_start = bar.n
-                one = _One(tasks[name], built, chosen[other], settings, bar.update)
-                record = {"optimizer": digests[other], "about": chosen[other].about}
+                bar.start(name, other)
+                one = _One(tasks[name], built, chosen[other], settings, bar.advance)
                 done = one.run()
-                done.record.update(record)
+                done.record.update(optimizer=digests[other], about=chosen[other].about)
                 _write(path_of(workdir, name, other), done)
-                # Halving makes more or fewer runs than planned.
-                planned = work(tasks[name], chosen[other], settings)
-                bar.total += bar.n - at_start - planned
-                bar.refresh()
+
+
+class _Bar:
+    """The work that is done, and an estimate of the time for all that is left.
+
+    Args:
+      planned: dict from the names of a task and an optimizer to the work of the pair. Tuning may
+        make more or fewer runs than planned.
+    """
+
+    def __init__(self, planned: dict[tuple[str, str], float]) -> None:
+        on_terminal = sys.stderr.isatty()
+        self._planned = planned
+        self._left = sum(planned.values())
+        self._bar = tqdm.tqdm(
+            total=self._left,
+            desc="suite",
+            unit="ms of Adam",
+            unit_scale=True,
+            dynamic_ncols=on_terminal,
+            mininterval=0.5 if on_terminal else 30,
+        )
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def start(self, task: str, optimizer: str) -> None:
+        """Begins a pair: what was planned for it no longer counts as left after it."""
+        self._bar.total = self._bar.n + self._left
+        self._left = max(0.0, self._left - self._planned[task, optimizer])
+        self._bar.set_postfix_str(f"{task}: {optimizer}")
+
+    def advance(self, amount: float) -> None:
+        """Some work is done."""
+        self._bar.total = max(self._bar.total, self._bar.n + amount + self._left)
+        self._bar.update(amount)
 
 
 def _digest(optimizer: Optimizer, settings: Settings) -> str:

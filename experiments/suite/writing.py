@@ -233,7 +233,7 @@ def _draw_ratios(path: str, ratios: dict[str, dict[str, dict[str, float]]]) -> N
                 places.append(place)
                 values.append(min(row[name]["mean"], highest))
         marker, size = ("*", 90) if name == OURS else ("o", 24)
-        axes.scatter(values, places, size, f"C{i % 10}", marker, label=name, alpha=0.8)
+        axes.scatter(values, places, size, f"C{i % 10}", marker=marker, label=name, alpha=0.8)
     axes.axvline(1, color="0.5", linewidth=1)
     axes.set(xscale="log", xlabel=f"final loss over that of {ADAM} (at most {highest:g})")
     axes.set_yticks(range(len(ratios)), list(ratios))
