@@ -227,7 +227,7 @@ def goals(results: Results) -> list[dict[str, Any]]:
     what = f"share of the steps of {ADAM}, worst task"
     rows.append(_share(results, core, "2", what, ADAM, 1.0, worst=True))
     rows.append(_below_ablation(results, core))
-    for name, tasks in (("10,000 steps", long), ("widths", width)):
+    for name, tasks in (("long runs", long), ("widths", width)):
         rows.append(_no_divergence(results, "5", f"{name}: no divergence", tasks))
         what = f"{name}: share of the steps of {ADAM}, worst task"
         rows.append(_share(results, tasks, "5", what, ADAM, 1.0, worst=True))
