@@ -2,10 +2,11 @@
 
 For each task the rivals that are tuned are tuned on problems of their own, by the mean of the last
 5 %% of the training losses: Adam and AdamW with cosine decay over some 15 rates, Muon over 7 rates
-and 3 decays. Others have one setting for all tasks, as a person without time would use them. All of
-them then meet the same fresh problems and minibatches, and all seeds of one are one program. An
-optimizer with a schedule also has runs of %s of the steps, each with a
-schedule of its own: so it is seen how many of a rival's steps it needs.
+and 3 decays, and beyond them where the best rate lies at their end. Others have one setting for all
+tasks, as a person without time would use them. All of them then meet the same fresh problems and
+minibatches, and all seeds of one are one program. An optimizer with a schedule also has runs of
+%s of the steps, each with a schedule of its own: so it is seen how many of a
+rival's steps it needs.
 
 --workdir receives a folder for each task, with a file for each optimizer (whole curves of every
 seed), then table.md (goals, means over all tasks, each task), summary.json, values.csv, pictures.

@@ -17,7 +17,7 @@ CONSTANT = "constant"  # the decay that is none
 TUNED, FROZEN, LEARNED = "tuned", "frozen", "learned"
 
 # Octaves, then half-octaves around the best one until it lies between two that are worse: about
-# fifteen rates in all.
+# fifteen rates in all. Where the best rate of a grid lies at its end, the grid is extended.
 OCTAVES = tuple(2.0**k for k in range(-13, 0))
 MUON_RATES = tuple(0.0025 * 2**k for k in range(7))
 

@@ -26,7 +26,10 @@ from learned_opt.optimizees import base
 
 COSTS = "costs.json"
 CURVES = "losses"  # of a whole run; those of shorter ones are "losses@SHARE"
-NEAREST = 1e-6  # a tuned rate nearer to the end of its grid, relatively, lies at the end
+SAME = 1e-6  # rates that differ by less, relatively, are one
+# Where the best rate lies at the end of its grid, the grid goes on beyond it.
+OCTAVES_BEYOND = 3
+MOST_EXTENSIONS = 3
 
 
 class Settings(NamedTuple):
@@ -306,11 +309,10 @@ class _One(NamedTuple):
         best = min(tuned, key=lambda decay: tuned[decay]["final_loss"])
         rate = tuned[best]["learning_rate"]
         build = functools.partial(self.optimizer.decays[best], rate)
-        ends = np.array([rates[0], rates[-1]])
         record = {
             "decay": best,
             "learning_rate": rate,
-            "at_the_end_of_the_grid": bool((abs(rate / ends - 1) < NEAREST).any()),
+            "at_the_end_of_the_grid": tuned[best]["at_the_end_of_the_grid"],
             "decays": tuned,
         }
         return build, record
@@ -321,11 +323,37 @@ class _One(NamedTuple):
         rates: list[float],
         horizon: int,
     ) -> dict[str, Any]:
+        """The best rate of a grid, and beyond it as long as the best one lies at its end."""
+        found = self._tuned_within(build, rates, horizon)
+        tried = dict(zip(found.rates.tolist(), found.grid.tolist(), strict=True))
+        at_end = _side(found.learning_rate, rates)
+        for _ in range(MOST_EXTENSIONS):
+            if not at_end:
+                break
+            best = found.learning_rate
+            further = sorted(best * 2.0 ** (at_end * k) for k in range(OCTAVES_BEYOND + 1))
+            found = self._tuned_within(build, further, horizon)
+            tried.update(zip(found.rates.tolist(), found.grid.tolist(), strict=True))
+            at_end = _side(found.learning_rate, further) if found.learning_rate != best else 0
+        return {
+            "learning_rate": found.learning_rate,
+            "final_loss": found.final_loss,
+            "at_the_end_of_the_grid": bool(at_end),
+            "rates": sorted(tried),
+            "grid": [tried[rate] for rate in sorted(tried)],
+        }
+
+    def _tuned_within(
+        self,
+        build: Callable,
+        rates: list[float],
+        horizon: int,
+    ) -> baselines.Tuned:
         def advance(jobs: int) -> None:
             self.advance(jobs * horizon * self.task.milliseconds)
 
         _, key = measuring.keys(self.settings.evaluation_seed)
-        found = baselines.tune(
+        return baselines.tune(
             build,
             self.built.family,
             key,
@@ -336,13 +364,13 @@ class _One(NamedTuple):
             on_jobs=advance,
             refine=self.optimizer.refine,
         )
-        return {
-            "learning_rate": found.learning_rate,
-            "final_loss": found.final_loss,
-            "rates": found.rates.tolist(),
-            "grid": found.grid.tolist(),
-            "runs": found.runs.tolist(),
-        }
+
+
+def _side(rate: float, rates: list[float]) -> int:
+    """1 for a rate at the upper end of a grid, -1 at the lower one, 0 between them."""
+    if abs(rate / max(rates) - 1) < SAME:
+        return 1
+    return -1 if abs(rate / min(rates) - 1) < SAME else 0
 
 
 def measure_costs(

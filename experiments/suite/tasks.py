@@ -47,7 +47,7 @@ class Task:
     group: str = CORE
     factor: float = 1.0
     floor: float = FLOOR_OF_CROSS_ENTROPY
-    milliseconds: float = 3.0
+    milliseconds: float = 1.0
 
     def horizon(self, num_steps: int) -> int:
         """How many steps its runs have where those of most tasks have `num_steps`."""
@@ -122,7 +122,7 @@ def _of_width(width: int) -> dict[str, dict[str, Any]]:
 
 def _tasks() -> dict[str, Task]:
     tasks = {}
-    for dataset, milliseconds in (("mnist", 1.0), ("cifar10", 2.0)):
+    for dataset, milliseconds in (("mnist", 0.3), ("cifar10", 0.7)):
         for name, settings in {
             "relu": {},
             "tanh": {"activation": "tanh"},
@@ -139,26 +139,31 @@ def _tasks() -> dict[str, Task]:
         functools.partial(families.autoencoder, dataset="mnist"),
         _AUTOENCODER,
         floor=FLOOR_OF_SQUARES,
-        milliseconds=1.0,
+        milliseconds=0.25,
     )
-    for name, network, settings in (
-        ("conv", networks.ConvNet, _CONVNET),
-        ("resnet", networks.ResNet, _RESNET),
+    for name, network, settings, milliseconds in (
+        ("conv", networks.ConvNet, _CONVNET, 2.0),
+        ("resnet", networks.ResNet, _RESNET, 9.0),
     ):
         for normalisation in networks.NORMALISATIONS:
             tasks[f"{name}-{normalisation}"] = Task(
                 f"a {network.__name__} on cifar10, normalisation: {normalisation}",
                 _on_cifar10(network, normalisation=normalisation),
                 settings,
+                milliseconds=milliseconds,
             )
-    tasks["gru"] = Task("a character GRU", _language_model(networks.GRU), _GRU)
+    tasks["gru"] = Task("a character GRU", _language_model(networks.GRU), _GRU, milliseconds=4.0)
     tasks["transformer"] = Task(
-        "a character Transformer", _language_model(networks.Transformer), _TRANSFORMER
+        "a character Transformer",
+        _language_model(networks.Transformer),
+        _TRANSFORMER,
+        milliseconds=8.0,
     )
     tasks["vit"] = Task(
         "a vision Transformer on cifar10",
         _on_cifar10(networks.VisionTransformer),
         _VISION_TRANSFORMER,
+        milliseconds=5.0,
     )
     tasks["quadratic-vector"] = Task(
         "rotated quadratics of a vector, condition 10^4",
@@ -189,6 +194,7 @@ def _tasks() -> dict[str, Task]:
             _perceptron("mnist"),
             _of_width(width),
             WIDTH,
+            milliseconds=max(0.1, width / 400),
         )
     return tasks
 

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+import learned_opt
 from experiments.suite import __main__ as suite
 from experiments.suite import (
     families,
@@ -279,7 +280,9 @@ def test_a_constant_optimizer_s_shorter_runs_are_beginnings_of_the_longer_one():
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("suite")
-    assert in_process(suite, *TINY, f"--workdir={workdir}") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running, "MOST_EXTENSIONS", 0)  # each is another program to compile
+        assert in_process(suite, *TINY, f"--workdir={workdir}") == 0
     return workdir
 
 
@@ -335,6 +338,35 @@ def test_what_cannot_be_is_told_in_one_line(done, changed, message, capsys):
     assert in_process(suite, *TINY, *changed, f"--workdir={done}") == 1
     (line,) = capsys.readouterr().err.strip().splitlines()
     assert message in line
+
+
+@pytest.mark.parametrize("grid", [(1e-4, 2e-4), (4.0, 8.0)])
+def test_a_grid_is_extended_until_the_best_rate_lies_within(grid):
+    """Gradient descent on (x - 1)^2 / 2, whose best rate is 1: from below, and from above."""
+    family = learned_opt.Optimizee(
+        lambda key: (), lambda key, instance: jnp.zeros(1), lambda x, i, key: jnp.sum((x - 1) ** 2)
+    )
+
+    def sgd(learning_rate, num_steps):
+        del num_steps
+        return optax.sgd(learning_rate / 2)
+
+    optimizer = optimizers.Optimizer("SGD", "tuned", decays={"constant": sgd}, rates=grid)
+    one = running._One(
+        tasks.TASKS["quadratic-vector"],
+        families.Built(family, {}),
+        optimizer,
+        SETTINGS._replace(num_steps=4),
+        lambda work: None,
+    )
+    tuned = one._tuned(sgd, list(grid), 4)
+    if grid[0] > 1:
+        assert (tuned["learning_rate"], tuned["at_the_end_of_the_grid"]) == (1.0, False)
+    else:  # three extensions of three octaves are not enough, and it says so
+        assert tuned["learning_rate"] == pytest.approx(2e-4 * 2**9)
+        assert tuned["at_the_end_of_the_grid"]
+    assert tuned["rates"] == sorted(tuned["rates"])
+    assert len(tuned["rates"]) == len(tuned["grid"])
 
 
 def test_another_optimizer_of_the_same_name_is_refused(done, monkeypatch, capsys):
