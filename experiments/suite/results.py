@@ -102,6 +102,16 @@ def estimate(logs: Iterable[np.ndarray]) -> Estimate:
     return Estimate(*(float(x) for x in np.exp(statistics.interval(over_tasks))))
 
 
+def _within(found: dict[str, Any]) -> dict[str, Any]:
+    """The interval of a mean of capped shares: it cannot lie beyond what they can be."""
+    least, most = shares.SHARES[0], shares.CAP
+    return {
+        **found,
+        "low": float(np.clip(found["low"], least, most)),
+        "high": float(np.clip(found["high"], least, most)),
+    }
+
+
 def of_task(
     results: Results,
     task: str,
@@ -130,7 +140,7 @@ def of_task(
             values = needed(results, task, optimizer, rival)
             if values is not None:
                 row["needed"][rival] = {
-                    **estimate([np.log(shares.capped(values))])._asdict(),
+                    **_within(estimate([np.log(shares.capped(values))])._asdict()),
                     "never": int(np.isinf(values).sum()),
                     "seeds": values.size,
                 }
@@ -188,6 +198,7 @@ def _needed_over(
     }
     found = _over(logs)
     if found is not None:
+        found = _within(found)
         known = np.concatenate([value for value in values.values() if value is not None])
         found["never"] = int(np.isinf(known).sum())
         found["runs"] = known.size
@@ -263,7 +274,7 @@ def _share(
     note = f"never in {found['never']} of {found['runs']} runs"
     if worst:
         values = np.log(shares.capped(needed(results, found["worst_task"], OURS, rival)))
-        found = estimate([values])._asdict()
+        found = _within(estimate([values])._asdict())
         note = _needed_over(results, tasks, OURS, rival)["worst_task"]
     return {**_goal(goal, what, found, bound, strict), "note": note}
 

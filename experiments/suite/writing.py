@@ -246,21 +246,30 @@ def _draw_ratios(path: str, ratios: dict[str, dict[str, dict[str, float]]]) -> N
 def _draw_shares(path: str, groups: dict[str, dict[str, Any]]) -> None:
     """The share of each tuned rival's steps that an optimizer needs, a panel a group of tasks."""
     groups = {group: rows for group, rows in groups.items() if rows}
-    figure = _figure(1 + 4.5 * len(groups), 5)
+    figure = _figure(1 + 5.5 * len(groups), 5)
     all_axes = figure.subplots(1, max(1, len(groups)), squeeze=False, sharey=True)[0]
     for axes, (group, rows) in zip(all_axes, groups.items(), strict=False):
         for i, rival in enumerate(RIVALS):
-            known = {n: row["needed"][rival] for n, row in rows.items() if row["needed"].get(rival)}
-            means = np.array([found["mean"] for found in known.values()])
-            low = means - [found["low"] for found in known.values()]
-            high = np.array([found["high"] for found in known.values()]) - means
-            error = np.nan_to_num(np.array([low, high]), nan=0, posinf=0)
+            found = [row["needed"].get(rival) for row in rows.values()]
+            places = [place for place, one in enumerate(found) if one]
+            mean, low, high = (
+                np.array([one[key] for one in found if one]) for key in ("mean", "low", "high")
+            )
+            shift = (i - 1) / (2 * len(RIVALS))
             axes.errorbar(
-                list(known), means, error, fmt="o", color=f"C{i}", capsize=2, label=rival, alpha=0.8
+                np.array(places) + shift,
+                mean,
+                np.array([mean - low, high - mean]),
+                fmt="o",
+                markersize=4,
+                color=f"C{i}",
+                capsize=2,
+                label=rival,
             )
         axes.axhline(1, color="0.5", linewidth=1)
-        axes.set(title=group, ylabel="share of the rival's steps")
-        axes.tick_params(axis="x", rotation=60)
+        axes.set_xticks(range(len(rows)), list(rows), rotation=60, ha="right")
+        axes.set(title=group, ylim=(0, 1.05 * shares.CAP))
         axes.grid(alpha=0.25)
+    all_axes[0].set_ylabel("share of the rival's steps")
     all_axes[0].legend(fontsize="small")
     _save(figure, path)
