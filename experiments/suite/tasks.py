@@ -143,7 +143,7 @@ def _tasks() -> dict[str, Task]:
     )
     for name, network, settings, milliseconds in (
         ("conv", networks.ConvNet, _CONVNET, 2.0),
-        ("resnet", networks.ResNet, _RESNET, 9.0),
+        ("resnet", networks.ResNet, _RESNET, 9.5),
     ):
         for normalisation in networks.NORMALISATIONS:
             tasks[f"{name}-{normalisation}"] = Task(
@@ -152,32 +152,32 @@ def _tasks() -> dict[str, Task]:
                 settings,
                 milliseconds=milliseconds,
             )
-    tasks["gru"] = Task("a character GRU", _language_model(networks.GRU), _GRU, milliseconds=4.0)
+    tasks["gru"] = Task("a character GRU", _language_model(networks.GRU), _GRU, milliseconds=3.0)
     tasks["transformer"] = Task(
         "a character Transformer",
         _language_model(networks.Transformer),
         _TRANSFORMER,
-        milliseconds=8.0,
+        milliseconds=9.0,
     )
     tasks["vit"] = Task(
         "a vision Transformer on cifar10",
         _on_cifar10(networks.VisionTransformer),
         _VISION_TRANSFORMER,
-        milliseconds=5.0,
+        milliseconds=9.5,
     )
     tasks["quadratic-vector"] = Task(
         "rotated quadratics of a vector, condition 10^4",
         families.vector_quadratic,
         _VECTOR,
         floor=FLOOR_OF_SQUARES,
-        milliseconds=0.1,
+        milliseconds=0.07,
     )
     tasks["quadratic-matrix"] = Task(
         "rotated quadratics of a matrix, condition 10^4",
         families.matrix_quadratic,
         _MATRIX,
         floor=FLOOR_OF_SQUARES,
-        milliseconds=0.2,
+        milliseconds=0.06,
     )
     relu = tasks["perceptron-cifar10-relu"]
     for factor in (100.0, 0.01):
@@ -194,7 +194,7 @@ def _tasks() -> dict[str, Task]:
             _perceptron("mnist"),
             _of_width(width),
             WIDTH,
-            milliseconds=max(0.1, width / 400),
+            milliseconds=max(0.1, (width / 300) ** 2),
         )
     return tasks
 
