@@ -219,6 +219,7 @@ def tune(
     measure: evaluating.Measure = None,
     last: int = 1,
     on_jobs: Callable[[int], Any] | None = None,
+    refine: bool | None = None,
 ) -> Tuned:
     """Chooses the learning rate with the smallest mean final loss.
 
@@ -234,13 +235,14 @@ def tune(
       key: draws the problems, the same for every rate.
       num_steps: the horizon.
       num_runs: how many problems; twenty or more for a number that is to be believed.
-      learning_rates: the rates to choose from, and no finer ones; None for the papers' grid
-        `LEARNING_RATES` and finer ones.
+      learning_rates: the rates to choose from; None for the papers' grid `LEARNING_RATES`.
       measure: `measure(theta_T) -> scalar`, what is to be small at the end, see
         `evaluating.evaluate_with`. None for the loss.
       last: of how many last steps the loss is the mean, where no measure is given. One step's loss
         is that of a single minibatch, and says little where minibatches are small.
       on_jobs: called with a number of lives, rates times runs, when these are done.
+      refine: whether finer rates are tried around the best one, within the range of the others;
+        None to do so for the papers' grid alone.
 
     Returns:
       A `Tuned`.
@@ -260,7 +262,8 @@ def tune(
     """
     name = baseline if isinstance(baseline, str) else getattr(baseline, "__name__", "baseline")
     build = _builder(name, baseline)
-    refine = learning_rates is None
+    if refine is None:
+        refine = learning_rates is None
     rates = LEARNING_RATES if learning_rates is None else learning_rates
     rates = [_checks.positive_float("learning_rates", rate) for rate in rates]
     num_runs = _checks.positive_int("num_runs", num_runs)

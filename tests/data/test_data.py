@@ -10,6 +10,7 @@ import pytest
 
 import learned_opt
 from learned_opt import data
+from learned_opt.data import tfds_source
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (9, 28, 28, 1)).astype(np.uint8)
 LABELS = np.array([3, 0, 4, 1, 9, 2, 6, 5, 3])
@@ -291,6 +292,33 @@ def test_tfds_without_tensorflow_and_network(tfds_directory, offline):
             for label, image in zip(split.labels, split.images, strict=True)
         )
         assert got == want
+
+
+def test_text_from_tfds(tmp_path):
+    import tensorflow_datasets as tfds
+
+    class Letters(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        name = "letters"
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            features = tfds.features.FeaturesDict({"text": tfds.features.Text()})
+            return tfds.core.DatasetInfo(builder=self, features=features)
+
+        def _split_generators(self, dl_manager):
+            del dl_manager
+            return {"train": iter([(0, {"text": "To be, or not"})])}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+    Letters(data_dir=tmp_path).download_and_prepare(
+        file_format="array_record",
+        download_config=tfds.download.DownloadConfig(try_download_gcs=False),
+    )
+    assert tfds_source.load_text("letters", "train", tmp_path) == "To be, or not"
+    with pytest.raises(FileNotFoundError, match="tfds build tiny_shakespeare"):
+        tfds_source.load_text("tiny_shakespeare", "train", tmp_path)
 
 
 def test_tfds_reads_the_newest_version(tfds_directory, tmp_path):

@@ -133,6 +133,19 @@ def test_the_mean_of_the_last_steps():
         np.testing.assert_allclose(mean, losses[:, -3:].mean(), rtol=1e-4)
 
 
+def test_finer_rates_are_tried_where_they_are_asked_for():
+    """Half-octaves around the best rate of a grid of one's own, and none beyond its ends."""
+    rates = (0.002, 0.004, 0.008, 0.016)
+    plain = baselines.tune("SGD", PROBLEM, KEY, 10, 4, rates)
+    refined = baselines.tune("SGD", PROBLEM, KEY, 10, 4, rates, refine=True)
+    np.testing.assert_allclose(plain.rates, rates)
+    added = [rate for rate in refined.rates if not np.isclose(rate, rates).any()]
+    assert added
+    np.testing.assert_allclose(np.log2(np.array(added) / rates[0]) % 1, 0.5, rtol=1e-6)
+    assert all(rates[0] < rate < rates[-1] for rate in added)
+    assert refined.final_loss <= plain.final_loss
+
+
 def test_a_run_that_diverges_on_its_way_is_infinite():
     """Also where what is measured at its end is finite."""
 

@@ -38,6 +38,7 @@ MNIST = [*TINY, "--baselines=Adam", "--coordinates=50"]
         ("reproduce", ["rnnprop-table2", "--figure", "--cases"]),
         ("ship", ["--recipe", "--measured"]),
         ("thousands", ["--family", "--num_instances"]),
+        ("suite", ["--tasks", "--tune_runs", "schedule-free", "long-transformer"]),
     ],
 )
 def test_help(name, parts):
