@@ -1,6 +1,7 @@
 """Carries the units of a sweep out: each in a process of its own, some of them at once."""
 
 import collections
+import contextlib
 import os
 import queue
 import signal
@@ -67,6 +68,7 @@ class Runner:
     ) -> None:
         self._program = programs.describe(sweep.program)
         self._tries = tries
+        self._on_terminal = sys.stderr.isatty()
         self._names = sweep.names
         self._folders = [Folder(workdir, unit) for unit in units]
         for folder in self._folders:
@@ -86,7 +88,7 @@ class Runner:
         Raises:
           Interrupted: after SIGTERM or SIGINT, when the programs have left.
         """
-        on_terminal = sys.stderr.isatty()
+        on_terminal = self._on_terminal
         bar = tqdm.tqdm(
             total=len(self._folders),
             initial=len(self._folders) - self._num_left,
@@ -118,13 +120,14 @@ class Runner:
         try:
             event = self._events.get(timeout=0.5)
         except queue.Empty:
-            bar.refresh()
+            if self._on_terminal:
+                bar.refresh()
             return
         if isinstance(event, BaseException):
             raise event
         words = plan.shown(event.folder.unit, self._names)
         words = words.removeprefix(self._program.name).strip()
-        bar.set_postfix_str(f"{event.kind}: {words}")
+        bar.set_postfix_str(f"{event.kind}: {words}", refresh=self._on_terminal)
         if event.kind in (BROKEN, folders.FAILED):
             last = event.folder.failures[-1]
             count = f"{len(event.folder.failures)} of {self._tries}"
@@ -230,12 +233,14 @@ class Runner:
 
 def _end(process: subprocess.Popen) -> int:
     """Asks a program to leave, and ends what does not."""
-    os.killpg(process.pid, signal.SIGTERM)
-    try:
-        return process.wait(timeout=GRACE)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        return process.wait()
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        try:
+            return process.wait(timeout=GRACE)
+        except subprocess.TimeoutExpired:
+            continue
+    return process.wait()
 
 
 def status(
