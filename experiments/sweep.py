@@ -106,8 +106,8 @@ def define_flags() -> None:
         "executor",
         HERE,
         executors.EXECUTORS,
-        "here: this process; slurm: an array of jobs, through submitit; local, debug: submitit's "
-        "own ways to try that without Slurm.",
+        "here: this process; slurm: an array of jobs, through submitit; local: submitit's own way "
+        "to try that without Slurm.",
     )
     flags.DEFINE_integer(
         "num_parts", 0, f"Jobs of the array; 0 for one a unit, at most {executors.MOST_PARTS}."
@@ -210,9 +210,10 @@ def _submit(
         f"{os.path.join(workdir, executors.LOGS)}. How far they are:\n"
         f"    python -m experiments.sweep --workdir={workdir} --status"
     )
-    if given.executor != "slurm":
+    if given.executor == executors.LOCAL:
         for job in jobs:
             job.wait()
+        work.show_status(workdir, sweep, options)
 
 
 if __name__ == "__main__":

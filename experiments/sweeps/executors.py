@@ -8,8 +8,9 @@ from experiments.sweeps.work import Options, Part
 from learned_opt import _checks
 
 HERE = "here"
-# "local" and "debug" are submitit's own: processes on this machine, and this process.
-EXECUTORS = (HERE, "slurm", "local", "debug")
+SLURM = "slurm"
+LOCAL = "local"  # submitit's processes on this machine
+EXECUTORS = (HERE, SLURM, LOCAL)
 MOST_PARTS = 256  # of an array, unless another number is asked for
 MOST_REQUEUES = 1_000
 LOGS = "jobs"
@@ -26,7 +27,7 @@ def submit(
 
     Args:
       workdir: of a sweep that is prepared.
-      name: of the executor, one of `EXECUTORS` but "here".
+      name: SLURM or LOCAL.
       num_parts: how many parts.
       parameters: of submitit, such as `{"timeout_min": 60, "slurm_partition": "gpu"}`.
       options: see `Part`.

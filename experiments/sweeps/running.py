@@ -22,7 +22,7 @@ from experiments.sweeps.plan import Sweep, Unit
 from learned_opt.meta.signals import Interrupted, Watch
 
 GRACE = 60  # seconds that a program has to save its state after a SIGTERM
-PAUSE = 2  # seconds between looks at a unit that another process works on
+PAUSE = 1  # seconds between looks at a unit that another process works on
 LOOK = 0.1  # seconds between looks at a program that runs
 
 
@@ -106,7 +106,9 @@ class Runner:
             finally:
                 self.stop()
         if watch.received is not None:
-            raise Interrupted(watch.received, "Stopped: the same command goes on from here.")
+            message = "Stopped: the same command goes on from here."
+            print(f"\n{message}", file=sys.stderr)
+            raise Interrupted(watch.received, message)
 
     def stop(self) -> None:
         """Asks the programs that run to save their state and to leave, and waits for them."""
