@@ -133,7 +133,7 @@ def trains(workdir: pathlib.Path, name: str) -> bool:
 
 
 def requeue_one(environment: dict[str, str], workdir: pathlib.Path) -> str:
-    """Requeues the first job once it has saved a part of its training; returns the array's number."""
+    """Requeues the first job when it has saved a part of its training; returns the array."""
     first = plan.read(str(workdir)).units[0].name
     wait_for(lambda: trains(workdir, first))
     queue = said(environment, "squeue", "--noheader", "--format=%F", "--states=R")
