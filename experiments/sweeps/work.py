@@ -61,7 +61,10 @@ class Part:
         self._runner = Runner(workdir, sweep, units, options.jobs, options.tries)
         self._runner.run()
         states = running.status(workdir, sweep.units, options.tries)
-        if not states[folders.RUNNING] and not states[folders.MISSING]:
+        num_left = len(states[folders.RUNNING]) + len(states[folders.MISSING])
+        if num_left:
+            print(f"Part {text} is through; {num_left} units of other parts are left.")
+        else:
             report(workdir, sweep, states, options)
         names = {unit.name for unit in units}
         failed = [f for f in states[folders.FAILED] if f.unit.name in names]

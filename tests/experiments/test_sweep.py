@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -219,6 +220,18 @@ def test_a_sweep_runs_and_its_table_has_numpy_s_numbers(tmp_path, capsys):
     assert "Nothing is left to do." in done.stdout
 
 
+def test_the_last_part_writes_the_table(tmp_path, capsys):
+    over = ["--over=seed=0:3"]
+    assert run(tmp_path, *over, "--plan") == 0
+    assert "3 units" in capsys.readouterr().out
+    assert os.listdir(tmp_path) == ["sweep.json"]
+    assert in_process(sweep, f"--workdir={tmp_path}", "--parts=2/2") == 0
+    assert "Part 2/2 is through; 2 units of other parts are left." in capsys.readouterr().out
+    assert not (tmp_path / "table.md").exists()
+    assert in_process(sweep, f"--workdir={tmp_path}", "--parts=1/2") == 0
+    assert (tmp_path / "table.md").exists()
+
+
 def test_a_sweep_grows_and_does_not_shrink(tmp_path, capsys):
     assert run(tmp_path, "--over=seed=0:1") == 0
     (unit,) = os.listdir(tmp_path / "units")
@@ -260,7 +273,9 @@ def test_three_failures_are_reported_and_the_rest_is_done(tmp_path, capsys):
     assert starts(tmp_path / "work" / names["bad"]) == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.thorough)]
+)
 def test_a_sweep_that_is_killed_goes_on(tmp_path, number, capsys):
     """After SIGTERM and after SIGKILL no program is left behind, and no work is lost."""
     given = [f"--workdir={tmp_path}", f"--program={TINY}", "--over=mode=good,slow"]
@@ -435,6 +450,22 @@ def test_curves_of_one_optimizer(tmp_path, capsys):
     assert f"{found.finals.mean():.4g}" in capsys.readouterr().out
     assert in_process(curves, f"--workdir={tmp_path}/x", "--optimizer=gac-quadratic", *given) == 1
     assert "learning_rate is for SGD" in capsys.readouterr().err
+
+
+def test_files_that_start_a_sweep_are_well_formed():
+    """Their commands are run by other programs: what can be checked is their form."""
+    yaml = pytest.importorskip("yaml")
+    launch = pathlib.Path(sweep.__file__).parent / "launch"
+    for path in launch.iterdir():
+        text = path.read_text()
+        if path.suffix == ".sh":
+            subprocess.run(["bash", "-n", path], check=True)
+        else:
+            assert yaml.safe_load(text)
+        words = " ".join(text.replace("#", "").split())
+        commands = re.findall(r"-m experiments\.sweep((?: --\w+(?:=\S+)?)+)", words)
+        flags = [tuple(re.findall(r" --(\w+)", command)) for command in commands]
+        assert set(flags) == {("workdir", "plan", "over"), ("workdir", "parts")}, path
 
 
 # Slurm
