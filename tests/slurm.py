@@ -160,6 +160,12 @@ def num_restarts(environment: dict[str, str], array: str) -> list[int]:
     return [int(count) for count in counts]
 
 
+def num_saved(workdir: pathlib.Path) -> int:
+    """How often programs have left with their state saved."""
+    logs = [path.read_text() for path in workdir.glob("units/*/log.txt")]
+    return sum(log.count("meta-training stopped on signal") for log in logs)
+
+
 def show_notices(workdir: pathlib.Path) -> None:
     """Prints what jobs and programs have said of signals."""
     logs = [*workdir.glob("jobs/*.err"), *workdir.glob("units/*/log.txt")]
@@ -187,10 +193,12 @@ def main() -> None:
         show_notices(by_slurm)
         print(f"Slurm has started the jobs again {restarts} times.")
         sweep(dict(os.environ), by_hand, *SWEEP, "--jobs=2")
-        # One by hand, and each by its limit.
+        # One by hand, and each by its limit. None of it is a failure, and all have saved their state.
         assert len(restarts) == NUM_UNITS, restarts
         assert min(restarts) >= 1, restarts
         assert sum(restarts) > NUM_UNITS, restarts
+        assert num_saved(by_slurm) == sum(restarts)
+        assert not list(by_slurm.glob("units/*/failures.json"))
         assert digests(by_slurm) == digests(by_hand)
         print("All weights are those of a sweep without Slurm, to the bit.")
 

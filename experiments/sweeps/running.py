@@ -24,6 +24,9 @@ from learned_opt.meta.signals import Interrupted, Watch
 GRACE = 60  # seconds that a program has to save its state after a SIGTERM
 PAUSE = 1  # seconds between looks at a unit that another process works on
 LOOK = 0.1  # seconds between looks at a program that runs
+# What asks a whole job to leave reaches program and sweep in any order, within so many seconds.
+TOGETHER = 5
+LEFT = (-signal.SIGTERM, 128 + signal.SIGTERM)
 
 
 class Event(NamedTuple):
@@ -211,7 +214,7 @@ class Runner:
             return folders.DONE
         if status is None:
             return ELSEWHERE
-        if self._stop.is_set():
+        if self._stop.wait(TOGETHER if status in LEFT else 0):
             return STOPPED
         folder.note_failure(status, seconds)
         return folders.FAILED if len(folder.failures) >= self._tries else BROKEN

@@ -291,6 +291,8 @@ def test_a_sweep_that_is_killed_goes_on(tmp_path, number, capsys):
     shown = capsys.readouterr().out
     assert f"mode=slow: process {process.pid} of {socket.gethostname()}" in shown
     assert "About" in shown
+    if number == signal.SIGTERM:  # to both, as Slurm does: that is no failure of the unit
+        os.kill(child["pid"], number)
     process.send_signal(number)
     _, said = process.communicate(timeout=30)
     if number == signal.SIGTERM:
@@ -490,13 +492,16 @@ def test_an_array_of_parts(tmp_path, capsys):
     names = {mode: plan.Unit(TINY, {"mode": mode}).name for mode in ("good", "slow", "bad")}
     wait_for((tmp_path / "work" / names["slow"] / "results" / "half").exists)
     claim = claims.read(str(tmp_path / "claims" / f"{names['slow']}.json"))
-    os.kill(claim["process"]["pid"], signal.SIGUSR2)  # what Slurm sends before it ends a job
+    # What Slurm sends to all processes of a job before it ends it.
+    os.kill(claim["child"]["pid"], signal.SIGUSR2)
+    os.kill(claim["process"]["pid"], signal.SIGUSR2)
     out, _ = process.communicate(timeout=60)
     assert "3 units in 2 jobs" in out
     assert "done     2\n" in out
     assert "failed   1\n" in out
     assert sorted(os.listdir(tmp_path / "units")) == sorted([names["good"], names["slow"]])
     assert starts(tmp_path / "units" / names["slow"]) == 2
+    assert not (tmp_path / "units" / names["slow"] / "failures.json").exists()
     assert (tmp_path / "table.md").exists()
     assert run(tmp_path, "--executor=local", "--tries=1") == 0
     assert "Nothing is left to do." in capsys.readouterr().out
