@@ -193,7 +193,7 @@ def main() -> None:
         show_notices(by_slurm)
         print(f"Slurm has started the jobs again {restarts} times.")
         sweep(dict(os.environ), by_hand, *SWEEP, "--jobs=2")
-        # One by hand, and each by its limit. None of it is a failure, and all have saved their state.
+        # One by hand, and each by its limit. None of it is a failure, and all states were saved.
         assert len(restarts) == NUM_UNITS, restarts
         assert min(restarts) >= 1, restarts
         assert sum(restarts) > NUM_UNITS, restarts

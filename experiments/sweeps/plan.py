@@ -2,57 +2,22 @@
 
 import dataclasses
 import functools
-import hashlib
 import itertools
 import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-import numpy as np
-
-from experiments import config_flags
+from experiments.sweeps import values
 from learned_opt import _checks, _files, _fingerprint
 
 PLAN = "sweep.json"
 # Where things lie on a machine is no part of what a unit computes, and neither is its slot.
 PLACES = ("data_dir", "train_dir", "tuned_dir")
 SLOT = "{slot}"
-JOINED = "/"  # between names, and between values, that change together
-DIGITS = 6  # of numbers that are drawn
-
-_RANGE = re.compile(r"(-?\d+):(-?\d+)(?::(\d+))?")
-_DRAWN = re.compile(r"(log|uniform|int):([^:]+):([^:]+)")
 
 Settings = dict[str, Any]
-
-
-class Drawn(NamedTuple):
-    """A distribution: "log" (uniform in the logarithm), "uniform", or "int" (with both ends)."""
-
-    kind: str
-    low: float
-    high: float
-
-    def draw(
-        self,
-        name: str,
-        seed: int,
-        i: int,
-    ) -> float | int:
-        """Draw number i of the setting `name`. It depends on nothing else."""
-        digest = hashlib.sha256(name.encode()).digest()
-        rng = np.random.default_rng([seed, i, int.from_bytes(digest[:4], "big")])
-        if self.kind == "int":
-            return int(rng.integers(int(self.low), int(self.high), endpoint=True))
-        if self.kind == "uniform":
-            return _rounded(rng.uniform(self.low, self.high))
-        return _rounded(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +55,7 @@ class Sweep:
       program: the module that each unit runs.
       fixed: the settings that all units have.
       over: grids, one after the other. A grid is a dict from a name, or from names that change
-        together and are joined by "/", to its values: a list, or a text as `values` reads it.
+        together and are joined by "/", to its values: a list, or a text as `values.read` has it.
       random: how many draws there are of the settings that are drawn; 0 where none is.
       random_seed: of the draws.
 
@@ -126,7 +91,7 @@ class Sweep:
         """The settings that vary."""
         found: dict[str, None] = {}
         for grid in self.over:
-            names = [name for joined in grid for name in joined.split(JOINED)]
+            names = [name for joined in grid for name in joined.split(values.JOINED)]
             for name in names:
                 if names.count(name) > 1:
                     raise ValueError(f"{name} is varied twice: give all its values at once.")
@@ -134,13 +99,13 @@ class Sweep:
         return list(found)
 
     @property
-    def drawn(self) -> dict[str, Drawn]:
+    def drawn(self) -> dict[str, values.Drawn]:
         """The settings that are drawn at random."""
         found = {}
         for grid in self.over:
             for name, given in grid.items():
-                of_name = values(name, given)
-                if isinstance(of_name, Drawn):
+                of_name = values.read(name, given)
+                if isinstance(of_name, values.Drawn):
                     found[name] = of_name
         return found
 
@@ -157,11 +122,11 @@ class Sweep:
     def _of_grid(self, grid: Mapping[str, Any]) -> list[Settings]:
         axes, drawn = [], {}
         for joined, given in grid.items():
-            of_name = values(joined, given)
-            if isinstance(of_name, Drawn):
+            of_name = values.read(joined, given)
+            if isinstance(of_name, values.Drawn):
                 drawn[joined] = of_name
             else:
-                axes.append([_settings(joined, value) for value in of_name])
+                axes.append([values.settings(joined, value) for value in of_name])
         draws = [{}]
         if drawn:
             draws = [self._draw(drawn, i) for i in range(self.random)]
@@ -170,7 +135,7 @@ class Sweep:
             found.append({name: value for part in parts for name, value in part.items()})
         return found
 
-    def _draw(self, drawn: Mapping[str, Drawn], i: int) -> Settings:
+    def _draw(self, drawn: Mapping[str, values.Drawn], i: int) -> Settings:
         return {name: of_name.draw(name, self.random_seed, i) for name, of_name in drawn.items()}
 
     def plain(self) -> dict[str, Any]:
@@ -209,87 +174,6 @@ def from_plain(plain: Mapping[str, Any], where: str) -> Sweep:
         plain.get("random", 0),
         plain.get("random_seed", 0),
     )
-
-
-def values(name: str, given: Any) -> list[Any] | Drawn:
-    """The values of a setting.
-
-    Args:
-      name: of the setting; several names joined by "/" have values that are joined likewise.
-      given: a list, or a text: `1e-3,3e-3` for these two; `0:3` for 0, 1 and 2; `0:10:5` for 0 and
-        5; `log:1e-4:1e-1`, `uniform:0:1` or `int:1:8` for draws between two ends.
-
-    Returns:
-      A list of plain data, or a `Drawn`.
-
-    Raises:
-      ValueError: for values that are not possible.
-
-    Example:
-      >>> from experiments.sweeps import plan
-      >>> plan.values("seed", "0:3"), plan.values("optimizer", "lstm,rnnprop")
-      ([0, 1, 2], ['lstm', 'rnnprop'])
-    """
-    if isinstance(given, str):
-        found = _read(name, given)
-    else:
-        found = list(given) if isinstance(given, (list, tuple)) else [given]
-    if isinstance(found, Drawn):
-        return found
-    if not found:
-        raise ValueError(f"{name} must have a value, got {given!r}.")
-    count = len(name.split(JOINED))
-    for value in found:
-        if count > 1 and len(_parts(value)) != count:
-            raise ValueError(
-                f"{name} must have {count} values joined by {JOINED!r} in each place, got "
-                f"{value!r}."
-            )
-    return found
-
-
-def _read(name: str, text: str) -> list[Any] | Drawn:
-    drawn = _DRAWN.fullmatch(text)
-    if drawn and JOINED not in name:
-        return _distribution(name, text, *drawn.groups())
-    whole = _RANGE.fullmatch(text)
-    if whole:
-        first, last, step = whole.groups()
-        return list(range(int(first), int(last), int(step or 1)))
-    if JOINED in name:
-        return config_flags.split(text)
-    return [config_flags.plain(part) for part in config_flags.split(text)]
-
-
-def _distribution(
-    name: str,
-    text: str,
-    kind: str,
-    low: str,
-    high: str,
-) -> Drawn:
-    try:
-        found = Drawn(kind, float(low), float(high))
-    except ValueError:
-        raise ValueError(f"{name} must have two numbers behind {kind!r}, got {text!r}.") from None
-    if not found.low < found.high or (kind == "log" and found.low <= 0):
-        above = " above 0" if kind == "log" else ""
-        raise ValueError(f"{name} must go from a number{above} to a larger one, got {text!r}.")
-    return found
-
-
-def _parts(value: Any) -> list[Any]:
-    if isinstance(value, str):
-        return [config_flags.plain(part) for part in value.split(JOINED)]
-    return list(value) if isinstance(value, (list, tuple)) else [value]
-
-
-def _settings(joined: str, value: Any) -> Settings:
-    """One place on an axis: a setting, or several that change together."""
-    names = joined.split(JOINED)
-    if len(names) == 1:
-        return {joined: value}
-    return dict(zip(names, _parts(value), strict=True))
 
 
 def part_of(units: Sequence[Unit], text: str) -> list[Unit]:

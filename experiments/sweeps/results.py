@@ -1,6 +1,7 @@
 """What came out of a sweep: every setting's curve, and the best of each kind."""
 
 import dataclasses
+import functools
 import os
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
@@ -104,7 +105,7 @@ class Setting:
         stacked = np.stack([self.outcomes[seed].finals for seed in seeds])
         return stacked[:, 0] if stacked.shape[1] == 1 else stacked
 
-    @property
+    @functools.cached_property
     def summary(self) -> Summary:
         """Of the final losses over seeds and runs."""
         return statistics.summarize(self.finals())
@@ -131,14 +132,14 @@ class Group:
     settings: list[Setting]
     num_seeds: int
 
-    @property
+    @functools.cached_property
     def best(self) -> Setting:
         """The setting with the lowest mean, among those with the most seeds."""
         most = max(len(setting.outcomes) for setting in self.settings)
         whole = [setting for setting in self.settings if len(setting.outcomes) == most]
         return min(whole, key=lambda setting: _order(setting.summary.mean))
 
-    @property
+    @functools.cached_property
     def tied(self) -> list[Setting]:
         """The best setting, and those whose paired difference to it has an interval with zero.
 

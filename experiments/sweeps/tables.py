@@ -1,20 +1,18 @@
 """The table and the picture of a whole sweep."""
 
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from experiments.sweeps import results
+from experiments.sweeps import costs, drawing, results
 from experiments.sweeps.folders import Folder
-from experiments.sweeps.plan import Sweep, Unit, text
+from experiments.sweeps.plan import Sweep, Unit
 from experiments.sweeps.results import Group, Outcome, Setting
 from learned_opt import _checks, _files
 from learned_opt.evaluation import report, statistics
 
-MOST_PANELS = 24
 LEGEND = (
     "Mean of the {label} at the end with its 95 % interval over seeds and runs. In brackets behind "
     "the best: those that cannot be told apart from it. The best was chosen by the very numbers "
@@ -53,7 +51,7 @@ def write(
         if outcome is not None:
             outcomes.append((folder.unit, outcome))
     if recorded:
-        return _write_benchmarks(workdir, sweep, recorded)
+        return costs.write(workdir, sweep, recorded)
     if not outcomes:
         return f"The results of {sweep.program} are in {workdir}/units: they have no losses.\n"
     return _write_losses(workdir, sweep, outcomes, best_over)
@@ -87,7 +85,7 @@ def best_table(found: Sequence[Group], chosen: Sequence[str]) -> str:
     lines = []
     for group in found:
         best = group.best
-        line = [*map(_word, group.place.values()), *_best_values(group)]
+        line = [*map(drawing.word, group.place.values()), *_best_values(group)]
         line += [_interval(best), _seeds(best, group), str(len(group.settings))]
         lines.append(line)
     return report.markdown(header, lines)
@@ -99,7 +97,7 @@ def whole_table(found: Sequence[Group], chosen: Sequence[str]) -> str:
     lines = []
     for group in found:
         for setting in group.settings:
-            line = [*map(_word, group.place.values()), *map(_word, setting.values)]
+            line = [*map(drawing.word, group.place.values()), *map(drawing.word, setting.values)]
             diverged = f"{100 * setting.summary.diverged:.0f} %"
             lines.append([*line, _interval(setting), diverged, _seeds(setting, group)])
     return report.markdown(header, lines)
@@ -112,13 +110,8 @@ def _best_values(group: Group) -> list[str]:
         others = [setting.values[i] for setting in _tied(group)]
         is_range = len(set(others)) > 1 and all(isinstance(x, (int, float)) for x in others)
         beside = f" [{min(others):g}, {max(others):g}]" if is_range else ""
-        cells.append(_word(value) + beside)
+        cells.append(drawing.word(value) + beside)
     return cells
-
-
-def _word(value: Any) -> str:
-    """A value in a table; what is left out is a dash."""
-    return "-" if value is None else text(value)
 
 
 def _tied(group: Group) -> list[Setting]:
@@ -157,15 +150,6 @@ def _plain(found: Sequence[Group], chosen: Sequence[str]) -> list[dict[str, Any]
     return plain
 
 
-def _figure(count: int) -> tuple[Any, np.ndarray]:
-    """A figure with so many panels or some more, and its axes `[rows, columns]`."""
-    matplotlib_figure = _checks.extra("matplotlib.figure", "matplotlib", "a picture")
-    columns = min(count, 4)
-    rows = math.ceil(count / columns)
-    figure = matplotlib_figure.Figure(figsize=(4.5 * columns, 3.5 * rows), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False)
-
-
 def _draw(
     path: str,
     found: Sequence[Group],
@@ -173,21 +157,16 @@ def _draw(
     first: Outcome,
 ) -> None:
     """For every group the curve of each setting, and the final losses over what is chosen."""
-    shown = found[:MOST_PANELS]
+    shown = found[: drawing.MOST_PANELS]
     is_line = len(chosen) == 1 and all(_are_numbers(group) for group in shown)
-    figure, all_axes = _figure(len(shown) * (2 if is_line else 1))
-    panels = list(all_axes.ravel())
-    for axes in panels:
-        axes.set_visible(False)
-    for i, group in enumerate(shown):
-        title = ", ".join(map(_word, group.place.values())) or "all"
-        axes = panels[i]
+    figure, all_axes = drawing.figure(len(shown), 2 if is_line else 1)
+    for group, (axes, *below) in zip(shown, all_axes, strict=False):
+        title = ", ".join(map(drawing.word, group.place.values())) or "all"
         _draw_curves(axes, group, chosen)
         axes.set(title=title, xlabel=first.axis, ylabel=first.label)
-        if is_line:
-            axes = panels[len(shown) + i]
-            _draw_finals(axes, group)
-            axes.set(title=title, xlabel=chosen[0], ylabel=f"{first.label} at the end")
+        for axes_of_finals in below:
+            _draw_finals(axes_of_finals, group)
+            axes_of_finals.set(xlabel=chosen[0], ylabel=f"{first.label} at the end")
     with _files.whole(path) as temporary:
         figure.savefig(temporary, dpi=120)
 
@@ -209,13 +188,13 @@ def _draw_curves(
     for setting, color in zip(group.settings, colors, strict=True):
         is_best = setting is group.best
         axes.plot(
-            _drawable(setting.curve),
+            drawing.drawable(setting.curve),
             color="C3" if is_best else color,
             linewidth=2 if is_best else 1,
             zorder=3 if is_best else 2,
-            label=", ".join(map(_short, setting.values)) if chosen else None,
+            label=", ".join(map(drawing.short, setting.values)) if chosen else None,
         )
-    _logarithmic(axes, "y")
+    drawing.logarithmic(axes, "y")
     if chosen and len(group.settings) <= 12:
         axes.legend(fontsize="x-small", title=", ".join(chosen), title_fontsize="x-small")
 
@@ -225,165 +204,12 @@ def _draw_finals(axes: Any, group: Group) -> None:
     axes.set_visible(True)
     positions = [setting.values[0] for setting in group.settings]
     summaries = [setting.summary for setting in group.settings]
-    mean = _drawable(np.array([summary.mean for summary in summaries]))
+    mean = drawing.drawable(np.array([summary.mean for summary in summaries]))
     ends = np.array([[summary.low, summary.high] for summary in summaries]).T
     error = np.abs(ends - mean)
     axes.errorbar(
         positions, mean, np.where(np.isfinite(error), error, 0), marker="o", markersize=4, capsize=2
     )
-    _logarithmic(axes, "y")
+    drawing.logarithmic(axes, "y")
     if min(positions) > 0:
         axes.set_xscale("log")
-
-
-def _logarithmic(axes: Any, axis: str) -> None:
-    """A logarithmic axis, where there is something to draw on it."""
-    axes.grid(alpha=0.25, which="both")
-    if np.isfinite(axes.dataLim.minposy):
-        axes.set(**{f"{axis}scale": "log"})
-
-
-def _drawable(values: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(values) & (values > 0), values, np.nan)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.3g}" if isinstance(value, float) else _word(value)
-
-
-# Benchmarks
-
-
-def _write_benchmarks(
-    workdir: str,
-    sweep: Sweep,
-    recorded: Sequence[tuple[Unit, Mapping[str, Any]]],
-) -> str:
-    """One table for every list of measurements that the benchmark records."""
-    found = benchmark_rows(sweep, recorded)
-    sections = []
-    for name, rows in found.items():
-        sections += [f"{name}:", benchmark_table(rows)]
-    written = "\n\n".join(sections) + "\n"
-    _files.write_text(os.path.join(workdir, "table.md"), written)
-    _files.write_json(os.path.join(workdir, "summary.json"), found)
-    _draw_benchmarks(os.path.join(workdir, "sweep.png"), found)
-    return written
-
-
-def benchmark_rows(
-    sweep: Sweep,
-    recorded: Sequence[tuple[Unit, Mapping[str, Any]]],
-) -> dict[str, list[dict[str, Any]]]:
-    """The measurements of all units: what varies in the sweep, the devices, and what was measured.
-
-    Args:
-      sweep: the `Sweep`.
-      recorded: pairs of a unit and of the record of its benchmark.
-
-    Returns:
-      Dict from the name of a list of measurements to its rows. A row has plain values, and medians
-      with quartiles as dicts; raw times stay in the units.
-    """
-    found: dict[str, list[dict[str, Any]]] = {}
-    for unit, record in recorded:
-        varied = {name: unit.settings.get(name) for name in sweep.names}
-        machine = record["environment"]
-        about = {**varied, "devices": f"{machine['num_devices']} x {machine['device']}"}
-        for name, rows in record.items():
-            if isinstance(rows, list) and rows and isinstance(rows[0], dict):
-                shown = [{**about, **_shown(row)} for row in rows]
-                found.setdefault(name, []).extend(shown)
-    return found
-
-
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if _is_spread(value) or _is_plain(value)}
-
-
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, (bool, int, float, str))
-
-
-def _is_spread(value: Any) -> bool:
-    return isinstance(value, Mapping) and {"low", "median", "high"} == value.keys()
-
-
-def benchmark_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Measurements as a table; a column for everything that any row has."""
-    header = list(dict.fromkeys(name for row in rows for name in row))
-    return report.markdown(header, [[_cell(row.get(name)) for name in header] for row in rows])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    if _is_spread(value):
-        low, median, high = (float(value[key]) for key in ("low", "median", "high"))
-        return f"{median:.3g} ({low:.3g} - {high:.3g})"
-    return _short(value)
-
-
-def _draw_benchmarks(path: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
-    """Every median over the numbers that vary most, a line for what else the rows differ in."""
-    panels = []
-    for name, rows in found.items():
-        over = _position(rows)
-        measured = [key for key in rows[0] if _is_spread(rows[0][key])]
-        panels += [(name, rows, over, key) for key in measured if over is not None]
-    if not panels:
-        return
-    panels = panels[:MOST_PANELS]
-    figure, all_axes = _figure(len(panels))
-    for axes in all_axes.ravel():
-        axes.set_visible(False)
-    for axes, (name, rows, over, key) in zip(all_axes.ravel(), panels, strict=False):
-        axes.set_visible(True)
-        for label, line in _lines(rows, over, key).items():
-            positions, spreads = zip(*line, strict=True)
-            low, median, high = np.array(spreads).T
-            axes.errorbar(
-                positions, median, [median - low, high - median], marker="o", capsize=2, label=label
-            )
-        axes.set(title=name, xlabel=over, ylabel=key)
-        axes.set_xscale("log")
-        _logarithmic(axes, "y")
-        axes.legend(fontsize="xx-small")
-    with _files.whole(path) as temporary:
-        figure.savefig(temporary, dpi=120)
-
-
-def _position(rows: Sequence[Mapping[str, Any]]) -> str | None:
-    """The whole number with the most values: a size, or a number of devices."""
-    counts = {}
-    for key in rows[0]:
-        values = {row.get(key) for row in rows if not _is_spread(row.get(key))}
-        are_sizes = all(isinstance(x, int) and not isinstance(x, bool) and x > 0 for x in values)
-        if values and are_sizes and len(values) > 1:
-            counts[key] = len(values)
-    return max(counts, key=counts.__getitem__, default=None)
-
-
-def _lines(
-    rows: Sequence[Mapping[str, Any]],
-    over: str,
-    key: str,
-) -> dict[str, list[tuple[int, tuple[float, float, float]]]]:
-    """The points of each line, by what its rows have in common."""
-    labels = [name for name in rows[0] if name != over and _is_label(rows, name)]
-    found: dict[str, list] = {}
-    for row in rows:
-        if not _is_spread(row.get(key)):
-            continue
-        label = ", ".join(_cell(row.get(name)) for name in labels) or key
-        spread = tuple(float(row[key][end]) for end in ("low", "median", "high"))
-        found.setdefault(label, []).append((row[over], spread))
-    return {label: sorted(points) for label, points in found.items()}
-
-
-def _is_label(rows: Sequence[Mapping[str, Any]], name: str) -> bool:
-    """Whether rows differ in a word or in a setting, and not in what was measured."""
-    values = [row.get(name) for row in rows]
-    if any(_is_spread(value) or isinstance(value, float) for value in values):
-        return False
-    return len(set(values)) > 1
