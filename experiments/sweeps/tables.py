@@ -15,9 +15,10 @@ from learned_opt.evaluation import report, statistics
 
 LEGEND = (
     "Mean of the {label} at the end with its 95 % interval over seeds and runs. In brackets behind "
-    "the best: those that cannot be told apart from it. The best was chosen by the very numbers "
-    "that stand here, so the lowest of many looks a little better than it is: measure it on fresh "
-    "problems before you quote it."
+    "the best: those that cannot be told apart from it. With a star: it is the smallest or the "
+    "largest that was tried, so that a better one may lie beyond. The best was chosen by the very "
+    "numbers that stand here, and the lowest of many looks a little better than it is: measure it "
+    "on fresh problems before you quote it."
 )
 
 
@@ -104,13 +105,19 @@ def whole_table(found: Sequence[Group], chosen: Sequence[str]) -> str:
 
 
 def _best_values(group: Group) -> list[str]:
-    """The best values; of numbers also the range of those that cannot be told apart from them."""
+    """The best values; of numbers also the range of those that cannot be told apart from them, and
+    a star for the smallest and the largest that was tried.
+    """
     cells = []
     for i, value in enumerate(group.best.values):
-        others = [setting.values[i] for setting in _tied(group)]
-        is_range = len(set(others)) > 1 and all(isinstance(x, (int, float)) for x in others)
-        beside = f" [{min(others):g}, {max(others):g}]" if is_range else ""
-        cells.append(drawing.word(value) + beside)
+        tried = {setting.values[i] for setting in group.settings}
+        if len(tried) == 1 or not all(isinstance(other, (int, float)) for other in tried):
+            cells.append(drawing.word(value))
+            continue
+        star = "*" if value in (min(tried), max(tried)) else ""
+        tied = [setting.values[i] for setting in _tied(group)]
+        beside = f" [{min(tied):g}, {max(tied):g}]" if len(set(tied)) > 1 else ""
+        cells.append(f"{drawing.word(value)}{star}{beside}")
     return cells
 
 
@@ -195,8 +202,17 @@ def _draw_curves(
             label=", ".join(map(drawing.short, setting.values)) if chosen else None,
         )
     drawing.logarithmic(axes, "y")
+    _limit(axes, [drawing.drawable(setting.curve) for setting in group.settings])
     if chosen and len(group.settings) <= 12:
         axes.legend(fontsize="x-small", title=", ".join(chosen), title_fontsize="x-small")
+
+
+def _limit(axes: Any, curves: Sequence[np.ndarray]) -> None:
+    """What diverges leaves at the top, a little above where all begin, and flattens nothing."""
+    highest = max(np.nan_to_num(curve, nan=0.0).max() for curve in curves)
+    top = 3 * max(np.nan_to_num(curve[0], nan=0.0) for curve in curves)
+    if highest > top > 0:
+        axes.set_ylim(top=top)
 
 
 def _draw_finals(axes: Any, group: Group) -> None:

@@ -406,7 +406,7 @@ def test_rates_that_cannot_be_told_apart_stand_in_brackets():
     outcomes = [(u, outcome(f)) for u, f in zip(asked.units, finals, strict=True)]
     (group,) = results.groups(asked, outcomes)
     assert [setting.values for setting in group.tied] == [(0.1,), (0.2,)]
-    assert "| 0.1 [0.1, 0.2] |" in tables.best_table([group], ["learning_rate"])
+    assert "| 0.1* [0.1, 0.2] |" in tables.best_table([group], ["learning_rate"])
 
 
 def test_benchmarks_stand_in_one_table(tmp_path):
