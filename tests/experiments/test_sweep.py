@@ -181,6 +181,15 @@ def test_places_of_a_recipe(capsys, tmp_path):
     )
 
 
+def test_what_is_a_function_in_a_recipe_has_no_places():
+    taught = recipes.RECIPES["rnnprop-long"]
+    with pytest.raises(ValueError, match=r"estimator\.window of this recipe cannot be changed"):
+        taught.changed({"estimator.window": 5})
+    changed = taught.changed({"validation.num_problems": 3, "num_steps": 50})
+    assert (changed.validation.num_problems, changed.num_steps) == (3, 50)
+    assert changed.validation.selection == "last"
+
+
 # How it is carried out
 
 
