@@ -40,7 +40,7 @@ Examples:
     Twenty draws of two settings:
 
     python -m experiments.sweep --workdir=results/sweeps/random --set=recipe=lstm-quadratic
-        --random=20 --over=learning_rate=log:1e-4:1e-1 --over=estimator.window=int:5:50
+        --random=20 --over=learning_rate=log:1e-4:1e-1 --over=num_problems=int:1:32
 
     Hand-designed optimizers on three families:
 

@@ -241,9 +241,11 @@ def shown(unit: Unit, names: Sequence[str] | None = None) -> str:
 
 
 def text(value: Any) -> str:
-    """A value as a flag has it: true and false in small letters, a list with commas."""
+    """A value as a flag has it: true and false in small letters, a list with commas, else JSON."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return ",".join(map(text, value))
+    if isinstance(value, Mapping):
+        return json.dumps(value)
     return str(value)

@@ -181,6 +181,20 @@ def test_places_of_a_recipe(capsys, tmp_path):
     )
 
 
+def test_values_as_flags_have_them():
+    given = {"num_runs": 4, "arguments": {"dim": 2}, "learning_rate": 1e-3, "optimizer": None}
+    unit = plan.Unit("experiments.curves", {**given, "env.SLOT": "{slot}"})
+    described = programs.Program(unit.program, dict.fromkeys(given, "string"), "workdir")
+    assert programs.command(described, unit, "F", 3)[4:] == [
+        "--num_runs=4",
+        '--arguments={"dim": 2}',
+        "--learning_rate=0.001",
+        "--workdir=F",
+    ]
+    assert programs.environment(unit, 3)["SLOT"] == "3"
+    assert plan.text([True, 1]) == "true,1"
+
+
 def test_what_is_a_function_in_a_recipe_has_no_places():
     taught = recipes.RECIPES["rnnprop-long"]
     with pytest.raises(ValueError, match=r"estimator\.window of this recipe cannot be changed"):
