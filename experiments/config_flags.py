@@ -1,6 +1,8 @@
 """A configuration is a frozen dataclass; every field becomes a flag of the program."""
 
 import dataclasses
+import json
+from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
@@ -38,3 +40,38 @@ def split(text: str) -> list[str]:
     """The parts of a list with commas; parts without a letter are left out."""
     parts = [part.strip() for part in text.split(",")]
     return [part for part in parts if part]
+
+
+def settings(flag: str, texts: Iterable[str]) -> dict[str, Any]:
+    """The settings that a flag with many values gives, each as NAME=VALUE.
+
+    Args:
+      flag: its name, for messages.
+      texts: its values.
+
+    Raises:
+      ValueError: for a text without a name, and for a name that comes twice.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, value = setting(flag, text)
+        if name in found:
+            raise ValueError(f"--{flag} has {name!r} twice: give each name once.")
+        found[name] = plain(value)
+    return found
+
+
+def setting(flag: str, text: str) -> tuple[str, str]:
+    """The name and the text behind it of NAME=TEXT."""
+    name, equals, value = text.partition("=")
+    if not (name.strip() and equals):
+        raise ValueError(f"--{flag} must be NAME=VALUE, got {text!r}.")
+    return name.strip(), value.strip()
+
+
+def plain(text: str) -> Any:
+    """What a text says as JSON: a number, true, null, a list; any other text stays what it is."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

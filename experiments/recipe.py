@@ -1,7 +1,7 @@
 """What a recipe is: one meta-training as data."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import optax
@@ -104,6 +104,21 @@ class Recipe:
             "validation": self.validation,
         }
 
+    def changed(self, changes: Mapping[str, Any]) -> "Recipe":
+        """The recipe with other values in some places.
+
+        Args:
+          changes: dict from a place to plain data. A place is a field, or one within a field's
+            value: `learning_rate`, `estimator.window`, `family.arguments.dim`.
+
+        Raises:
+          ValueError: for a place that is not there.
+        """
+        recipe = self
+        for place, value in changes.items():
+            recipe = _replaced(recipe, place.split("."), value, place)
+        return recipe
+
     def weights(self) -> Any:
         """The weights from which the training goes on; None for fresh ones."""
         if not self.start:
@@ -161,3 +176,48 @@ class Recipe:
         if self.family.shrink > 1:
             found.append(f"the sides of the images are shrunk by {self.family.shrink}")
         return found
+
+
+def _replaced(
+    holder: Any,
+    names: Sequence[str],
+    value: Any,
+    place: str,
+) -> Any:
+    """A dataclass, a NamedTuple or a mapping with another value in one place of it."""
+    name, *inner = names
+    is_open = isinstance(holder, Mapping)
+    if not is_open:
+        _checks.choice(f"place {place!r} of a recipe:", name, _names_in(holder, place))
+    if inner:
+        old = holder.get(name, {}) if is_open else getattr(holder, name)
+        value = _replaced(old, inner, value, place)
+    elif not is_open:
+        value = _like(getattr(holder, name), value)
+    if is_open:
+        return {**holder, name: value}
+    if dataclasses.is_dataclass(holder):
+        return dataclasses.replace(holder, **{name: value})
+    return holder._replace(**{name: value})
+
+
+def _names_in(holder: Any, place: str) -> list[str]:
+    """What can be changed in a value."""
+    if dataclasses.is_dataclass(holder):
+        return [field.name for field in dataclasses.fields(holder)]
+    names = getattr(holder, "_fields", None)
+    if names is None:
+        raise ValueError(
+            f"{place} of this recipe cannot be changed: it would be within {holder!r}, which is no "
+            "setting with names."
+        )
+    return list(names)
+
+
+def _like(old: Any, value: Any) -> Any:
+    """Plain data in the form of what they replace: JSON knows no tuples, and 1 may mean 1.0."""
+    if isinstance(value, list):
+        return tuple(value)
+    if isinstance(old, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    return value

@@ -176,7 +176,7 @@ def _general(about: str, **others: Any) -> Recipe:
         "num_steps": 2_000,
         "num_problems": 8,
         "num_epochs": 10,
-        "episodes_per_epoch": 6,
+        "episodes_per_epoch": 4,
         "estimator": NRES(window=50, sigma=0.02, objective="late"),
         "meta_loss": MetaLoss(shape=floored_log),
         "learning_rate": 0.003,

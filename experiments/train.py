@@ -11,11 +11,13 @@ Examples:
 
     python -m experiments.train --recipe=lstm-mnist --data_dir=~/tensorflow_datasets
     python -m experiments.train --recipe=rnnprop-mnist --dataset=digits --num_epochs=5
+    python -m experiments.train --recipe=lstm-quadratic --set=learning_rate=0.01
+        --set=estimator.window=10 --set=family.arguments.dim=5
 """
 
 from absl import flags
 
-from experiments import main, recipes, training
+from experiments import config_flags, main, recipes, training
 from learned_opt import _checks, data
 
 _LINES = [f"    {name:<22} {recipe.about}" for name, recipe in recipes.RECIPES.items()]
@@ -44,6 +46,12 @@ def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Seed of meta-training: initial weights and training problems.")
     for name, description in _OVERRIDES.items():
         flags.DEFINE_integer(name, None, description)
+    flags.DEFINE_multi_string(
+        "set",
+        [],
+        "PLACE=VALUE, another value in a place of the recipe, such as learning_rate=0.01, "
+        "num_steps=50 or estimator.window=10; as often as you like. Values are JSON, or else text.",
+    )
 
 
 def run() -> None:
@@ -60,6 +68,7 @@ def run() -> None:
         given.workdir or f"results/train/{given.recipe}",
         given.dataset,
         given.seed,
+        config_flags.settings("set", given.set),
         **overrides,
     )
     print(f"The optimizer is in {path}: opt, phi = learned_opt.load(path); tx = opt.transform(phi)")

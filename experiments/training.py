@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import types
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -164,6 +166,7 @@ def run_recipe(
     workdir: str,
     dataset: str | None = None,
     seed: int = 0,
+    changes: Mapping[str, Any] = types.MappingProxyType({}),
     **overrides: Any,
 ) -> str:
     """Meta-trains by one of the recipes.
@@ -174,6 +177,7 @@ def run_recipe(
       workdir: where everything goes.
       dataset: what to train on, where the recipe needs a data set; None for the recipe's own.
       seed: of meta-training.
+      changes: other values in some places of the recipe, see `Recipe.changed`.
       **overrides: fields of the recipe.
 
     Returns:
@@ -183,11 +187,14 @@ def run_recipe(
       ValueError: for settings that are not possible, before anything is written.
     """
     recipe = recipes.RECIPES[_checks.choice("recipe", name, recipes.RECIPES)]
-    recipe = dataclasses.replace(recipe, **overrides)
+    recipe = dataclasses.replace(recipe, **overrides).changed(changes)
     workdir = os.path.expanduser(workdir)
     dataset = (dataset or recipe.dataset) if recipe.needs_data else None
     splits = data.load(dataset, data_dir) if dataset else None
-    prepared = prepare(recipe, dataset, splits, seed, {"recipe": name})
+    notes: dict[str, Any] = {"recipe": name}
+    if changes:
+        notes["changed"] = dict(changes)
+    prepared = prepare(recipe, dataset, splits, seed, notes)
     print(f"{name}: {recipe.about}; {prepared.num_horizons:,} horizons at most.")
     trained = carry_out(prepared, workdir, SNAPSHOTS)
     picture = os.path.join(workdir, "training.png")

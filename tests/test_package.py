@@ -105,7 +105,8 @@ def minimum_versions():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     extras = config["options.extras_require"]
-    named = [config["options"]["install_requires"], extras["experiments"], extras["dev"]]
+    named = [config["options"]["install_requires"]]
+    named += [extras[name] for name in ("experiments", "slurm", "dev")]
     found = re.findall(r"^([\w-]+)>=([\w.]+)", "\n".join(named), re.MULTILINE)
     return {name: version for name, version in found if name not in TOOLS}
 

@@ -226,30 +226,31 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
         thetas = [_widened(theta, phi_dtype) for theta in jax.tree.leaves(params)]
         known = jax.tree.leaves(state.reference)
         references = _references(step, thetas, gradients, known)
-        us, hs = [], []
-        for i, (path, gradient) in enumerate(leaves):
-            kind = _kind(chosen, path, thetas[i].shape)
-            h_tm1 = general_rule.Averages(
-                jax.tree.leaves(state.momentum)[i], jax.tree.leaves(state.second_moment)[i]
-            )
-            dtype = gradients[i].dtype
-            u_t, h_t = general_rule.direction(
-                base.widened(phi, dtype),
-                base.widened(course, dtype),
-                kind,
-                gradients[i],
-                thetas[i],
-                references[i].astype(dtype),
-                base.widened(h_tm1, dtype),
-            )
-            decay = chosen.weight_decay * general_rule.FIRST_SCALES[MATRIX] * thetas[i]
-            u_t = -chosen.scale * course.length.astype(dtype) * (u_t + decay)
-            us.append(base.in_dtype_of(u_t, gradient))
-            hs.append(jax.tree.map(lambda h, old: h.astype(old.dtype), h_t, h_tm1))
+        momenta = jax.tree.leaves(state.momentum)
+        second_moments = jax.tree.leaves(state.second_moment)
+        us: list = [None] * len(leaves)
+        hs: list = [None] * len(leaves)
+        for (kind, _, _), alike in _groups(chosen, leaves, gradients).items():
+            tensors = [
+                general_rule.Tensor(
+                    gradients[i],
+                    thetas[i],
+                    references[i].astype(gradients[i].dtype),
+                    _widened(momenta[i], phi_dtype),
+                    _widened(second_moments[i], phi_dtype),
+                )
+                for i in alike
+            ]
+            of_group = general_rule.directions(phi, course, kind, tensors)
+            for i, (u_t, h_t) in zip(alike, of_group, strict=True):
+                decay = chosen.weight_decay * general_rule.FIRST_SCALES[MATRIX] * thetas[i]
+                length = chosen.scale * course.length.astype(u_t.dtype)
+                us[i] = base.in_dtype_of(-length * (u_t + decay), leaves[i][1])
+                hs[i] = h_t
         state = GeneralState(
             step,
-            treedef.unflatten([h.momentum for h in hs]),
-            treedef.unflatten([h.second_moment for h in hs]),
+            treedef.unflatten([_as_kept(h[0], m) for h, m in zip(hs, momenta, strict=True)]),
+            treedef.unflatten([_as_kept(h[1], v) for h, v in zip(hs, second_moments, strict=True)]),
             treedef.unflatten(references),
         )
         return treedef.unflatten(us), state
@@ -289,6 +290,19 @@ def _course(chosen, step, horizon):
         log_end = jnp.log(jnp.asarray(end, share.dtype)) / jnp.log(1_000.0)
     times = jnp.stack([share, log_t, log_end])
     return general_rule.Course(step, schedules.length(chosen.schedule, step, end), times)
+
+
+def _as_kept(new, old):
+    return new.astype(old.dtype)
+
+
+def _groups(chosen, leaves, gradients):
+    """The positions of tensors of one kind, shape and dtype: they are moved in one go."""
+    groups: dict = {}
+    for i, ((path, _), gradient) in enumerate(zip(leaves, gradients, strict=True)):
+        kind = _kind(chosen, path, gradient.shape)
+        groups.setdefault((kind, gradient.shape, gradient.dtype), []).append(i)
+    return groups
 
 
 def _kind(chosen, path, shape):

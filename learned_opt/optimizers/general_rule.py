@@ -1,11 +1,12 @@
 """What `general` does to one tensor: its averages, its direction and its length."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from learned_opt.optimizers import cell, orthogonal
+from learned_opt.optimizers import base, cell, orthogonal
 
 MOMENTA = (0.9, 0.95, 0.995)
 NESTEROV = 1  # which of them is the momentum of the step
@@ -34,16 +35,25 @@ class Course(NamedTuple):
     times: jax.Array
 
 
-class Averages(NamedTuple):
-    """What is carried of one tensor.
+class Tensor(NamedTuple):
+    """One tensor before a step.
 
     Attributes:
-      momentum: `[3, *shape]`.
-      second_moment: `[*shape]`.
+      gradient: g_t, `[*shape]`.
+      theta: theta_{t-1}, `[*shape]`.
+      reference: its own scale, `[]`.
+      momentum: moving averages of the gradient, `[3, *shape]`.
+      second_moment: a moving average of its square, `[*shape]`.
     """
 
+    gradient: jax.Array
+    theta: jax.Array
+    reference: jax.Array
     momentum: jax.Array
     second_moment: jax.Array
+
+
+Moved = tuple[jax.Array, tuple[jax.Array, jax.Array]]
 
 
 def rms(x: jax.Array) -> jax.Array:
@@ -51,30 +61,45 @@ def rms(x: jax.Array) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.square(x)) / max(x.size, 1))
 
 
+def directions(
+    phi: Any,
+    course: Course,
+    kind: int,
+    tensors: Sequence[Tensor],
+) -> list[Moved]:
+    """`direction` of several tensors of one shape, as one program over all of them.
+
+    So a network of many equal layers makes no longer program than one of few.
+    """
+    if len(tensors) == 1:
+        return [direction(phi, course, kind, tensors[0])]
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *tensors)
+    moved = jax.vmap(lambda tensor: direction(phi, course, kind, tensor))(stacked)
+    return [jax.tree.map(lambda x: x[i], moved) for i in range(len(tensors))]
+
+
 def direction(
     phi: Any,
     course: Course,
     kind: int,
-    gradient: jax.Array,
-    theta: jax.Array,
-    reference: jax.Array,
-    averages: Averages,
-) -> tuple[jax.Array, Averages]:
+    tensor: Tensor,
+) -> Moved:
     """A step of one tensor, relative to the length of the schedule.
 
     Args:
       phi: the weights of `general`.
       course: of this step.
       kind: MATRIX, VECTOR or EMBEDDING.
-      gradient: g_t, `[*shape]`.
-      theta: theta_{t-1}.
-      reference: the tensor's own scale, a scalar.
-      averages: before this step.
+      tensor: the tensor.
 
     Returns:
-      `c * exp(controller) * reference * u / rms(u)`, `[*shape]`, and the averages.
+      `c * exp(controller) * reference * u / rms(u)`, `[*shape]`, and the next averages, of the
+      gradient and of its square.
     """
-    averages, m, v = _averaged(phi["log_kept"], course.step, gradient, averages)
+    dtype = tensor.gradient.dtype
+    phi, course = base.widened((phi, course), dtype)
+    gradient, theta, reference = tensor[:3]
+    averages, m, v = _averaged(phi["log_kept"], course.step, tensor)
     # In units of the largest momentum nothing underflows, and an epsilon is relative.
     unit = _largest(m[NESTEROV])
     g, m, v = gradient / unit, m / unit, v / unit / unit
@@ -103,16 +128,17 @@ def _kept(log_kept, dtype):
     return jnp.minimum(first * jnp.exp(log_kept), 0.5)
 
 
-def _averaged(log_kept, step, gradient, averages):
+def _averaged(log_kept, step, tensor):
     """The next averages, and both of them without the bias of a beginning at zero."""
+    gradient = tensor.gradient
     kept = _kept(log_kept, gradient.dtype)
     of_m = kept[:-1].reshape(-1, *(1,) * gradient.ndim)
-    m = averages.momentum + of_m * (gradient[None] - averages.momentum)
-    v = averages.second_moment + kept[-1] * (jnp.square(gradient) - averages.second_moment)
+    m = tensor.momentum + of_m * (gradient[None] - tensor.momentum)
+    v = tensor.second_moment + kept[-1] * (jnp.square(gradient) - tensor.second_moment)
     t = step.astype(gradient.dtype)
     weights = -jnp.expm1(t * jnp.log1p(-kept))  # 1 - (1 - kept)^t
     of_m = weights[:-1].reshape(of_m.shape)
-    return Averages(m, v), m / of_m, v / weights[-1]
+    return (m, v), m / of_m, v / weights[-1]
 
 
 def _largest(x):

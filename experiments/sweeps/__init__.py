@@ -1,0 +1,1 @@
+"""The parts of `experiments.sweep`: plan, programs, claims, folders, running, results, tables."""
