@@ -156,8 +156,6 @@ def _ablation_2017(
     return Recipe(about, family=family, **{**_2017, **_ABLATION, **others})
 
 
-
-
 def floored_log(loss: jax.Array, first: jax.Array) -> jax.Array:
     """The logarithm of a loss, relative to the first one of its life.
 
@@ -252,9 +250,7 @@ RECIPES = {
     "general-network": _general(
         "general without its controller", arguments={"controller_sizes": ()}
     ),
-    "general-controller": _general(
-        "general without its network", arguments={"hidden_sizes": ()}
-    ),
+    "general-controller": _general("general without its network", arguments={"hidden_sizes": ()}),
     "general-harness": _general(
         "general without anything but its constants",
         arguments={"hidden_sizes": (), "controller_sizes": ()},

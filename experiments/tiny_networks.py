@@ -52,7 +52,7 @@ class Convolution(nn.Module):
             for column in range(3)
         ]
         stacked = jnp.concatenate(patches, axis=-1)
-        return stacked @ kernel.reshape(-1, self.channels) + bias
+        return stacked @ kernel.reshape(-1, self.channels) + bias[None, None, None]
 
 
 class Convolutional(nn.Module):

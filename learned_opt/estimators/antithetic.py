@@ -340,9 +340,7 @@ def advance(
             family, problem, side.theta, t, side.statistics
         )
         target = optimizee_base.target_at(family, problem, side.theta, t, statistics, loss)
-        updates, state = tx.update(
-            gradient, side.state, side.theta, value=loss, horizon=horizon
-        )
+        updates, state = tx.update(gradient, side.state, side.theta, value=loss, horizon=horizon)
         theta = optax.apply_updates(side.theta, updates)
         return Side(theta, statistics, state), target
 

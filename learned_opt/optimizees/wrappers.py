@@ -113,9 +113,7 @@ class _RandomStart:
         scale_key = jax.random.fold_in(key, START_STREAM)
         range_of_logs = (-self.log_range, self.log_range)
         logs = jax.random.uniform(scale_key, (len(leaves),), float, *range_of_logs)
-        scaled = [
-            (x * jnp.exp(p)).astype(x.dtype) for x, p in zip(leaves, logs, strict=True)
-        ]
+        scaled = [(x * jnp.exp(p)).astype(x.dtype) for x, p in zip(leaves, logs, strict=True)]
         return treedef.unflatten(scaled)
 
 

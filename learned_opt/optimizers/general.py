@@ -209,7 +209,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             jnp.zeros((), jnp.int32),
             jax.tree.map(lambda theta: zeros(theta, len(general_rule.MOMENTA)), params),
             jax.tree.map(zeros, params),
-            jax.tree.map(lambda theta: jnp.zeros((), phi_dtype), params),
+            jax.tree.map(lambda theta: jnp.zeros((), base.widest(phi_dtype, theta.dtype)), params),
         )
 
     def update_fn(updates, state, params=None, *, axis_name=None, horizon=None, **extra_args):
@@ -223,14 +223,15 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
         course = _course(chosen, step, horizon)
         leaves, treedef = jax.tree_util.tree_flatten_with_path(updates)
         gradients = [_widened(gradient, phi_dtype) for _, gradient in leaves]
-        thetas = [_widened(theta, phi_dtype) for theta in jax.tree.leaves(params)]
+        params_leaves = jax.tree.leaves(params)
+        thetas = [_widened(theta, phi_dtype) for theta in params_leaves]
         known = jax.tree.leaves(state.reference)
         references = _references(step, thetas, gradients, known)
         momenta = jax.tree.leaves(state.momentum)
         second_moments = jax.tree.leaves(state.second_moment)
         us: list = [None] * len(leaves)
         hs: list = [None] * len(leaves)
-        for (kind, _, _), alike in _groups(chosen, leaves, gradients).items():
+        for (kind, _), alike in _groups(chosen, leaves, gradients).items():
             tensors = [
                 general_rule.Tensor(
                     gradients[i],
@@ -245,7 +246,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             for i, (u_t, h_t) in zip(alike, of_group, strict=True):
                 decay = chosen.weight_decay * general_rule.FIRST_SCALES[MATRIX] * thetas[i]
                 length = chosen.scale * course.length.astype(u_t.dtype)
-                us[i] = base.in_dtype_of(-length * (u_t + decay), leaves[i][1])
+                us[i] = base.in_dtype_of(-length * (u_t + decay), params_leaves[i])
                 hs[i] = h_t
         state = GeneralState(
             step,
@@ -297,11 +298,11 @@ def _as_kept(new, old):
 
 
 def _groups(chosen, leaves, gradients):
-    """The positions of tensors of one kind, shape and dtype: they are moved in one go."""
+    """The positions of tensors of one kind, shape, dtype and explicit sharding: they are moved in one go."""
     groups: dict = {}
     for i, ((path, _), gradient) in enumerate(zip(leaves, gradients, strict=True)):
         kind = _kind(chosen, path, gradient.shape)
-        groups.setdefault((kind, gradient.shape, gradient.dtype), []).append(i)
+        groups.setdefault((kind, jax.typeof(gradient)), []).append(i)
     return groups
 
 
@@ -322,7 +323,7 @@ def _references(step, thetas, gradients, known):
     with_slope = jnp.stack([(a > 0) & (b > 0) for a, b in zip(sizes, slopes, strict=True)])
     logs = jnp.stack([_log(a) + _log(b) for a, b in zip(sizes, slopes, strict=True)])
     count = jnp.sum(with_slope)
-    mean_log = jnp.sum(jnp.where(with_slope, logs, 0)) / jnp.maximum(count, 1)
+    mean_log = jnp.sum(jnp.where(with_slope, logs, 0)) / jnp.maximum(count, 1).astype(logs.dtype)
     largest = jnp.max(jnp.stack(sizes))
     largest = jnp.where(jnp.any(has_scale), largest, NO_SCALE)
     references = []

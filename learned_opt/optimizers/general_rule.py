@@ -101,8 +101,9 @@ def direction(
     gradient, theta, reference = tensor[:3]
     averages, m, v = _averaged(phi["log_kept"], course.step, tensor)
     # In units of the largest momentum nothing underflows, and an epsilon is relative.
-    unit = _largest(m[NESTEROV])
-    g, m, v = gradient / unit, m / unit, v / unit / unit
+    largest = jnp.max(jnp.abs(m), initial=0.0)
+    unit = jnp.where(largest > 0, largest, 1)
+    g, m, v = gradient / unit, m / unit, jnp.square(jnp.sqrt(v) / unit)
     reciprocal = jax.lax.rsqrt(v + _EPSILON)
     kept = _kept(phi["log_kept"], g.dtype)[NESTEROV]
     nesterov = (1 - kept) * m[NESTEROV] + kept * g
@@ -114,12 +115,14 @@ def direction(
         u = u + _answer(phi["network"], _features(g, theta, m, v, reciprocal), context)
     if kind == MATRIX:
         u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape))
+    # Whatever the MLP answers: a tensor that never had a gradient stays where it is.
+    u = jnp.where(largest > 0, _unit(u), 0)
     log_scale = phi["log_scales"][kind]
     if phi["controller"]:
         signals = _signals(g, theta, reference, m)
         answer = _answer(phi["controller"], signals, context)
         log_scale = log_scale + 2 * jnp.tanh(answer / 2)
-    return FIRST_SCALES[kind] * jnp.exp(log_scale) * reference * _unit(u), averages
+    return FIRST_SCALES[kind] * jnp.exp(log_scale) * reference * u, averages
 
 
 def _kept(log_kept, dtype):
@@ -141,12 +144,6 @@ def _averaged(log_kept, step, tensor):
     return (m, v), m / of_m, v / weights[-1]
 
 
-def _largest(x):
-    """The largest of the numbers without their signs, and one where all are zero."""
-    largest = jnp.max(jnp.abs(x), initial=0.0)
-    return jnp.where(largest > 0, largest, 1)
-
-
 def _unit(x):
     """`x` over its rms; zeros stay zeros."""
     return x / (rms(x) + _TINY)
@@ -155,8 +152,8 @@ def _unit(x):
 def _features(g, theta, m, v, reciprocal):
     """What the MLP reads of each coordinate: `[13, *shape]`, each about one."""
     raw = jnp.concatenate([g[None], theta[None], m])
-    adaptive = jnp.concatenate([g[None], m]) * reciprocal
-    factored = jnp.concatenate([g[None], m[NESTEROV:]]) * _factored(v)
+    adaptive = jnp.concatenate([g[None], m]) * reciprocal[None]
+    factored = jnp.concatenate([g[None], m[NESTEROV:]]) * _factored(v)[None]
     features = jnp.concatenate([raw, adaptive, factored])
     squares = jnp.sum(jnp.square(features), range(1, features.ndim), keepdims=True)
     sizes = jnp.sqrt(squares / max(g.size, 1))
@@ -179,7 +176,7 @@ def _factored(v):
 
 def _signals(gradient, theta, reference, m):
     """What the controller reads of a tensor: `[4]`, each about one."""
-    fast, nesterov, slow = m
+    fast, nesterov, slow = m[0], m[NESTEROV], m[-1]
     sizes = rms(slow), rms(fast), rms(theta), reference
     logs = [jnp.log(jnp.maximum(size, _TINY)) for size in sizes]
     return jnp.stack(

@@ -4,6 +4,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
 # The polynomial a x + b x^3 + c x^5 of Jordan et al. 2024 (Muon). In five steps it takes singular
 # values from 0.002 up to 1 to about one, 0.7 to 1.2.
@@ -60,6 +61,8 @@ def orthogonalised(x: jax.Array, split: int = 1, num_steps: int = NUM_STEPS) -> 
     """
     a, b, c = COEFFICIENTS
     shape = x.shape
+    spec = _explicit_spec(x)
+    x = x if spec is None else jax.sharding.reshard(x, P(*(None,) * x.ndim))
     x = x.reshape(math.prod(shape[:split]), -1) if x.ndim > 2 else x
     is_tall = x.shape[0] > x.shape[1]
     x = x.T if is_tall else x
@@ -71,4 +74,16 @@ def orthogonalised(x: jax.Array, split: int = 1, num_steps: int = NUM_STEPS) -> 
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
     x = x.T if is_tall else x
-    return x.reshape(shape)
+    x = x.reshape(shape)
+    return x if spec is None else jax.sharding.reshard(x, spec)
+
+
+def _explicit_spec(x: jax.Array) -> P | None:
+    """How an array is sharded where JAX leaves no sharding to the compiler; None elsewhere.
+
+    A product over an axis that is sharded has no sharding of its own there: the matrix is gathered.
+    """
+    sharding = jax.typeof(x).sharding
+    if any(axis is not None for axis in sharding.spec) and sharding.mesh.explicit_axes:
+        return sharding.spec
+    return None

@@ -31,9 +31,10 @@ def length(
     t = step.astype(jnp.float32)
     if name == "endless":
         return jnp.minimum(t / ENDLESS_WARM_UP, jax.lax.rsqrt(1 + t / ENDLESS_HALF))
-    done = t / num_steps
+    end = jnp.asarray(num_steps, jnp.float32)
+    done = t / end
     # The last step is not of length zero, which would be wasted.
-    left = jnp.clip((1 - done + 1 / num_steps) / (1 - WARM_UP), 0, 1)
+    left = jnp.clip((1 - done + 1 / end) / (1 - WARM_UP), 0, 1)
     falling = {
         "cosine": 0.5 - 0.5 * jnp.cos(jnp.pi * left),
         "linear": left,
@@ -50,4 +51,4 @@ def share(
     """Which share of the run is done, in [0, 1]; half of it where it has no end."""
     if name == "endless":
         return jnp.asarray(0.5, jnp.float32)
-    return jnp.minimum(step.astype(jnp.float32) / num_steps, 1)
+    return jnp.minimum(step.astype(jnp.float32) / jnp.asarray(num_steps, jnp.float32), 1)

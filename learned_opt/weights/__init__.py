@@ -20,7 +20,12 @@ def _names():
 PRETRAINED = _names()
 
 
-def pretrained(name: str, *, state_dtype: Any = None) -> optax.GradientTransformationExtraArgs:
+def pretrained(
+    name: str,
+    *,
+    state_dtype: Any = None,
+    **settings: Any,
+) -> optax.GradientTransformationExtraArgs:
     """A learned optimizer with weights that come with the package, as an optax transformation.
 
     Args:
@@ -28,13 +33,15 @@ def pretrained(name: str, *, state_dtype: Any = None) -> optax.GradientTransform
         and is good for.
       state_dtype: dtype of the state between steps, such as "bfloat16" for half the memory. None is
         the optimizer's own, float32.
+      **settings: other arguments of the architecture that leave its weights as they are: of
+        "general" the `num_steps` of the run, and `schedule`, `scale`, `weight_decay`, `embedding`.
 
     Returns:
       An `optax.GradientTransformationExtraArgs`. It stands wherever `optax.adam(...)` stands.
 
     Raises:
-      ValueError: for an unknown name or dtype, and for 16 bits where they do not hold the averages
-        of the optimizer.
+      ValueError: for an unknown name, dtype or setting, and for 16 bits where they do not hold the
+        averages of the optimizer.
 
     Example:
       >>> import jax.numpy as jnp, learned_opt
@@ -43,9 +50,10 @@ def pretrained(name: str, *, state_dtype: Any = None) -> optax.GradientTransform
     """
     opt, phi = load_pretrained(name)
     if state_dtype is not None:
+        settings["state_dtype"] = state_dtype
+    if settings:
         spec = opt.spec or {}  # what is loaded has one
-        args = {**spec["args"], "state_dtype": state_dtype}
-        opt = optimizers.from_spec({**spec, "args": args})
+        opt = optimizers.from_spec({**spec, "args": {**spec["args"], **settings}})
     return opt.transform(phi)
 
 

@@ -51,6 +51,7 @@ CASES = {
     "ntm-lbfgs": Case(learned_opt.ntm_lbfgs("mnist", hidden_sizes=(4,), num_averaged=1, history=5)),
     # Larger updates than are good, so that they are seen beside parameters.
     "small-fc": Case(learned_opt.small_fc_lopt(output_scale=0.1)),
+    "general": Case(learned_opt.general(num_steps=10, hidden_sizes=(4,), controller_sizes=(2,))),
     "partition": Case(
         learned_opt.partition(
             {
@@ -266,7 +267,7 @@ def test_in_a_chain(name):
     clipped = [jax.tree.map(lambda g: np.clip(g, -0.1, 0.1), g_t) for g_t in gradients]
     plain, _ = steps_of(tx, theta, clipped)
     assert_close(got[0], jax.tree.map(lambda a, b: b + 2 * (a - b), plain[0], theta))
-    if name != "small-fc":  # which reads the parameters, and these are others now
+    if "params" not in (CASES[name].opt.reads or ()):  # they are others now
         want = jax.tree.map(lambda a, b: b + 2 * (a - b), plain[1], theta)
         assert_close(got[1], want)
 
@@ -379,7 +380,7 @@ def test_parameters_may_be_left_out_unless_they_are_read(name):
     tx, theta = transform(name), make_theta()
     gradient = make_gradients(theta, 1)[0]
     state = tx.init(theta)
-    if name == "small-fc":
+    if "params" in (CASES[name].opt.reads or ()):
         with pytest.raises(ValueError, match="this optimizer reads the parameters"):
             tx.update(gradient, state)
         return
@@ -595,6 +596,9 @@ def assert_sharded_like_parameters(tree, mesh):
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
         names = [key.key for key in path if getattr(key, "key", None) in SHARDED]
         if not names or not leaf.size:
+            continue
+        if not leaf.ndim:  # a number of a whole tensor
+            assert leaf.sharding.is_fully_replicated
             continue
         spec = SHARDED[names[-1]]
         num_features = leaf.ndim - len(spec)

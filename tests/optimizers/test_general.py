@@ -1,0 +1,438 @@
+"""The general optimizer against a NumPy version of its formulas, and what it promises."""
+
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import learned_opt
+from learned_opt import optimizers
+from learned_opt.optimizers import orthogonal, schedules
+
+KEPT = np.array([0.1, 0.05, 0.005])
+SCALES = {"matrix": 0.02, "vector": 0.006, "embedding": 0.06}
+NUM_STEPS = 20
+
+
+def random_phi(opt, seed=0):
+    """Weights that are zero nowhere, around the first ones."""
+    rng = np.random.default_rng(seed)
+    shapes = jax.eval_shape(opt.init, jax.random.key(0))
+    return jax.tree.map(lambda x: jnp.asarray(0.3 * rng.normal(size=x.shape), x.dtype), shapes)
+
+
+def parameters(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "dense": {
+            "bias": jnp.zeros(3),
+            "kernel": jnp.asarray(rng.normal(size=(5, 3)), jnp.float32),
+        },
+        "embedding": jnp.asarray(0.1 * rng.normal(size=(4, 3)), jnp.float32),
+        "kernel_4d": jnp.asarray(0.2 * rng.normal(size=(3, 3, 2, 4)), jnp.float32),
+    }
+
+
+def gradients_of(theta, num_steps, seed=1):
+    rng = np.random.default_rng(seed)
+    return [
+        jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), theta)
+        for _ in range(num_steps)
+    ]
+
+
+def rms(x):
+    return np.sqrt(np.mean(x**2))
+
+
+def unit(x):
+    return x / rms(x)
+
+
+def numpy_orthogonalised(x):
+    """The iteration on singular values alone: it leaves singular vectors as they are."""
+    u, s, vt = np.linalg.svd(x, full_matrices=False)
+    s = s / np.linalg.norm(s)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return u @ np.diag(s) @ vt
+
+
+def mlp(layers, inputs, context):
+    x = np.concatenate([inputs, np.broadcast_to(context[:, None], (6, inputs.shape[1]))])
+    for i, layer in enumerate(layers):
+        x = layer["w"] @ (np.maximum(x, 0) if i else x) + layer["b"][:, None]
+    return x[0]
+
+
+def cosine_length(t, num_steps):
+    left = np.clip((1 - t / num_steps + 1 / num_steps) / 0.95, 0, 1)
+    return min(t / num_steps / 0.05, 0.5 - 0.5 * np.cos(np.pi * left))
+
+
+def numpy_steps(phi, kind, reference, theta, gradients, num_steps):
+    """The updates of one tensor in float64; theta stays where it is."""
+    phi = jax.tree.map(lambda x: np.asarray(x, np.float64), phi)
+    kept = np.minimum(KEPT * np.exp(phi["log_kept"][:3]), 0.5)
+    kept_v = min(0.05 * np.exp(phi["log_kept"][3]), 0.5)
+    shape = theta.shape
+    m, v = np.zeros((3, *shape)), np.zeros(shape)
+    kinds = list(SCALES)
+    found = []
+    for t, g in enumerate(gradients, 1):
+        m = np.stack([(1 - k) * x + k * g for k, x in zip(kept, m, strict=True)])
+        v = (1 - kept_v) * v + kept_v * g**2
+        mh = np.stack([x / (1 - (1 - k) ** t) for k, x in zip(kept, m, strict=True)])
+        vh = v / (1 - (1 - kept_v) ** t)
+        nesterov = (1 - kept[1]) * mh[1] + kept[1] * g
+        times = [t / num_steps, np.log(t) / np.log(1e3), np.log(num_steps) / np.log(1e3)]
+        context = np.array([*times, *(float(kind == other) for other in kinds)])
+        root = np.sqrt(vh)
+        features = [g, theta, *mh, g / root, *(mh / root)]
+        if len(shape) > 1:
+            matrix = vh.reshape(shape[0], -1) if kind == "out-first" else vh.reshape(-1, shape[-1])
+            rows, columns = matrix.mean(1, keepdims=True), matrix.mean(0, keepdims=True)
+            factor = (np.sqrt(matrix.mean()) / np.sqrt(rows * columns)).reshape(shape)
+        else:
+            factor = np.zeros(shape)
+        features += [g * factor, mh[1] * factor, mh[2] * factor]
+        sizes = [max(rms(x), 1e-30) for x in features]
+        features = [x / size for x, size in zip(features, sizes, strict=True)]
+        features.append(np.log(vh / vh.mean()) / 4)
+        stacked = np.stack([x.ravel() for x in features])
+        u = unit(nesterov if kind == "matrix" else nesterov / root)
+        u = u + mlp(phi["network"], stacked, context).reshape(shape)
+        if kind == "matrix":
+            u = numpy_orthogonalised(u.reshape(-1, shape[-1])).reshape(shape)
+        signals = np.array(
+            [
+                np.mean(unit(g) * unit(mh[1])),
+                np.mean(unit(mh[0]) * unit(mh[2])),
+                np.clip(np.log(rms(mh[2]) / rms(mh[0])), -4, 4) / 2,
+                np.clip(np.log(max(rms(theta), 1e-30) / reference), -4, 4),
+            ]
+        )
+        answer = mlp(phi["controller"], signals[:, None], context)[0]
+        log_c = np.log(SCALES[kind]) + phi["log_scales"][kinds.index(kind)]
+        c = np.exp(log_c + 2 * np.tanh(answer / 2))
+        found.append(-cosine_length(t, num_steps) * c * reference * unit(u))
+    return found
+
+
+def of_zeros(theta, gradients):
+    """The reference of the bias, which is zero: as steep as the others, at most their largest."""
+    others = [
+        (np.asarray(theta["dense"]["kernel"]), gradients["dense"]["kernel"]),
+        (np.asarray(theta["embedding"]), gradients["embedding"]),
+        (np.asarray(theta["kernel_4d"]), gradients["kernel_4d"]),
+    ]
+    steepness = np.exp(np.mean([np.log(rms(p) * rms(np.asarray(g))) for p, g in others]))
+    return min(
+        steepness / rms(np.asarray(gradients["dense"]["bias"])), max(rms(p) for p, _ in others)
+    )
+
+
+@functools.cache
+def an_optimizer():
+    opt = learned_opt.general(num_steps=NUM_STEPS)
+    phi = random_phi(opt)
+    return opt, phi, opt.transform(phi)
+
+
+def updates_of(tx, theta, gradients, **extra):
+    """The updates of steps at the same parameters."""
+    update = jax.jit(functools.partial(tx.update, **extra))
+    state, found = tx.init(theta), []
+    for gradient in gradients:
+        u, state = update(gradient, state, theta)
+        found.append(u)
+    return found, state
+
+
+def test_it_computes_its_formulas():
+    _, phi, tx = an_optimizer()
+    theta = parameters()
+    gradients = gradients_of(theta, 3)
+    got, _ = updates_of(tx, theta, gradients)
+    cases = {
+        ("dense", "kernel"): ("matrix", None),
+        ("dense", "bias"): ("vector", of_zeros(theta, gradients[0])),
+        ("embedding",): ("embedding", None),
+        ("kernel_4d",): ("matrix", None),
+    }
+
+    def leaf(tree, path):
+        return np.asarray(functools.reduce(lambda node, key: node[key], path, tree), np.float64)
+
+    for path, (kind, reference) in cases.items():
+        own = leaf(theta, path)
+        reference = reference or rms(own)
+        own_gradients = [leaf(gradient, path) for gradient in gradients]
+        want = numpy_steps(phi, kind, reference, own, own_gradients, NUM_STEPS)
+        for u, w in zip(got, want, strict=True):
+            np.testing.assert_allclose(leaf(u, path), w, rtol=2e-3, atol=2e-4 * rms(w))
+
+
+@pytest.mark.parametrize("factor", [128.0, 2.0**-7])
+@pytest.mark.parametrize("what", ["parameters", "loss"])
+def test_another_unit_changes_nothing_but_rounding(what, factor):
+    _, _, tx = an_optimizer()
+    theta = parameters()
+    gradients = gradients_of(theta, 3)
+    plain, _ = updates_of(tx, theta, gradients)
+    if what == "parameters":  # theta' = factor * theta has gradients that are smaller by it
+        scaled = jax.tree.map(lambda x: factor * x, theta)
+        others = jax.tree.map(lambda g: g / factor, gradients)
+        got, _ = updates_of(tx, scaled, others)
+        got = jax.tree.map(lambda u: u / factor, got)
+    else:
+        got, _ = updates_of(tx, theta, jax.tree.map(lambda g: factor * g, gradients))
+    for u, w in zip(jax.tree.leaves(got), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(u, w, rtol=1e-3, atol=1e-4 * float(jnp.max(jnp.abs(w))))
+
+
+def test_each_tensor_may_have_its_own_unit():
+    _, _, tx = an_optimizer()
+    theta = parameters()
+    gradients = gradients_of(theta, 2)
+    factors = {"dense": {"bias": 1.0, "kernel": 64.0}, "embedding": 0.25, "kernel_4d": 1.0}
+    plain, _ = updates_of(tx, theta, gradients)
+    scaled = jax.tree.map(lambda c, x: c * x, factors, theta)
+    others = [jax.tree.map(lambda c, g: g / c, factors, gradient) for gradient in gradients]
+    got, _ = updates_of(tx, scaled, others)
+    for name in ("embedding", "kernel_4d"):
+        want = factors[name] * plain[1][name]
+        np.testing.assert_allclose(got[1][name], want, rtol=1e-3, atol=1e-4 * float(want.max()))
+
+
+def test_with_nothing_learned_a_matrix_moves_along_the_orthogonalised_momentum():
+    opt = learned_opt.general(num_steps=NUM_STEPS)
+    tx = opt.transform(opt.init(jax.random.key(0)))
+    theta = {"w": parameters()["dense"]["kernel"]}
+    gradient = gradients_of(theta, 1)[0]
+    (u,), _ = updates_of(tx, theta, [gradient])
+    want = -cosine_length(1, NUM_STEPS) * 0.02 * rms(np.asarray(theta["w"], np.float64))
+    want = want * unit(numpy_orthogonalised(np.asarray(gradient["w"], np.float64)))
+    np.testing.assert_allclose(u["w"], want, rtol=2e-3, atol=1e-6)
+    plain = learned_opt.general(num_steps=NUM_STEPS, hidden_sizes=(), controller_sizes=())
+    tx = plain.transform(plain.init(jax.random.key(0)))
+    (without,), _ = updates_of(tx, theta, [gradient])
+    np.testing.assert_allclose(without["w"], u["w"], rtol=1e-5)
+
+
+def test_orthogonalised_keeps_singular_vectors_and_levels_singular_values():
+    rng = np.random.default_rng(0)
+    for shape, split in (((6, 4), 1), ((4, 6), 1), ((3, 2, 4), 2)):
+        x = rng.normal(size=shape)
+        got = np.asarray(orthogonal.orthogonalised(jnp.asarray(x, jnp.float32), split))
+        matrix = x.reshape(int(np.prod(shape[:split])), -1)
+        np.testing.assert_allclose(
+            got.reshape(matrix.shape), numpy_orthogonalised(matrix), atol=2e-3
+        )
+        values = np.linalg.svd(got.reshape(matrix.shape), compute_uv=False)
+        assert values.min() > 0.5
+        assert values.max() < 1.3
+    np.testing.assert_array_equal(orthogonal.orthogonalised(jnp.zeros((3, 2))), np.zeros((3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "split"),
+    [
+        ((), None),
+        ((7,), None),
+        ((7, 1), None),
+        ((5, 3), 1),
+        ((3, 3, 16, 32), 3),  # a convolution of Flax
+        ((32, 16, 3, 3), 1),  # and one of Equinox
+        ((64, 4, 16), 1),  # attention: inputs x (heads, units)
+        ((4, 16, 64), 2),  # and (heads, units) x outputs
+        ((0, 3), None),
+    ],
+)
+def test_how_an_array_is_a_matrix(shape, split):
+    assert orthogonal.split_of(shape) == split
+
+
+def test_the_lengths_of_steps():
+    steps = jnp.arange(1, 101)
+    cosine, linear, constant = (
+        np.asarray(jax.vmap(lambda t, name=name: schedules.length(name, t, 100))(steps))
+        for name in ("cosine", "linear", "constant")
+    )
+    np.testing.assert_allclose(cosine, [cosine_length(t, 100) for t in range(1, 101)], atol=1e-6)
+    np.testing.assert_allclose(
+        linear[[2, 4, 52, 99]], [0.6, 1, 0.48 / 0.95, 0.01 / 0.95], rtol=1e-4
+    )
+    np.testing.assert_allclose(constant[[0, 4, 99]], [0.2, 1, 1], rtol=1e-6)
+    assert cosine[-1] > 0
+    endless = jax.vmap(lambda t: schedules.length("endless", t, None))(jnp.array([25, 500, 2000]))
+    np.testing.assert_allclose(endless, [0.5, 0.5**0.5, 0.2**0.5], rtol=1e-6)
+
+
+def test_after_its_last_step_it_does_not_move():
+    opt = learned_opt.general(num_steps=2)
+    tx = opt.transform(opt.init(jax.random.key(0)))
+    theta = parameters()
+    got, _ = updates_of(tx, theta, gradients_of(theta, 5))
+    assert all(np.any(np.asarray(u) != 0) for u in jax.tree.leaves(got[1]))
+    assert all(np.all(np.asarray(u) == 0) for u in jax.tree.leaves(got[3:]))
+
+
+def test_the_end_of_the_run():
+    """It is a setting, or handed over, as the library's own loops do."""
+    opt, phi, tx = an_optimizer()
+    handed_over = learned_opt.general()
+    theta = parameters()
+    gradients = gradients_of(theta, 2)
+    want, _ = updates_of(tx, theta, gradients, horizon=7)  # the setting counts
+    got, _ = updates_of(handed_over.transform(phi), theta, gradients, horizon=NUM_STEPS)
+    for u, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+        np.testing.assert_allclose(u, w, rtol=1e-3, atol=1e-6)
+    with pytest.raises(ValueError, match=r"num_steps must be given.*schedule='endless'"):
+        updates_of(handed_over.transform(phi), theta, gradients)
+    endless = learned_opt.general(schedule="endless").transform(phi)
+    (u, _), _ = updates_of(endless, theta, gradients)
+    assert all(np.all(np.isfinite(x)) and np.any(x != 0) for x in jax.tree.leaves(u))
+    problem = learned_opt.optimizees.quadratic(3)
+    key = jax.random.key(0)
+    of_loops = learned_opt.unroll((handed_over, phi), problem, key, 20)
+    of_setting = learned_opt.unroll((opt, phi), problem, key, 20)
+    np.testing.assert_allclose(of_loops.losses, of_setting.losses, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
+        ({"num_steps": -3}, "num_steps must be a whole number of at least 1, got -3"),
+        ({"schedule": "cosin"}, "cosin"),
+        ({"scale": 0}, "scale must be a finite number above 0, got 0"),
+        ({"weight_decay": -1}, "weight_decay must be a finite number above 0, got -1"),
+        ({"hidden_sizes": (8, 0)}, "hidden_sizes"),
+        ({"state_dtype": "bfloat16"}, "decays must be at most 0.99"),
+    ],
+)
+def test_bad_settings(settings, message):
+    with pytest.raises(ValueError, match=message):
+        learned_opt.general(**settings)
+
+
+def test_scale_and_weight_decay():
+    _, phi, tx = an_optimizer()
+    theta = parameters()
+    gradients = gradients_of(theta, 1)
+    (plain,), _ = updates_of(tx, theta, gradients)
+    (twice,), _ = updates_of(
+        learned_opt.general(num_steps=NUM_STEPS, scale=2.0).transform(phi), theta, gradients
+    )
+    (decayed,), _ = updates_of(
+        learned_opt.general(num_steps=NUM_STEPS, weight_decay=0.5).transform(phi), theta, gradients
+    )
+    w, w2, wd = (np.asarray(u["dense"]["kernel"]) for u in (plain, twice, decayed))
+    np.testing.assert_allclose(w2, 2 * w, rtol=1e-3, atol=1e-6)
+    pull = cosine_length(1, NUM_STEPS) * 0.02 * 0.5 * np.asarray(theta["dense"]["kernel"])
+    np.testing.assert_allclose(w - wd, pull, rtol=1e-2, atol=1e-6)
+
+    def injected(scale):
+        return learned_opt.general(num_steps=NUM_STEPS, scale=scale).transform(phi)
+
+    tx = optax.inject_hyperparams(injected)(scale=2.0)
+    u, _ = jax.jit(tx.update)(gradients[0], tx.init(theta), theta)
+    np.testing.assert_allclose(u["dense"]["kernel"], w2, rtol=1e-3, atol=1e-6)
+
+
+def test_which_tensors_are_embeddings():
+    _, phi, _ = an_optimizer()
+    theta = parameters()
+    gradients = gradients_of(theta, 1)
+    chosen = learned_opt.general(num_steps=NUM_STEPS, embedding=lambda path: "kernel_4d" in path)
+    (got,), _ = updates_of(chosen.transform(phi), theta, gradients)
+    (plain,), _ = updates_of(
+        learned_opt.general(num_steps=NUM_STEPS).transform(phi), theta, gradients
+    )
+    assert np.any(np.abs(np.asarray(got["embedding"] - plain["embedding"])) > 1e-4)
+    assert np.any(np.abs(np.asarray(got["kernel_4d"] - plain["kernel_4d"])) > 1e-4)
+    np.testing.assert_allclose(
+        got["dense"]["kernel"], plain["dense"]["kernel"], rtol=1e-3, atol=1e-6
+    )
+    assert chosen.spec is None  # no file can hold a function
+
+
+def test_references():
+    _, phi, tx = an_optimizer()
+    theta = parameters()
+    gradients = gradients_of(theta, 2)
+    _, state = updates_of(tx, theta, gradients)
+    np.testing.assert_allclose(
+        state.reference["dense"]["bias"], of_zeros(theta, gradients[0]), rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        state.reference["kernel_4d"], rms(np.asarray(theta["kernel_4d"])), rtol=1e-5
+    )
+    # Without any scale there is a stated one; a dead tensor moves as far as the largest.
+    zeros = {"a": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
+    _, state = updates_of(tx, zeros, gradients_of(zeros, 1))
+    assert float(state.reference["a"]) == pytest.approx(0.05)
+    dead = {"w": jnp.full((3, 2), 0.5), "b": jnp.zeros(2)}
+    none = {"w": jnp.ones((3, 2)), "b": jnp.zeros(2)}
+    (u,), state = updates_of(tx, dead, [none])
+    assert float(state.reference["b"]) == pytest.approx(0.5)
+    assert np.all(np.asarray(u["b"]) == 0)
+
+
+def test_tiny_and_huge_gradients_are_finite():
+    _, _, tx = an_optimizer()
+    theta = parameters()
+    update = jax.jit(tx.update)
+    for size in (0.0, 1e-30, 1e-20, 1e15):
+        state = tx.init(theta)
+        for gradient in gradients_of(theta, 2):
+            gradient = jax.tree.map(lambda g, size=size: size * g, gradient)
+            u, state = update(gradient, state, theta)
+            assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((u, state))), size
+
+
+def test_going_on_from_a_saved_state_gives_the_same_bits(tmp_path):
+    _, _, tx = an_optimizer()
+    theta = parameters()
+    gradients = gradients_of(theta, 4)
+    whole, _ = updates_of(tx, theta, gradients)
+    _, state = updates_of(tx, theta, gradients[:2])
+    leaves, treedef = jax.tree.flatten(state)
+    np.savez(tmp_path / "state.npz", *leaves)
+    kept = np.load(tmp_path / "state.npz")
+    state = treedef.unflatten([jnp.asarray(kept[f"arr_{i}"]) for i in range(len(leaves))])
+    update = jax.jit(tx.update)
+    for gradient, want in zip(gradients[2:], whole[2:], strict=True):
+        u, state = update(gradient, state, theta)
+        jax.tree.map(np.testing.assert_array_equal, u, want)
+
+
+def test_spec_and_saving(tmp_path):
+    opt, phi, _ = an_optimizer()
+    assert optimizers.from_spec(json.loads(json.dumps(opt.spec))) == opt
+    learned_opt.save(tmp_path / "it", opt, phi)
+    again, weights = learned_opt.load(tmp_path / "it")
+    assert again == opt
+    jax.tree.map(np.testing.assert_array_equal, weights, phi)
+
+
+def test_states_of_others_are_refused():
+    _, _, tx = an_optimizer()
+    theta = parameters()
+    gradient = gradients_of(theta, 1)[0]
+    for state in (optax.adam(0.1).init(theta), tx.init({"w": jnp.ones(3)})):
+        with pytest.raises(ValueError, match=r"make it with tx\.init\(params\)"):
+            tx.update(gradient, state, theta)
+
+
+def test_bytes_of_state():
+    """At most 20 bytes a parameter."""
+    _, _, tx = an_optimizer()
+    theta = {"w": jnp.ones((100, 100))}
+    size = sum(x.nbytes for x in jax.tree.leaves(tx.init(theta)))
+    assert size / 10_000 < 16.01
