@@ -12,7 +12,6 @@ from learned_opt import _checks
 from learned_opt.optimizees import starting
 from learned_opt.optimizees.base import Optimizee, Theta
 
-
 # What is folded into the key of theta_0 for its factors; far from what initializers use.
 START_STREAM = 2**30 + 2
 

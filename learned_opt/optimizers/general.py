@@ -298,7 +298,7 @@ def _as_kept(new, old):
 
 
 def _groups(chosen, leaves, gradients):
-    """The positions of tensors of one kind, shape, dtype and explicit sharding: they are moved in one go."""
+    """The positions of tensors of one kind and type, which are moved in one go."""
     groups: dict = {}
     for i, ((path, _), gradient) in enumerate(zip(leaves, gradients, strict=True)):
         kind = _kind(chosen, path, gradient.shape)

@@ -75,7 +75,7 @@ def directions(
         return [direction(phi, course, kind, tensors[0])]
     stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *tensors)
     moved = jax.vmap(lambda tensor: direction(phi, course, kind, tensor))(stacked)
-    return [jax.tree.map(lambda x: x[i], moved) for i in range(len(tensors))]
+    return [jax.tree.map(lambda x, i=i: x[i], moved) for i in range(len(tensors))]
 
 
 def direction(
