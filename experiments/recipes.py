@@ -246,7 +246,14 @@ RECIPES = {
         validation=Validation(num_problems=2, num_steps=10_000, selection="last"),
         start="rnnprop-long",
     ),
-    "general": _general("An optimizer for networks that it was not trained on"),
+    "general": _general(
+        "An optimizer for networks that it was not trained on, with no learning rate to choose",
+        good_for="networks of any kind from their usual initialisation, for hundreds to thousands "
+        "of steps whose number is known beforehand, where no learning rate is to be tuned",
+        not_for="runs whose length is not known (schedule='endless' is not trained), networks "
+        "far larger than those of the suite, which were not tried, and what a Muon that is tuned "
+        "for the task does better",
+    ),
     "general-network": _general(
         "general without its controller", arguments={"controller_sizes": ()}
     ),

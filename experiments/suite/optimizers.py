@@ -46,14 +46,16 @@ class Optimizer(NamedTuple):
     refine: bool = False
 
 
-def _learned(num_steps: int, network: bool) -> Transformation:
-    """Ours, and its ablation: the one place that knows how they are made."""
-    if network:
-        return learned_opt.pretrained(OURS, num_steps=num_steps)
-    made = learned_opt.general(network=False, num_steps=num_steps)
-    if isinstance(made, learned_opt.LearnedOptimizer):
-        return made, made.init(jax.random.key(0))
-    return made
+def _learned(num_steps: int) -> Transformation:
+    """Ours."""
+    opt, phi = learned_opt.load_pretrained(OURS)
+    return learned_opt.general(**{**opt.spec["args"], "num_steps": num_steps}), phi
+
+
+def _ablated(num_steps: int) -> Transformation:
+    """Ours with nothing learned: Nesterov's momentum where the network stands, no controller."""
+    opt = learned_opt.general(num_steps=num_steps, hidden_sizes=(), controller_sizes=())
+    return opt, opt.init(jax.random.key(0))
 
 
 def _adam(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
@@ -130,13 +132,13 @@ OPTIMIZERS: dict[str, Optimizer] = {
     ABLATION: Optimizer(
         "ours, with Nesterov's momentum in the network's place",
         LEARNED,
-        functools.partial(_learned, network=False),
+        _ablated,
         scheduled=True,
     ),
     OURS: Optimizer(
         "ours: learned on tiny tasks",
         LEARNED,
-        functools.partial(_learned, network=True),
+        _learned,
         scheduled=True,
     ),
 }
