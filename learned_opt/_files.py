@@ -8,6 +8,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -113,28 +114,46 @@ def make_folder(path: str | os.PathLike) -> None:
     """Makes a folder and those above it, unless they are there."""
     with devices.by_first():
         if not devices.is_first():
-            return
-        if is_remote(path):
+            pass
+        elif is_remote(path):
             _remote(path).mkdir(parents=True, exist_ok=True)
         else:
             os.makedirs(path, exist_ok=True)
 
 
 def remove(path: str | os.PathLike) -> None:
-    """Removes a file."""
-    with devices.by_first():
+    """Removes a file, unless it is not there."""
+    with devices.by_first(), contextlib.suppress(FileNotFoundError):
         if not devices.is_first():
-            return
-        if is_remote(path):
+            pass
+        elif is_remote(path):
             _remote(path).unlink()
         else:
             os.unlink(path)
 
 
-def expanded(path: str | os.PathLike) -> str:
-    """A path with the home directory in the place of ~; that of a bucket stays as it is."""
+def remove_folder(path: str | os.PathLike) -> None:
+    """Removes a folder with all that is in it, unless it is not there."""
+    with devices.by_first():
+        if not devices.is_first():
+            pass
+        elif is_remote(path):
+            _remote(path).rmtree(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def here(path: str | os.PathLike) -> Iterator[str]:
+    """Yields a path at which a file can be read as a local one: its own, or that of a copy."""
     path = os.fspath(path)
-    return path if is_remote(path) else os.path.expanduser(path)
+    if not is_remote(path):
+        yield path
+        return
+    with _thrown_away(path) as temporary:
+        with open(temporary, "wb") as f:
+            f.write(read_bytes(path))
+        yield temporary
 
 
 def absolute(path: str | os.PathLike) -> str:

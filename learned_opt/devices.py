@@ -333,6 +333,41 @@ def parted(tree: Any, shards: Shards) -> Any:
 # Several processes.
 
 
+def start(
+    coordinator: str | None = None,
+    num_processes: int | None = None,
+    process_index: int | None = None,
+) -> None:
+    """Makes this process one of several that run one program; before anything else of JAX.
+
+    Args:
+      coordinator: "host:port" of the first process. None where JAX finds all of them by itself: on
+        a TPU pod, on GKE, under Slurm and under MPI.
+      num_processes: how many, likewise.
+      process_index: which of them this is, likewise.
+
+    Raises:
+      ValueError: if the others are not found.
+    """
+    given = (coordinator, num_processes, process_index)
+    if None in given and given != (None, None, None):
+        raise ValueError(
+            "coordinator, num_processes and process_index go together: give all three, or none "
+            f"where JAX finds them by itself, got {given}."
+        )
+    # Meta-training notices signals by itself, and elsewhere they end a process as ever.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_index)
+    except (ValueError, RuntimeError, ImportError) as error:
+        first_line = str(error).strip().split("\n", 1)[0].rstrip(".")
+        raise ValueError(
+            f"the processes do not come together: {first_line}. Give coordinator=host:port, "
+            "num_processes and process_index where JAX does not find them by itself, start all of "
+            "them, and see that they reach the coordinator."
+        ) from error
+
+
 class DisagreementError(ValueError):
     """What all processes of a program must have alike, they have not; raised in all of them."""
 

@@ -300,7 +300,7 @@ def _claimed(
     devices.check_alike("settings", {**configuration, "workdir": str(workdir)})
     if workdir is None:
         return None
-    workdir = _files.expanded(workdir)
+    workdir = os.path.expanduser(os.fspath(workdir))
     checkpoints.import_orbax()  # before anything is written
     _files.make_folder(workdir)
     checkpoints.claim(workdir, configuration)
@@ -635,7 +635,7 @@ def _check_learned(state: MetaState) -> None:
         warnings.warn(
             "no epoch ended with a finite validation loss, some validation problem always "
             "diverges: the last weights are returned.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
