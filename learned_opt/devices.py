@@ -292,6 +292,22 @@ def placed(
     return jax.tree.map(put, tree)
 
 
+def shapes(
+    tree: Any,
+    mesh: Mesh | None,
+    spec: PartitionSpec = WHOLE,
+) -> Any:
+    """What `placed` would give, without data: for programs that are compiled and not run."""
+
+    def of(x: Any) -> Any:
+        if not hasattr(x, "dtype"):
+            return x
+        sharding = None if mesh is None else NamedSharding(mesh, spec)
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
+
+    return jax.tree.map(of, tree)
+
+
 def _put(x: Any, sharding: NamedSharding) -> jax.Array:
     if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
         data = _put(jax.random.key_data(x), sharding)

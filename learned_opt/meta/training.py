@@ -388,7 +388,7 @@ class _Session:
             minval=np.log(search.low),
             maxval=np.log(search.high),
         )
-        plan = self._plan(0, search.num_epochs, 0.0, 1.0)
+        plan = _plan(self._settings, self._shards, 0, search.num_epochs, Span(0.0, 1.0))
         lift = episode.TRIALS_OF_A_SEARCH
         stage = _Stage("search", 0, search.num_epochs, None, self._train_key, lift, plan)
 
@@ -411,7 +411,8 @@ class _Session:
             name = "train" if num_stages == 1 else f"train-{horizon}"
             # Several stages have one seed alone.
             key = jax.random.fold_in(self._train_key, i) if i else self._train_key
-            plan = self._plan(i, settings.num_epochs, i / num_stages, (i + 1) / num_stages)
+            span = Span(i / num_stages, (i + 1) / num_stages)
+            plan = _plan(settings, self._shards, i, settings.num_epochs, span)
             stage = _Stage(name, i, settings.num_epochs, patience, key, self._lift, plan)
             state, log = self._run(stage, self._beginning(stage, state, learning_rate))
             logs.append(log)
@@ -460,29 +461,6 @@ class _Session:
             return init(self._init_key)
         every = [init(key) for key in self._init_key]
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *every)
-
-    def _plan(
-        self,
-        number: int,
-        num_epochs: int,
-        start: float,
-        end: float,
-    ) -> Plan:
-        settings = self._settings
-        num_episodes = num_epochs * settings.episodes_of_stage(number)
-        return Plan(
-            opt=settings.opt,
-            estimator=settings.estimator,
-            optimizer=Bound(settings.optimizer, settings.total_windows),
-            num_steps=settings.horizons[number],
-            num_problems=settings.num_problems,
-            family_weights=tuple(weighted.weight for weighted in settings.families),
-            share=Share(start, end, num_episodes),
-            selection=settings.validation.selection,
-            validation_steps=settings.validation_steps(number),
-            validation_weights=tuple(w.weight for w in settings.validation_families),
-            shards=self._shards,
-        )
 
     def _run(self, stage: _Stage, begin: Callable[[], MetaState]) -> tuple[MetaState, dict]:
         """Runs epochs from wherever the last checkpoint of this stage stands."""
@@ -605,6 +583,70 @@ class _Session:
         if received == signals.signal.SIGINT:
             raise KeyboardInterrupt(message)
         raise signals.Interrupted(received, message)
+
+
+class Span(NamedTuple):
+    """Which part of all meta-training a stage is."""
+
+    start: float
+    end: float
+
+
+def _plan(
+    settings: MetaTrainSettings,
+    shards: Shards,
+    number: int,
+    num_epochs: int,
+    span: Span,
+) -> Plan:
+    """What the windows of a stage do."""
+    num_episodes = num_epochs * settings.episodes_of_stage(number)
+    return Plan(
+        opt=settings.opt,
+        estimator=settings.estimator,
+        optimizer=Bound(settings.optimizer, settings.total_windows),
+        num_steps=settings.horizons[number],
+        num_problems=settings.num_problems,
+        family_weights=tuple(weighted.weight for weighted in settings.families),
+        share=Share(span.start, span.end, num_episodes),
+        selection=settings.validation.selection,
+        validation_steps=settings.validation_steps(number),
+        validation_weights=tuple(w.weight for w in settings.validation_families),
+        shards=shards,
+    )
+
+
+def lowered(
+    opt: LearnedOptimizer,
+    problem: Any,
+    key: jax.Array,
+    **settings: Any,
+) -> jax.stages.Lowered:
+    """The program of `meta_train`'s windows for the devices there are; nothing is run.
+
+    Compiled, it tells beforehand what a window costs: `learned_opt.evaluation.counting`. Within
+    `devices.use` it is that of other devices, which need not exist: those of a topology.
+
+    Args:
+      opt, problem, key: see `meta_train`.
+      **settings: the settings of `meta_train` that `settings.check` knows.
+    """
+    checked = check(opt, problem, key, **settings)
+    shards = devices.layout(checked.shards)
+    plan = _plan(checked, shards, 0, checked.num_epochs, Span(0.0, 1.0))
+    families = tuple(weighted.family for weighted in checked.families)
+    phi = jax.eval_shape(opt.init, key)
+    scalar = jax.ShapeDtypeStruct((), jnp.int32)
+    rate = jax.ShapeDtypeStruct((), jnp.result_type(float))
+    of_start = plan, ALONE, families, key, phi, rate
+    state = jax.eval_shape(_begun.program(*of_start), *of_start[2:])
+    weights = jax.ShapeDtypeStruct((plan.num_windows, plan.estimator.window), rate.dtype)
+    shared = devices.shapes((families, key, weights, scalar, scalar), shards.mesh)
+    specs = ALONE.specs(shards)
+    cut = [devices.shapes(x, shards.mesh, s) for x, s in zip(state, specs, strict=True)]
+    states = MetaState(*cut)
+    program: Any = _windows.program(plan, ALONE, *shared, states)
+    return program.lower(*shared, states)
 
 
 class _Pace:
