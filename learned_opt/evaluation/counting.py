@@ -23,10 +23,15 @@ COLLECTIVES = (
 _BYTES = {"pred": 1, "bf16": 2, "token": 0, "opaque": 0}
 # Operations that compute nothing: they name, move or shape.
 _FREE = frozenset(
-    "parameter constant tuple get-tuple-element bitcast bitcast-convert copy copy-start copy-done "
-    "reshape broadcast transpose slice dynamic-slice dynamic-update-slice concatenate pad gather "
-    "scatter iota reverse after-all partition-id replica-id opt-barrier custom-call "
-    "rng-bit-generator get-dimension-size domain infeed outfeed send recv".split()
+    re.findall(
+        r"\S+",
+        """
+        parameter constant tuple get-tuple-element bitcast bitcast-convert copy copy-start copy-done
+        reshape broadcast transpose slice dynamic-slice dynamic-update-slice concatenate pad gather
+        scatter iota reverse after-all partition-id replica-id opt-barrier custom-call
+        rng-bit-generator get-dimension-size domain infeed outfeed send recv
+        """,
+    )
 )
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = (.+?) ([a-z][\w\-]*)\((.*)$")
 _SHAPE = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
