@@ -163,10 +163,12 @@ class Shards:
         if self.num == 1:
             return function(0, *args)
         num = self.on_a_device
-        shards = jnp.arange(num, dtype=jnp.int32)
-        if self.mesh is not None:
-            shards = shards + num * jax.lax.axis_index(PROBLEMS).astype(jnp.int32)
-        return jax.lax.map(lambda one: function(*one), (shards, *args))
+        first = 0 if self.mesh is None else num * jax.lax.axis_index(PROBLEMS)
+
+        def one(i: jax.Array, *own: Any) -> Any:
+            return function((first + i).astype(jnp.int32), *own)
+
+        return in_turn(one, num, *args)
 
     def gathered(self, tree: Any) -> Any:
         """The first axes of all devices put together; one collective for each dtype.
@@ -184,14 +186,90 @@ class Shards:
         """The mean over all shards of what `each` gave, added in the order of the shards."""
         if self.num == 1:
             return tree
-        every = self.gathered(tree)
-
-        def add(shard: jax.Array, total: Any) -> Any:
-            return jax.tree.map(lambda t, x: t + x[shard], total, every)
-
-        first = jax.tree.map(lambda x: x[0], every)
-        total = jax.lax.fori_loop(1, self.num, add, first)
+        total = _added(self.gathered(tree))
         return jax.tree.map(lambda t: t / self.num, total)
+
+
+def in_turn(function: Callable, num: int, *args: Any) -> Any:
+    """`function(i, *args of i)` for i = 0 .. num - 1, one after the other, stacked.
+
+    It is `jax.lax.map` whose function XLA compiles by itself, whatever is around it: the same bits
+    for every number. Otherwise a loop that runs once would be no loop, a slice of an array of one
+    row no slice, and what is computed would be fused with what is around it in another way.
+
+    Args:
+      function: a pure function.
+      num: how often.
+      *args: trees whose leaves have a first axis of that size.
+    """
+    ways_back = []
+
+    def one(i: jax.Array, own: tuple) -> list[jax.Array]:
+        numbers, way_back = _numbers(function(i, *own))
+        ways_back.append(way_back)
+        return numbers
+
+    def row(x: jax.Array) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
+
+    shapes = jax.eval_shape(one, jnp.zeros((), jnp.int32), jax.tree.map(row, args))
+    room = [jnp.zeros((num, *x.shape), x.dtype) for x in shapes]
+
+    def nothing(i: jax.Array, own: tuple) -> list[jax.Array]:
+        del i, own
+        return [jnp.zeros(x.shape, x.dtype) for x in shapes]
+
+    # What XLA does not know to be so, though it is.
+    end, is_so = jax.lax.optimization_barrier((jnp.asarray(num, jnp.int32), jnp.asarray(True)))
+
+    def step(i: jax.Array, every: list[jax.Array]) -> list[jax.Array]:
+        own = jax.tree.map(lambda x: x[i], args)
+        # A branch is a program of its own.
+        rows = zip(every, jax.lax.cond(is_so, one, nothing, i, own), strict=True)
+        return [jax.lax.dynamic_update_index_in_dim(x, new, i, 0) for x, new in rows]
+
+    return ways_back[0](jax.lax.fori_loop(jnp.zeros((), jnp.int32), end, step, room))
+
+
+def total(tree: Any, axes: tuple[str, ...]) -> Any:
+    """The sum over all devices of a map, added in their order; one collective for each dtype.
+
+    Args:
+      tree: what each device has.
+      axes: of the mesh, all that the map goes over.
+    """
+    packed, unpack = _packed(jax.tree.map(lambda x: x[None], tree))
+    every = [jax.lax.all_gather(x, axes, tiled=True) for x in packed]
+    return _added(unpack(every))
+
+
+def _added(tree: Any) -> Any:
+    """The sum over the first axis, from its beginning to its end."""
+
+    def add(i: jax.Array, total: Any) -> Any:
+        return jax.tree.map(lambda t, x: t + x[i], total, tree)
+
+    num = jax.tree.leaves(tree)[0].shape[0]
+    return jax.lax.fori_loop(1, num, add, jax.tree.map(lambda x: x[0], tree))
+
+
+def _numbers(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:
+    """All leaves of a tree as arrays of numbers, also random keys, and the way back."""
+    leaves, treedef = jax.tree.flatten(tree)
+    leaves = [jnp.asarray(x) for x in leaves]
+    impls: dict[int, Any] = {}
+    for i, leaf in enumerate(leaves):
+        if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            impls[i] = jax.random.key_impl(leaf)
+            leaves[i] = jax.random.key_data(leaf)
+
+    def way_back(numbers: list[jax.Array]) -> Any:
+        new = list(numbers)
+        for i, impl in impls.items():
+            new[i] = jax.random.wrap_key_data(numbers[i], impl=impl)
+        return treedef.unflatten(new)
+
+    return leaves, way_back
 
 
 def _packed(tree: Any) -> tuple[list[jax.Array], Callable[[list[jax.Array]], Any]]:

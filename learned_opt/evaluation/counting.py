@@ -2,12 +2,14 @@
 
 XLA's own `cost_analysis` counts the body of a loop once. Here it counts as often as the loop runs,
 where the compiler knows how often that is. A loop of which it does not know counts once: those of
-`meta_train` over windows are such, so what is counted of them is one window.
+`meta_train` over windows are such, so what is counted of them is one window. Loops over the shards
+that a device has are such too: the caller knows how many these are.
 """
 
 import dataclasses
 import math
 import re
+from collections.abc import Sequence
 
 # What moves data between devices; on some backends as a pair -start, -done.
 COLLECTIVES = (
@@ -69,11 +71,14 @@ class Counted:
         self.in_loops += times * other.in_loops
 
 
-def count(text: str) -> Counted:
+def count(text: str, unknown: Sequence[int] = ()) -> Counted:
     """Counts a compiled program.
 
     Args:
       text: of a program in HLO, `jax.jit(f).lower(...).compile().as_text()`.
+      unknown: how often the loops run of which the compiler does not know it, by how many of such
+        are around them; 1 for those that are deeper. For `meta_train`'s windows `(1, 1, shards of a
+        device)`: episodes, windows, shards.
 
     Returns:
       The `Counted` of one device.
@@ -93,7 +98,7 @@ def count(text: str) -> Counted:
     computations, entry = _computations(text)
     if entry is None:
         raise ValueError("text must be a compiled program in HLO, got one without an entry.")
-    return _Counter(computations).of(entry)
+    return _Counter(computations, tuple(unknown)).of(entry, 0)
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str | None]:
@@ -112,14 +117,15 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str | None]:
 
 
 class _Counter:
-    def __init__(self, computations: dict[str, list[str]]) -> None:
+    def __init__(self, computations: dict[str, list[str]], unknown: tuple[int, ...]) -> None:
         self._computations = computations
-        self._done: dict[str, Counted] = {}
+        self._unknown = unknown
+        self._done: dict[tuple[str, int], Counted] = {}
 
-    def of(self, name: str) -> Counted:
-        """What a computation does, called once."""
-        if name in self._done:
-            return self._done[name]
+    def of(self, name: str, depth: int) -> Counted:
+        """What a computation does, called once, within so many loops that nobody knows."""
+        if (name, depth) in self._done:
+            return self._done[name, depth]
         total = Counted()
         shapes: dict[str, str] = {}
         for line in self._computations.get(name, []):
@@ -128,8 +134,8 @@ class _Counter:
                 continue
             own_name, shape, operation, rest = found.groups()
             shapes[own_name] = shape
-            total.add(self._of_instruction(operation, shape, rest, shapes))
-        self._done[name] = total
+            total.add(self._of_instruction(operation, shape, rest, shapes, depth))
+        self._done[name, depth] = total
         return total
 
     def _of_instruction(
@@ -138,39 +144,44 @@ class _Counter:
         shape: str,
         rest: str,
         shapes: dict[str, str],
+        depth: int,
     ) -> Counted:
         kind = operation.removesuffix("-start")
         if kind in COLLECTIVES:
             size = _bytes_of(shape) if operation == kind else _bytes_of(_last_part(shape))
             return Counted({kind: 1}, size, 0.0)
         if operation == "while":
-            return self._of_while(rest)
+            return self._of_while(rest, depth)
         if operation == "conditional":
-            return self._of_branches(rest)
+            return self._of_branches(rest, depth)
         if operation in ("fusion", "call", "async-start", "map"):
             total = Counted()
             for name in _called(rest, "calls", "to_apply"):
-                total.add(self.of(name))
+                total.add(self.of(name, depth))
             return total
         return Counted(flops=_flops(operation, shape, rest, shapes))
 
-    def _of_while(self, rest: str) -> Counted:
+    def _of_while(self, rest: str, depth: int) -> Counted:
         known = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
-        times = int(known.group(1)) if known else 1
+        if known:
+            times = int(known.group(1))
+        else:
+            times = self._unknown[depth] if depth < len(self._unknown) else 1
+            depth += 1
         total = Counted()
         for name in _called(rest, "body", "condition"):
-            total.add(self.of(name), times)
+            total.add(self.of(name, depth), times)
         if known:
             total.in_loops = total.num_collectives
         return total
 
-    def _of_branches(self, rest: str) -> Counted:
+    def _of_branches(self, rest: str, depth: int) -> Counted:
         """The branch that costs most."""
         names = _called(rest, "true_computation", "false_computation")
         listed = re.search(r"branch_computations=\{([^}]*)\}", rest)
         if listed:
             names += [name.strip().lstrip("%") for name in listed.group(1).split(",")]
-        branches = [self.of(name) for name in names]
+        branches = [self.of(name, depth) for name in names]
         return max(branches, key=lambda branch: (branch.num_collectives, branch.flops))
 
 

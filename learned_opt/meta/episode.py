@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import PartitionSpec
 
+from learned_opt import devices
 from learned_opt.devices import PROBLEMS, TRIALS, Shards
 from learned_opt.estimators import Estimator
 from learned_opt.meta import evaluating
@@ -471,13 +472,15 @@ def _in_turn(function: Callable, in_axes: Any = 0) -> Callable:
         axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
         mapped = [arg for arg, axis in zip(args, axes, strict=True) if axis is not None]
 
-        def one(own: list) -> Any:
+        def one(i: jax.Array, *own: Any) -> Any:
+            del i
             rest = iter(own)
             return function(
                 *(arg if axis is None else next(rest) for arg, axis in zip(args, axes, strict=True))
             )
 
-        return jax.lax.map(one, mapped)
+        num = jax.tree.leaves(mapped)[0].shape[0]
+        return devices.in_turn(one, num, *mapped)
 
     return every
 
