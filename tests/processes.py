@@ -29,7 +29,8 @@ class Group:
       *given: other flags.
       wait: seconds that every chunk of windows takes longer, so that there is time to kill.
       cwd: the current directory of each, or None.
-      environment: variables of each beside those of all, or None.
+      environment: variables of some, by their index, beside those of all.
+      of_each: flags of each, or None.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Group:
         wait=0.0,
         cwd=None,
         environment=None,
+        of_each=None,
     ):
         command = [sys.executable, "-m", "tests.processes", f"--wait={wait}", *given]
         if workdir is not None:
@@ -51,6 +53,7 @@ class Group:
         self.processes = []
         for i in range(num_processes):
             own = [f"--process_index={i}"] if num_processes > 1 else []
+            own += of_each[i] if of_each else []
             # Neither the suite's devices nor its faster compilation, which has other bits.
             env = {
                 **os.environ,

@@ -162,18 +162,28 @@ class _Counter:
         return Counted(flops=_flops(operation, shape, rest, shapes))
 
     def _of_while(self, rest: str, depth: int) -> Counted:
-        known = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
-        if known:
-            times = int(known.group(1))
+        known = self._trip_count(rest)
+        if known is not None:
+            times = known
         else:
             times = self._unknown[depth] if depth < len(self._unknown) else 1
             depth += 1
         total = Counted()
         for name in _called(rest, "body", "condition"):
             total.add(self.of(name, depth), times)
-        if known:
+        if known is not None:
             total.in_loops = total.num_collectives
         return total
+
+    def _trip_count(self, rest: str) -> int | None:
+        """How often a loop runs: as the compiler notes it, or the number that it counts up to."""
+        noted = re.search(r'"known_trip_count":\{"n":"(\d+)"', rest)
+        if noted:
+            return int(noted.group(1))
+        (condition,) = _called(rest, "condition")
+        lines = "\n".join(self._computations.get(condition, []))
+        bounds = re.findall(r"= s32\[\]\S* constant\((\d+)\)", lines)
+        return int(bounds[0]) if len(bounds) == 1 else None
 
     def _of_branches(self, rest: str, depth: int) -> Counted:
         """The branch that costs most."""

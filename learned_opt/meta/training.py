@@ -620,6 +620,7 @@ def lowered(
     opt: LearnedOptimizer,
     problem: Any,
     key: jax.Array,
+    lay: Callable[[Any, bool], Any] | None = None,
     **settings: Any,
 ) -> jax.stages.Lowered:
     """The program of `meta_train`'s windows for the devices there are; nothing is run.
@@ -629,6 +630,8 @@ def lowered(
 
     Args:
       opt, problem, key: see `meta_train`.
+      lay: `lay(shapes, is_of_problems)` lays out arrays, of problems or of anything else, in a way
+        of its own, for one shard; None for that of `meta_train`.
       **settings: the settings of `meta_train` that `settings.check` knows.
     """
     checked = check(opt, problem, key, **settings)
@@ -641,10 +644,15 @@ def lowered(
     of_start = plan, ALONE, families, key, phi, rate
     state = jax.eval_shape(_begun.program(*of_start), *of_start[2:])
     weights = jax.ShapeDtypeStruct((plan.num_windows, plan.estimator.window), rate.dtype)
-    shared = devices.shapes((families, key, weights, scalar, scalar), shards.mesh)
-    specs = ALONE.specs(shards)
-    cut = [devices.shapes(x, shards.mesh, s) for x, s in zip(state, specs, strict=True)]
-    states = MetaState(*cut)
+    shared = families, key, weights, scalar, scalar
+    if lay is None:
+        shared = devices.shapes(shared, shards.mesh)
+        specs = ALONE.specs(shards)
+        cut = [devices.shapes(x, shards.mesh, s) for x, s in zip(state, specs, strict=True)]
+        states = MetaState(*cut)
+    else:
+        shared = lay(shared, False)
+        states = lay(state, False)._replace(lives=lay(state.lives, True))
     program: Any = _windows.program(plan, ALONE, *shared, states)
     return program.lower(*shared, states)
 
