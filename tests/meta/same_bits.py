@@ -2,10 +2,11 @@
 
 It runs by itself: the suite's XLA neither optimizes nor divides programs as a user's does.
 
-    python -m tests.meta.same_bits
+    python -m tests.meta.same_bits [CASE]
 """
 
 import os
+import sys
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 
@@ -66,7 +67,11 @@ def report(name, one, other):
 
 
 def main():
-    """Compares every case, and seeds with each alone."""
+    """Compares a case on one device and four, or every case, and seeds with each alone."""
+    if len(sys.argv) > 1:
+        case = CASES[sys.argv[1]]
+        report(f"{sys.argv[1]} on 4", train(4, *case), train(1, *case))
+        return
     for name, case in CASES.items():
         want = train(1, *case)
         for num_devices in (2, 4):

@@ -48,18 +48,29 @@ def without_seconds(result):
     return result._replace(history=history)
 
 
+def same_bits(*given):
+    """What is the same, and what is not, as XLA compiles it for a user."""
+    command = [sys.executable, "-m", "tests.meta.same_bits", *given]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_any_number_of_devices_gives_the_same_bits():
-    want = train(1)
-    chex.assert_trees_all_equal(train(4), want)
-    assert want.phi["output"]["w"].sharding.device_set == {jax.devices()[0]}
+    assert same_bits("drawn coordinates") == ["same: drawn coordinates on 4"]
+
+
+def test_any_number_of_devices_gives_the_same_numbers():
+    """To rounding: without optimizations XLA fuses the same operations in several ways."""
+    want, got = train(1), train(4)
+    chex.assert_trees_all_close(got.phi, want.phi, rtol=1e-4, atol=1e-6)
+    assert got.phi["output"]["w"].sharding.device_set == {jax.devices()[0]}
 
 
 @pytest.mark.thorough
 def test_everything_has_the_same_bits_on_any_number_of_devices():
-    """Every estimator, a search, several families and seeds, as XLA compiles them for a user."""
-    command = [sys.executable, "-m", "tests.meta.same_bits"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    lines = done.stdout.splitlines()
+    """Every estimator, a search, several families and seeds."""
+    lines = same_bits()
     assert len(lines) == 18
     assert [line for line in lines if not line.startswith("same")] == []
 
