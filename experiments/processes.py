@@ -110,7 +110,7 @@ def _show(error: BaseException, line: str | None) -> None:
         not is_first and isinstance(error, (devices.DisagreementError, KeyboardInterrupt))
     ):
         return
-    if devices.is_several() and isinstance(error, jax.errors.JaxRuntimeError):
+    if devices.is_several() and _is_loss(error):
         first_line = str(error).strip().split("\n", 1)[0]
         line = (
             f"another process has left, or a device has failed: {first_line}\n"
@@ -121,6 +121,15 @@ def _show(error: BaseException, line: str | None) -> None:
         return
     prefix = "" if is_first else f"process {jax.process_index()}: "
     print(prefix + line, file=sys.stderr)
+
+
+def _is_loss(error: BaseException) -> bool:
+    """Whether an error is what a process sees when another one is gone."""
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return True
+    # JAX raises what its runtime reports as several kinds.
+    words = str(error).lower()
+    return any(name in words for name in ("gloo", "nccl", "coordination service"))
 
 
 def _leave(status: int) -> None:

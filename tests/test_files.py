@@ -58,10 +58,8 @@ def test_files_in_a_bucket_appear_when_they_are_whole(bucket):
     _files.make_folder("gs://bucket/run")
     path = "gs://bucket/run/numbers.json"
     assert not _files.exists(path)
-    with pytest.raises(RuntimeError), _files.whole(path) as temporary:
-        with open(temporary, "w", encoding="utf-8") as f:
-            f.write("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half_of(path)
     assert not _files.exists(path)
     _files.write_json(path, {"a": 1})
     assert _files.read_json(path) == {"a": 1}
