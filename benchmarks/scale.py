@@ -183,6 +183,18 @@ def topology(name: str) -> tuple:
         return ()
 
 
+def measure_topology(name: str) -> list[Counted]:
+    """Both programs for all chips of a topology, and for one chip of its kind."""
+    there = topology(name)
+    if not there:
+        return []
+    shards = len(there)
+    kind = name.split(":", 1)[0]
+    alone = topology(f"{kind}:2x2")  # the compiler takes a part of a topology of one host alone
+    results = measure(name, alone, [1], shards) if alone else []
+    return results + measure(name, there, [shards], shards)
+
+
 def one_device(results: list[Counted], result: Counted) -> Counted | None:
     """The same work on one device of the same kind, where it was compiled."""
     alone = [r for r in results if r.target == result.target and r.devices == 1]
@@ -265,12 +277,7 @@ def main() -> None:
     jax.config.update("jax_num_cpu_devices", shards)
     results = measure("CPU", tuple(jax.devices("cpu")), numbers, shards)
     if _TOPOLOGY.value:
-        there = topology(_TOPOLOGY.value)
-        if there:
-            whole = len(there)
-            there_numbers = sorted({*[n for n in numbers if n < whole], whole})
-            of_shards = max(shards, whole)
-            results += measure(_TOPOLOGY.value, there, there_numbers, of_shards)
+        results += measure_topology(_TOPOLOGY.value)
     plain = [dataclasses.asdict(r) for r in results]
     record = common.record("scale", chosen, results=plain, shards=shards)
     common.report(chosen.output, as_table(results), record, as_figure(results))
