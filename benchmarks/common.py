@@ -11,6 +11,7 @@ import numpy as np
 from absl import app, flags
 from matplotlib import figure
 
+from experiments import processes
 from learned_opt import _files
 from learned_opt.evaluation import environment
 from learned_opt.evaluation import report as report_lib
@@ -153,8 +154,9 @@ def run(main: Callable[[], None]) -> None:
     def checked(argv: list[str]) -> None:
         if len(argv) > 1:
             raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-        main()
+        processes.run(main, lambda error: None)
 
+    processes.define_flags()
     # That JAX looks for accelerators is no news to a user of a benchmark.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     app.run(checked)

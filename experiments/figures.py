@@ -7,7 +7,6 @@ optimizer. What stands over all cases is written by `summaries`.
 import dataclasses
 import functools
 import os
-import shutil
 import sys
 from collections.abc import Callable
 
@@ -19,7 +18,7 @@ from experiments.cases import Case
 from experiments.config_flags import split
 from experiments.learned import Learned
 from experiments.plans import Plan
-from learned_opt import _files, data
+from learned_opt import _files, data, devices
 from learned_opt.evaluation import comparison, plots, report
 from learned_opt.meta import evaluating
 
@@ -67,6 +66,7 @@ def run(
         desc=plan.name,
         unit="step",
         dynamic_ncols=sys.stderr.isatty(),
+        disable=not devices.is_first(),
     )
     with bar:
         for case, folder in folders.items():
@@ -102,7 +102,7 @@ def _case(
     if done is None:
         done = _measure(case, plan, runs, tuned_dir, load)
     _write(case, plan, folder, done)
-    shutil.rmtree(runs, ignore_errors=True)  # all of it is in curves.npz
+    _files.remove_folder(runs)  # all of it is in curves.npz
     return done
 
 

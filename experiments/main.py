@@ -1,11 +1,11 @@
 """What every experiment's `main` does around its own work."""
 
-import sys
 from collections.abc import Callable
 
 from absl import app, logging
 
 import learned_opt
+from experiments import processes
 
 # What a user can get wrong, and what a machine may lack.
 TOLD_IN_ONE_LINE = (
@@ -18,7 +18,7 @@ TOLD_IN_ONE_LINE = (
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs `main()` as an absl program.
+    """Runs `main()` as an absl program, in one process or, with --distributed, in several.
 
     What a user got wrong is told in one line. The whole trace is shown with --v=1.
     """
@@ -31,15 +31,15 @@ def run(main: Callable[[], None]) -> None:
         if logging.get_verbosity() <= logging.INFO:
             # The checkpoint library reports each of its own steps.
             logging.set_verbosity(logging.WARNING)
-        try:
-            main()
-        except KeyboardInterrupt:
-            print("\nStopped: the same command goes on from here.", file=sys.stderr)
-            sys.exit(130)
-        except TOLD_IN_ONE_LINE as error:
-            if logging.get_verbosity() >= logging.DEBUG:
-                raise
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            sys.exit(1)
+        processes.run(main, _told)
 
+    processes.define_flags()
     app.run(guarded)
+
+
+def _told(error: BaseException) -> str | None:
+    if isinstance(error, KeyboardInterrupt):
+        return "\nStopped: the same command goes on from here."
+    if not isinstance(error, TOLD_IN_ONE_LINE) or logging.get_verbosity() >= logging.DEBUG:
+        return None
+    return f"{type(error).__name__}: {error}"

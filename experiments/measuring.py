@@ -30,7 +30,7 @@ def claim(
     """
     path = os.path.join(workdir, "config.json")
     config = _files.portable(config)
-    if os.path.exists(path):
+    if _files.exists(path):
         there = _files.read_json(path)
         checkpoints.check_same(there.get("config", {}), config, workdir)
         return

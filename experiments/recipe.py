@@ -48,6 +48,7 @@ class Recipe:
       learning_rate: of phi's optimizer.
       validation: how phi is validated, and which phi is kept.
       start: weights that come with the library, from which the training goes on; empty for none.
+      shards: into how many shards the problems are cut, see `learned_opt.meta_train`.
       good_for: for the card.
       not_for: for the card.
     """
@@ -70,6 +71,7 @@ class Recipe:
     learning_rate: Any = 0.001
     validation: Validation = LAST_WEIGHTS
     start: str = ""
+    shards: int = 1
     good_for: str = ""
     not_for: str = ""
 
@@ -102,6 +104,7 @@ class Recipe:
             "optimizer": self.optimizer,
             "learning_rate": self.learning_rate,
             "validation": self.validation,
+            "shards": self.shards,
         }
 
     def changed(self, changes: Mapping[str, Any]) -> "Recipe":

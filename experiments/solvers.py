@@ -147,7 +147,7 @@ class _Seconds:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self.found: dict[str, float] = _files.read_json(path) if os.path.exists(path) else {}
+        self.found: dict[str, float] = _files.read_json(path) if _files.exists(path) else {}
 
     @contextlib.contextmanager
     def measured(self, name: str) -> Iterator[None]:
@@ -168,7 +168,7 @@ def _start(
     path: str,
     seconds: _Seconds,
 ) -> Start:
-    if os.path.exists(path):
+    if _files.exists(path):
         return learned_opt.load_start(path)
     with seconds.measured("start"):
         start = learned_opt.learn_start(
@@ -192,7 +192,7 @@ def _optimizer(
     seconds: _Seconds,
 ) -> tuple[LearnedOptimizer, Any]:
     path = os.path.join(workdir, OPTIMIZER)
-    if os.path.exists(path):
+    if _files.exists(path):
         return learned_opt.load(path)
     theta = jax.eval_shape(lambda key: family.init(key, family.sample(key)), key)
     dim = sum(x.size for x in jax.tree.leaves(theta))

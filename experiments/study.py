@@ -38,6 +38,11 @@ class Config:
     learning_rate: str = config_flags.field(
         "0.003", "Meta-learning rate of Adam, or 'search' for a random search."
     )
+    shards: int = config_flags.field(
+        1,
+        "Into how many shards the problems of meta-training are cut; divides --num_problems. "
+        "Several go over all devices, which must divide them.",
+    )
     coordinates: int = config_flags.field(
         0,
         "Coordinates from which a meta-gradient is estimated; 0 for all, exactly. "
@@ -95,6 +100,8 @@ def run(
       ValueError: for settings that are not possible, before anything is written.
     """
     plain = dataclasses.asdict(config)
+    if config.shards == 1:
+        del plain["shards"]  # work directories from before there were several go on
     recipe = _configured(study.recipe, config)
     notes = {"problem": study.title, "config": plain}
     prepared = training.prepare(recipe, dataset, splits, config.seed, notes)
@@ -129,6 +136,7 @@ def _configured(recipe: Recipe, config: Config) -> Recipe:
         recipe,
         num_steps=config.num_steps,
         num_problems=config.num_problems,
+        shards=config.shards,
         num_epochs=config.num_epochs,
         episodes_per_epoch=config.episodes_per_epoch,
         estimator=Adjoint(config.window, config.coordinates or None),

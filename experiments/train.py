@@ -3,7 +3,7 @@
 The weights that come with the package were made by these recipes. --workdir receives
 optimizer.safetensors and its card (.json), snapshots/ of the weights after each third of the
 horizons, training.png (the curve), and the state from which the same command goes on after an
-interruption. A GPU is used where there is one.
+interruption. A GPU is used where there is one, and all devices where there are --shards.
 
 %s
 
@@ -27,6 +27,8 @@ __doc__ %= "\n".join(_LINES)
 _OVERRIDES = {
     "num_epochs": "Epochs, instead of the recipe's.",
     "episodes_per_epoch": "Horizons of an epoch, instead of the recipe's.",
+    "num_problems": "Problems that live at once, instead of the recipe's.",
+    "shards": "Into how many shards these are cut; several go over all devices, which divide them.",
 }
 
 

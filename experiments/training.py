@@ -123,7 +123,6 @@ def carry_out(
             return
         num_horizons = epoch * prepared.recipe.episodes_per_epoch
         path = os.path.join(workdir, "snapshots", str(num_horizons))
-        os.makedirs(os.path.dirname(path), exist_ok=True)
         _save(path, prepared, progress.best_phi)
 
     result = learned_opt.meta_train(

@@ -1,6 +1,6 @@
 """Learned optimizers for JAX, used like any other optax transformation."""
 
-from learned_opt import data, estimators, optimizees
+from learned_opt import data, devices, estimators, optimizees
 from learned_opt.estimators import MetaLoss
 from learned_opt.evaluation.comparison import compare
 from learned_opt.meta.curvature import with_mean_curvature
@@ -12,7 +12,7 @@ from learned_opt.meta.settings import Curriculum, RandomSearch, Validation
 from learned_opt.meta.signals import Interrupted
 from learned_opt.meta.solving import Solution, solver
 from learned_opt.meta.starts import learn_start
-from learned_opt.meta.training import MetaTrainingError, meta_train
+from learned_opt.meta.training import MetaTrainingError, meta_train, meta_train_seeds
 from learned_opt.meta.unrolling import unroll
 from learned_opt.meta.watching import Watched, watch
 from learned_opt.native import xla_loops
@@ -58,6 +58,7 @@ __all__ = [
     "Watched",
     "compare",
     "data",
+    "devices",
     "estimators",
     "evaluate",
     "from_optax",
@@ -71,6 +72,7 @@ __all__ = [
     "lstm_gac",
     "meta_gradient",
     "meta_train",
+    "meta_train_seeds",
     "ntm_bfgs",
     "ntm_lbfgs",
     "optimizees",

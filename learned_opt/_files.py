@@ -1,12 +1,19 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, here or in a bucket (`gs://`, `s3://`).
+
+Where a program runs in several processes, the first of them writes. The others wait for it, so
+that all of them see the same files. All processes call these functions alike.
+"""
 
 import contextlib
 import json
 import math
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from typing import Any
+
+from learned_opt import _checks, devices
 
 
 @contextlib.contextmanager
@@ -20,6 +27,34 @@ def whole(path: str | os.PathLike) -> Iterator[str]:
       path: where the file is to be. Its folder is made if it is missing.
     """
     path = os.fspath(path)
+    with devices.by_first():
+        if not devices.is_first():
+            written = _thrown_away(path)
+        elif is_remote(path):
+            written = _sent(path)
+        else:
+            written = _renamed(path)
+        with written as temporary:
+            yield temporary
+
+
+@contextlib.contextmanager
+def _thrown_away(path: str) -> Iterator[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield os.path.join(folder, "file" + os.path.splitext(path)[1])
+
+
+@contextlib.contextmanager
+def _sent(path: str) -> Iterator[str]:
+    """A bucket shows an object when all of it is there."""
+    with _thrown_away(path) as temporary:
+        yield temporary
+        with open(temporary, "rb") as f:
+            _remote(path).write_bytes(f.read())
+
+
+@contextlib.contextmanager
+def _renamed(path: str) -> Iterator[str]:
     folder = os.path.dirname(os.path.abspath(path))
     os.makedirs(folder, exist_ok=True)
     # The suffix stays: matplotlib and NumPy choose the format by it.
@@ -50,11 +85,91 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
 
 def read_json(path: str | os.PathLike) -> Any:
     """Reads a JSON file; raises ValueError that names the file if it holds no JSON."""
-    with open(path, encoding="utf-8") as f:
-        try:
-            return json.load(f)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise ValueError(f"{path} is truncated or is no JSON file: {error}.") from error
+    content = read_bytes(path)
+    try:
+        return json.loads(content.decode("utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is truncated or is no JSON file: {error}.") from error
+
+
+def read_bytes(path: str | os.PathLike) -> bytes:
+    """The contents of a file."""
+    if is_remote(path):
+        return _remote(path).read_bytes()
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def exists(path: str | os.PathLike) -> bool:
+    """Whether there is a file or a folder, as the first process sees it."""
+    return devices.of_first(is_seen(path))
+
+
+def is_seen(path: str | os.PathLike) -> bool:
+    """Whether there is a file or a folder, as this process sees it."""
+    return _remote(path).exists() if is_remote(path) else os.path.exists(path)
+
+
+def make_folder(path: str | os.PathLike) -> None:
+    """Makes a folder and those above it, unless they are there."""
+    with devices.by_first():
+        if not devices.is_first():
+            pass
+        elif is_remote(path):
+            _remote(path).mkdir(parents=True, exist_ok=True)
+        else:
+            os.makedirs(path, exist_ok=True)
+
+
+def remove(path: str | os.PathLike) -> None:
+    """Removes a file, unless it is not there."""
+    with devices.by_first(), contextlib.suppress(FileNotFoundError):
+        if not devices.is_first():
+            pass
+        elif is_remote(path):
+            _remote(path).unlink()
+        else:
+            os.unlink(path)
+
+
+def remove_folder(path: str | os.PathLike) -> None:
+    """Removes a folder with all that is in it, unless it is not there."""
+    with devices.by_first():
+        if not devices.is_first():
+            pass
+        elif is_remote(path):
+            _remote(path).rmtree(missing_ok=True)
+        else:
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def here(path: str | os.PathLike) -> Iterator[str]:
+    """Yields a path at which a file can be read as a local one: its own, or that of a copy."""
+    path = os.fspath(path)
+    if not is_remote(path):
+        yield path
+        return
+    with _thrown_away(path) as temporary:
+        with open(temporary, "wb") as f:
+            f.write(read_bytes(path))
+        yield temporary
+
+
+def absolute(path: str | os.PathLike) -> str:
+    """A path from the root; that of a bucket is one."""
+    path = os.fspath(path)
+    return path if is_remote(path) else os.path.abspath(path)
+
+
+def is_remote(path: str | os.PathLike) -> bool:
+    """Whether a path leads to a bucket, such as gs://bucket/folder."""
+    return "://" in os.fspath(path)
+
+
+def _remote(path: str | os.PathLike) -> Any:
+    epath = _checks.extra("etils.epath", "'etils[epath,epy]' gcsfs", f"the path {path}")
+    return epath.Path(os.fspath(path))
 
 
 def portable(value: Any) -> Any:

@@ -5,7 +5,6 @@ optimizer and a digest of the weights. The card repeats the spec and the digest 
 carries whatever else is to be known (training, measurements).
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -80,8 +79,7 @@ def save(
     with _files.whole(path) as temporary:
         safetensors.numpy.save_file(arrays, temporary, metadata={"learned_opt": json.dumps(header)})
         # Weights without a card are whole. Weights with the card of others are not.
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(card_path(path))
+        _files.remove(card_path(path))
     _files.write_json(card_path(path), card)
 
 
@@ -145,7 +143,7 @@ def read_card(path: str | os.PathLike) -> dict | None:
       ValueError: if it is no card, or of a newer format.
     """
     path = card_path(_weights_path(path))
-    if not os.path.exists(path):
+    if not _files.is_seen(path):
         return None
     card = _files.read_json(path)
     _check_version(path, card)
@@ -187,18 +185,19 @@ def _existing_path(path):
     with_suffix = _weights_path(path)
     path = os.path.expanduser(os.fspath(path))
     is_other = os.path.isfile(path) and not path.endswith(".json")
-    if is_other and not os.path.exists(with_suffix):
+    if is_other and not _files.is_seen(with_suffix):
         return path
     return with_suffix
 
 
 def _read_weights(path):
-    if not os.path.exists(path):
+    if not _files.is_seen(path):
         raise FileNotFoundError(f"there is no file {path}.")
     try:
-        with safetensors.safe_open(path, framework="np") as f:
-            header = json.loads((f.metadata() or {}).get("learned_opt", "null"))
-        arrays = safetensors.numpy.load_file(path)
+        with _files.here(path) as there:
+            with safetensors.safe_open(there, framework="np") as f:
+                header = json.loads((f.metadata() or {}).get("learned_opt", "null"))
+            arrays = safetensors.numpy.load_file(there)
     except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
         raise ValueError(
             f"{path} is truncated or is no safetensors file, nor of an old format: {error}."

@@ -2,9 +2,13 @@
 
 import json
 import os
+import pathlib
 
+import chex
+import jax
 import pytest
 
+import learned_opt
 from learned_opt import _files
 
 
@@ -32,3 +36,54 @@ def test_json_holds_numbers_that_are_not_finite_as_text(tmp_path):
     path.write_text('{"a": ')
     with pytest.raises(ValueError, match=r"x\.json is truncated or is no JSON file"):
         _files.read_json(path)
+
+
+# Buckets
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """What stands in the place of a bucket: `epath` with a local folder behind gs://."""
+    epath = pytest.importorskip("etils.epath")
+
+    def local(path):
+        return epath.Path(tmp_path) / str(path).removeprefix("gs://")
+
+    monkeypatch.setattr(_files, "_remote", local)
+    (tmp_path / "bucket").mkdir()
+    return tmp_path / "bucket"
+
+
+def test_files_in_a_bucket_appear_when_they_are_whole(bucket):
+    _files.make_folder("gs://bucket/run")
+    path = "gs://bucket/run/numbers.json"
+    assert not _files.exists(path)
+    with pytest.raises(RuntimeError):
+        write_half_of(path)
+    assert not _files.exists(path)
+    _files.write_json(path, {"a": 1})
+    assert _files.read_json(path) == {"a": 1}
+    with _files.here(path) as there:
+        assert there.endswith(".json")
+        assert (bucket / "run/numbers.json").read_bytes() == pathlib.Path(there).read_bytes()
+    _files.remove(path)
+    _files.remove(path)  # it is not there already
+    _files.remove_folder("gs://bucket/run")
+    assert not (bucket / "run").exists()
+
+
+def test_an_optimizer_is_saved_into_a_bucket_and_loaded_from_it(bucket):
+    opt = learned_opt.lstm(hidden_sizes=(2,))
+    phi = opt.init(jax.random.key(0))
+    learned_opt.save("gs://bucket/mine", opt, phi, {"seed": 1})
+    assert sorted(path.name for path in bucket.iterdir()) == ["mine.json", "mine.safetensors"]
+    same, weights = learned_opt.load("gs://bucket/mine")
+    assert same == opt
+    chex.assert_trees_all_equal(weights, phi)
+
+
+def test_paths_of_buckets_stay_as_they_are():
+    assert _files.absolute("gs://bucket/a") == "gs://bucket/a"
+    assert _files.absolute("a") == os.path.abspath("a")
+    assert _files.is_remote("s3://bucket")
+    assert not _files.is_remote("/tmp/a")

@@ -12,6 +12,7 @@ from learned_opt.estimators.meta_loss import MetaLoss
 from learned_opt.estimators.mixture import Mixture
 from learned_opt.estimators.nres import NRES
 from learned_opt.estimators.pes import PES
+from learned_opt.estimators.sharded import Sharded
 
 __all__ = [
     "NRES",
@@ -23,4 +24,5 @@ __all__ = [
     "Imitate",
     "MetaLoss",
     "Mixture",
+    "Sharded",
 ]

@@ -210,7 +210,7 @@ def first_of(
     return jax.vmap(one)(problems, theta)
 
 
-def _measure(
+def measure(
     family: Family,
     lives: AdjointLives,
     theta: Theta,
@@ -263,7 +263,7 @@ def _window(
         updates, states = apply(groups, phi, packed, lives)
         theta = optax.apply_updates(lives.theta, unpacked(groups, updates, lives.theta))
         t = lives.t + 1
-        measured = _measure(family, lives, theta, t)
+        measured = measure(family, lives, theta, t)
         slopes = () if is_shared else taken(drawn, packed_by(groups, measured.slope))
         lives = lives._replace(
             t=t,
@@ -281,8 +281,8 @@ def _window(
     weights = weights / losses.shape[1]
     recorded = []
     for i, group in enumerate(groups):
-        of_block = _weighted if group.reads_theta else _accumulated
-        cotangents = functools.partial(_cotangents, slopes[i], weights, of_block)
+        of_block = _weighted if group.reads_theta else accumulated
+        cotangents = functools.partial(cotangents_of, slopes[i], weights, of_block)
         theta: Any = ()
         if group.reads_theta:
             theta = drawn[i].take(group.pack(jax.tree.leaves(lives.theta)))
@@ -380,7 +380,7 @@ def _state_of(
     return treedef.unflatten(mine)
 
 
-class _Shifted(NamedTuple):
+class Shifted(NamedTuple):
     """Gradients of a window and the one after it; the slope at step t is the gradient of t + 1."""
 
     gradients: jax.Array  # g_1 .. g_T, [T, ...]
@@ -388,10 +388,10 @@ class _Shifted(NamedTuple):
 
 
 def _shifted(gradients: Any, last: Any) -> Any:
-    return jax.tree.map(_Shifted, gradients, last)
+    return jax.tree.map(Shifted, gradients, last)
 
 
-def _cotangents(
+def cotangents_of(
     slopes: Any,
     weights: jax.Array,
     of_block: Any,
@@ -399,15 +399,15 @@ def _cotangents(
 ) -> Any:
     """The cotangents of the coordinates that `cut` cuts out."""
 
-    def of_leaf(slope: jax.Array | _Shifted) -> jax.Array:
-        if isinstance(slope, _Shifted):
+    def of_leaf(slope: jax.Array | Shifted) -> jax.Array:
+        if isinstance(slope, Shifted):
             block, last = cut(slope.gradients, axis=1), cut(slope.last, axis=0)
             block = jnp.concatenate([block[1:], last[None]])
         else:
             block = cut(slope, axis=1)
         return of_block(block, weights)
 
-    return jax.tree.map(of_leaf, slopes, is_leaf=lambda x: isinstance(x, _Shifted))
+    return jax.tree.map(of_leaf, slopes, is_leaf=lambda x: isinstance(x, Shifted))
 
 
 def _weighted(slopes: jax.Array, weights: jax.Array) -> jax.Array:
@@ -416,7 +416,7 @@ def _weighted(slopes: jax.Array, weights: jax.Array) -> jax.Array:
     return slopes.astype(dtype) * weights.astype(dtype).reshape((-1,) + (1,) * (slopes.ndim - 1))
 
 
-def _accumulated(slopes: jax.Array, weights: jax.Array) -> jax.Array:
+def accumulated(slopes: jax.Array, weights: jax.Array) -> jax.Array:
     """lambda_1 .. lambda_T: sums from the end of w_t times the slope at step t."""
 
     def add(later: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:

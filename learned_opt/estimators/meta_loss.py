@@ -52,8 +52,8 @@ class MetaLoss:
     def __post_init__(self) -> None:
         if self.weights is not None:
             array = np.asarray(self.weights, np.float64)
-            # With NumPy alone: a value that is only made must not take a device.
-            _check(array, (array.shape[0] if array.ndim else 0,))
+            # In NumPy: several processes cannot come together once JAX's backends have started.
+            _check_weights(array, (array.shape[0] if array.ndim else 0,))
             object.__setattr__(self, "weights", tuple(array.tolist()))
         if not callable(self.shape):
             _checks.choice("shape", self.shape, SHAPES)
@@ -105,12 +105,11 @@ def check_weights(weights: object, lengths: tuple[int, ...]) -> jax.Array:
     if isinstance(weights, jax.core.Tracer):
         return weights
     array = np.asarray(weights, np.float64)
-    _check(array, lengths)
+    _check_weights(array, lengths)
     return jnp.asarray(array, jnp.result_type(float))
 
 
-def _check(array: np.ndarray, lengths: tuple[int, ...]) -> None:
-    """Raises ValueError for weights that are not possible, see `check_weights`."""
+def _check_weights(array: np.ndarray, lengths: tuple[int, ...]) -> None:
     if array.ndim != 1 or array.shape[0] not in lengths or not array.size:
         allowed = " or ".join(map(str, dict.fromkeys(lengths)))
         raise ValueError(f"weights must be a vector of {allowed} numbers, got shape {array.shape}.")

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.sharding import PartitionSpec
 
-from learned_opt import _checks
+from learned_opt import _checks, devices
+from learned_opt.devices import PROBLEMS, WHOLE, Shards
 from learned_opt.evaluation import halving
 from learned_opt.meta import evaluating, programs, unrolling
 from learned_opt.optimizees import base as optimizee_base
@@ -272,7 +274,10 @@ def tune(
     family = optimizee_base.as_family(problem)
     problems = evaluating.begin_runs(family, key, num_runs)
     measure = evaluating.as_measure(measure)
-    at_once = min(evaluating.runs_at_once(problems), len(rates) * num_runs, MOST_AT_ONCE)
+    shards = devices.spread(len(rates) * num_runs)
+    of_device = -(-len(rates) * num_runs // shards.num)
+    at_once = shards.num * min(evaluating.runs_at_once(problems), of_device, MOST_AT_ONCE)
+    measure, family, problems = devices.placed((measure, family, problems), shards.mesh)
 
     def evaluate(job_rates: np.ndarray, job_runs: np.ndarray) -> np.ndarray:
         """Part after part, all of one size, so that one program is enough."""
@@ -280,7 +285,8 @@ def tune(
         for start in range(0, len(job_rates), at_once):
             index = np.arange(start, start + at_once) % len(job_rates)
             part = jnp.asarray(job_rates[index]), jnp.asarray(job_runs[index])
-            values = _finals(build, measure, family, problems, *part, num_steps, last)
+            part = devices.parted(part, shards)
+            values = _finals(shards, build, measure, family, problems, *part, num_steps, last)
             count = min(at_once, len(job_rates) - start)
             finals.append(np.asarray(values, np.float64)[:count])
             if on_jobs is not None:
@@ -297,8 +303,9 @@ def tune(
     return Tuned(name, best, loss, tx, found.rates, grid, tried.sum(axis=1), tied)
 
 
-@functools.partial(programs.jit, static_argnums=(0, 6, 7))
+@functools.partial(programs.jit, static_argnums=(0, 1, 7, 8))
 def _finals(
+    shards: Shards,
     build: Builder,
     measure: jax.tree_util.Partial | None,
     family: Family,
@@ -310,7 +317,13 @@ def _finals(
 ) -> jax.Array:
     """The final loss, or what is measured, of each job `[jobs]`: a rate, and the index of a run."""
 
-    def final(rate: jax.Array, i: jax.Array) -> jax.Array:
+    def final(
+        measure: jax.tree_util.Partial | None,
+        family: Family,
+        problems: Problem,
+        rate: jax.Array,
+        i: jax.Array,
+    ) -> jax.Array:
         problem = jax.tree.map(lambda x: x[i], problems)
         losses, measured = evaluating.one_run(
             build(rate, num_steps), measure, family, problem, num_steps
@@ -319,4 +332,8 @@ def _finals(
         has_diverged = ~jnp.all(jnp.isfinite(losses)) | ~jnp.isfinite(value)
         return jnp.where(has_diverged, jnp.inf, value)
 
-    return jax.vmap(final)(rates, index)
+    def finals(*args: Any) -> jax.Array:
+        return shards.gathered(jax.vmap(final, (None, None, None, 0, 0))(*args))
+
+    cut = WHOLE, WHOLE, WHOLE, PartitionSpec(PROBLEMS), PartitionSpec(PROBLEMS)
+    return shards.over_devices(finals, cut, WHOLE)(measure, family, problems, rates, index)

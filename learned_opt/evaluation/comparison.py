@@ -11,7 +11,7 @@ import numpy as np
 import optax
 import tqdm
 
-from learned_opt import _checks, _files, _fingerprint
+from learned_opt import _checks, _files, _fingerprint, devices
 from learned_opt.evaluation import baselines as baselines_lib
 from learned_opt.evaluation import cost, halving, statistics
 from learned_opt.evaluation.baselines import Builder, Tuned
@@ -83,7 +83,7 @@ def tune_all(
         desc=title,
         unit="run",
         leave=False,
-        disable=not progress_bar or not missing,
+        disable=not progress_bar or not missing or not devices.is_first(),
     ) as bar:
         for i, (name, build) in enumerate(missing.items(), start=1):
             bar.set_postfix_str(name)
@@ -136,7 +136,7 @@ class _Store:
         name = _fingerprint.of_arrays((), repr(depends_on))
         self._path = os.path.join(folder, f"tuned-{num_steps}-{name}.json")
         self._content = {"depends_on": depends_on, "baselines": self._kept}
-        if os.path.exists(self._path):
+        if _files.exists(self._path):
             self._kept.update(_files.read_json(self._path)["baselines"])
 
     def has(self, name: str, build: Builder) -> bool:
@@ -266,7 +266,11 @@ def compare(
     curves = {}
     measures = {}
     bar = tqdm.tqdm(
-        everything, "evaluating", unit="optimizer", leave=False, disable=not progress_bar
+        everything,
+        "evaluating",
+        unit="optimizer",
+        leave=False,
+        disable=not progress_bar or not devices.is_first(),
     )
     for name in bar:
         bar.set_postfix_str(name)
@@ -340,7 +344,7 @@ def _read_runs(path: str, measure: Measure) -> tuple[np.ndarray, Any] | None:
     """What `_write_runs` has written, or None where it is not there or is damaged."""
     structure = jax.tree.structure(measure, is_leaf=callable)
     try:
-        with np.load(path) as arrays:
+        with _files.here(path) as there, np.load(there) as arrays:
             losses, *values = (arrays[name] for name in arrays.files)
             return losses, structure.unflatten(values)
     except (FileNotFoundError, zipfile.BadZipFile, ValueError, EOFError):

@@ -1,5 +1,6 @@
 """What a result was made with."""
 
+import hashlib
 import importlib.metadata
 import os
 import pathlib
@@ -33,6 +34,37 @@ def record() -> dict[str, Any]:
         "native": native.available(),
         "commit": _commit(),
     }
+
+
+def program() -> dict[str, str | None]:
+    """Versions and the library's code, which all processes of one program must have alike."""
+    packages = (*PACKAGES, "safetensors", "orbax-checkpoint")
+    versions = {name: _version(name) for name in packages}
+    digest = hashlib.sha256()
+    folder = ROOT / "learned_opt"
+    programs = [] if _is_installed() else [ROOT / "experiments", ROOT / "benchmarks"]
+    for root in (folder, *programs):
+        for path in sorted(root.rglob("*.py")):
+            digest.update(str(path.relative_to(ROOT)).encode() + path.read_bytes())
+    return {
+        "python": platform.python_version(),
+        **versions,
+        "code": digest.hexdigest()[:16],
+        "C++ loops": str(native.available()),
+        "backend": jax.default_backend(),
+        "XLA_FLAGS": _without_devices(os.environ.get("XLA_FLAGS", "")),
+    }
+
+
+def _is_installed() -> bool:
+    """Whether the library is a package among others, and no checkout."""
+    return not (ROOT / "experiments").is_dir()
+
+
+def _without_devices(xla_flags: str) -> str:
+    """XLA's flags, but for how many devices a CPU is divided into."""
+    flags = [f for f in xla_flags.split() if "host_platform_device_count" not in f]
+    return " ".join(flags)
 
 
 def _version(package: str) -> str | None:

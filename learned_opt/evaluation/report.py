@@ -453,7 +453,7 @@ def read(folder: str | os.PathLike, suffix: str = "") -> Report | None:
 
 
 def _arrays(path: str) -> dict[str, np.ndarray]:
-    with np.load(path) as arrays:
+    with _files.here(path) as there, np.load(there) as arrays:
         return {name: arrays[name] for name in arrays.files}
 
 

@@ -2,12 +2,13 @@
 
 import json
 import os
+import secrets
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from learned_opt import _checks, _files
+from learned_opt import _checks, _files, devices
 
 CONFIGURATION = "meta_train.json"
 
@@ -23,7 +24,7 @@ class Checkpoints:
         if directory is not None:
             ocp = import_orbax()
             options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False)
-            self._manager = ocp.CheckpointManager(os.path.abspath(directory), options=options)
+            self._manager = ocp.CheckpointManager(_files.absolute(directory), options=options)
 
     def restore(self, state: Any) -> tuple[Any, dict | None]:
         """The newest `(state, log)`, or `(state, None)` where there is none.
@@ -115,10 +116,12 @@ def claim(workdir: str, configuration: dict) -> None:
 
     Raises:
       ValueError: if the directory belongs to another configuration; names what differs.
+      DisagreementError: if several processes do not share it.
     """
     path = os.path.join(workdir, CONFIGURATION)
     configuration = json.loads(json.dumps(configuration))
-    if not os.path.exists(path):
+    _check_shared(workdir)
+    if not _files.exists(path):
         _files.write_json(path, configuration)
         return
     there = _files.read_json(path)
@@ -128,6 +131,23 @@ def claim(workdir: str, configuration: dict) -> None:
             "or finish that run with the version that began it."
         )
     check_same(there, configuration, workdir)
+
+
+def _check_shared(workdir: str) -> None:
+    """Raises DisagreementError unless all processes see what the first one writes."""
+    if not devices.is_several():
+        return
+    name = devices.of_first(f".shared-{secrets.token_hex(8)}")
+    path = os.path.join(workdir, name)
+    _files.write_text(path, "")
+    seen = devices.of_all(_files.is_seen(path))
+    _files.remove(path)
+    if not all(seen):
+        raise devices.DisagreementError(
+            f"all processes must see the same files, but process {seen.index(False)} does not see "
+            f"what process 0 writes to {workdir}: choose a workdir on a file system that they "
+            "share, or in a bucket (gs://...)."
+        )
 
 
 def check_same(

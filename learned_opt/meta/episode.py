@@ -2,6 +2,10 @@
 
 An episode is one horizon's worth of windows. What a window does with its lives is its estimator's
 business: nothing here knows one estimator from another.
+
+The problems of a family are cut into shards, each with lives of its own. On several devices every
+device runs its shards by itself, and all of them meet once in a window, for the mean of what the
+shards estimate. Everything else is the same on all of them.
 """
 
 import functools
@@ -11,7 +15,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import PartitionSpec
 
+from learned_opt import devices
+from learned_opt.devices import PROBLEMS, TRIALS, Shards
 from learned_opt.estimators import Estimator
 from learned_opt.meta import evaluating
 from learned_opt.meta.optimizer import Bound
@@ -44,7 +51,8 @@ class MetaState(NamedTuple):
       optimizer: the state of phi's optimizer.
       learning_rate: of phi's optimizer, before any schedule.
       window: how many windows are done.
-      lives: the estimator's lives, one entry for each family.
+      lives: the estimator's lives, one entry for each family; where there are several shards,
+        these are on the first axis.
       sums: the `Sums` of this epoch.
       average_loss: moving average over epochs of the weighted meta-loss, decay 0.9, not yet divided
         by 1 - 0.9^epochs.
@@ -98,12 +106,13 @@ class Plan(NamedTuple):
       estimator: the estimator.
       optimizer: of phi, without its learning rate.
       num_steps: the horizon.
-      num_problems: problems of a family at once.
+      num_problems: problems of a family at once, over all shards.
       family_weights: by what each family counts.
       share: the `Share` of all meta-training.
       selection: see `settings.Validation`.
       validation_steps: the horizon of validation.
       validation_weights: by what each family of validation counts.
+      shards: the `devices.Shards` of the problems.
     """
 
     opt: LearnedOptimizer
@@ -116,6 +125,7 @@ class Plan(NamedTuple):
     selection: str
     validation_steps: int
     validation_weights: tuple[float, ...]
+    shards: Shards = Shards()
 
     @property
     def num_windows(self) -> int:
@@ -178,11 +188,17 @@ def _begin(
     key: jax.Array,
     phi: Phi,
 ) -> tuple:
-    lives = []
-    for i, family in enumerate(families):
-        keys = jax.random.split(_key_of(key, i), plan.num_problems)
-        lives.append(plan.estimator.begin(plan.opt, phi, family, keys, plan.num_steps))
-    return tuple(lives)
+    num_problems = plan.num_problems // plan.shards.num
+
+    def begin(shard: jax.Array) -> tuple:
+        lives = []
+        for i, family in enumerate(families):
+            own_key = plan.shards.key(_key_of(key, i), shard)
+            keys = jax.random.split(own_key, num_problems)
+            lives.append(plan.estimator.begin(plan.opt, phi, family, keys, plan.num_steps))
+        return tuple(lives)
+
+    return plan.shards.each(begin)
 
 
 def _key_of(key: jax.Array, i: int) -> jax.Array:
@@ -250,18 +266,25 @@ def _window(
     state: MetaState,
 ) -> MetaState:
     """One window of every family, and one update of phi."""
-    estimates = []
-    for i, family in enumerate(families):
-        own_key = _key_of(key, i)
-        estimate = plan.estimator.run(
-            plan.opt, state.phi, family, state.lives[i], own_key, weights, done
-        )
-        estimates.append(estimate)
-    state = state._replace(lives=tuple(estimate.lives for estimate in estimates))
-    gradient = _weighted_mean([e.gradient for e in estimates], plan.family_weights)
-    loss = _weighted_mean([jnp.mean(e.losses) for e in estimates], plan.family_weights)
-    sums_of_window = [jnp.mean(weights @ e.losses) for e in estimates]
-    weighted = _weighted_mean(sums_of_window, plan.family_weights)
+
+    def estimated(shard: jax.Array, lives: tuple) -> tuple:
+        estimates = []
+        for i, family in enumerate(families):
+            own_key = plan.shards.key(_key_of(key, i), shard)
+            estimate = plan.estimator.run(
+                plan.opt, state.phi, family, lives[i], own_key, weights, done
+            )
+            estimates.append(estimate)
+        after = tuple(estimate.lives for estimate in estimates)
+        gradient = _weighted_mean([e.gradient for e in estimates], plan.family_weights)
+        loss = _weighted_mean([jnp.mean(e.losses) for e in estimates], plan.family_weights)
+        sums_of_window = [jnp.mean(weights @ e.losses) for e in estimates]
+        weighted = _weighted_mean(sums_of_window, plan.family_weights)
+        return after, (gradient, loss, weighted)
+
+    lives, found = plan.shards.each(estimated, state.lives)
+    gradient, loss, weighted = plan.shards.mean(found)
+    state = state._replace(lives=lives)
     state = _meta_update(plan, state, gradient, loss, done)
     finite = state.skipped_in_a_row == 0
     sums = Sums(
@@ -375,12 +398,24 @@ def _validation_loss(
 ) -> jax.Array:
     """The mean final loss of phi, frozen, on validation problems."""
     tx = plan.opt.transform(state.phi)
-    losses = []
-    for i, family in enumerate(families):
-        keys = optimizee_base.problem_keys(_key_of(key, i), num_runs)
-        begun = optimizee_base.begin_all(family, keys)
-        curves, _ = evaluating.runs(tx, None, family, begun, plan.validation_steps)
-        losses.append(jnp.mean(curves[:, -1]))
+    all_keys = []
+    for i in range(len(families)):
+        all_keys.append(optimizee_base.problem_keys(_key_of(key, i), num_runs))
+    of_shard = -(-num_runs // plan.shards.num)
+
+    def finals(shard: jax.Array) -> tuple:
+        final_losses = []
+        for family, keys in zip(families, all_keys, strict=True):
+            if plan.shards.num > 1:
+                # Where the runs are no multiple of the shards, the first of them come twice.
+                keys = keys[(shard * of_shard + jnp.arange(of_shard)) % num_runs]
+            begun = optimizee_base.begin_all(family, keys)
+            curves, _ = evaluating.runs(tx, None, family, begun, plan.validation_steps)
+            final_losses.append(curves[:, -1])
+        return tuple(final_losses)
+
+    every = plan.shards.gathered(plan.shards.each(finals))
+    losses = [jnp.mean(x.reshape(-1)[:num_runs]) for x in every]
     mean = _weighted_mean(losses, plan.validation_weights)
     return mean.astype(state.best_loss.dtype)
 
@@ -397,10 +432,59 @@ def _average(state: MetaState) -> tuple[MetaState, jax.Array]:
     return state, average.astype(state.best_loss.dtype)
 
 
-Lift = Callable[..., Callable]  # `jax.vmap`, or `alone` in its place
+class Lift(NamedTuple):
+    """How many runs are in a program, and how they are side by side; static under jit.
+
+    Attributes:
+      transform: `jax.vmap`, or what stands in its place.
+      key_axis: 0 where every run has a key of its own, None where all have the same.
+      axes: of a mesh, for the first axes of a state.
+    """
+
+    transform: Callable[..., Callable]
+    key_axis: int | None
+    axes: tuple
+
+    def spec_of_key(self) -> PartitionSpec:
+        """Over which axes of a mesh the key is cut, and whatever else every run has of its own."""
+        return PartitionSpec() if self.key_axis is None else PartitionSpec(*self.axes)
+
+    def specs(self, shards: Shards) -> Any:
+        """Over which axes of a mesh a state is cut."""
+        whole: Any = PartitionSpec(*self.axes)
+        specs = MetaState(*[whole] * len(MetaState._fields))
+        if shards.num == 1:  # lives have no axis of shards
+            return specs
+        of_shards: Any = PartitionSpec(*self.axes, PROBLEMS)
+        return specs._replace(lives=of_shards)
 
 
-def alone(function: Callable, **axes: Any) -> Callable:
+def _alone(function: Callable, in_axes: Any = 0) -> Callable:
     """In the place of `jax.vmap`, for one run alone."""
-    del axes
+    del in_axes
     return function
+
+
+def _in_turn(function: Callable, in_axes: Any = 0) -> Callable:
+    """In the place of `jax.vmap`: one after the other, so that each has the bits of one alone."""
+
+    def every(*args: Any) -> Any:
+        axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+        mapped = [arg for arg, axis in zip(args, axes, strict=True) if axis is not None]
+
+        def one(i: jax.Array, *own: Any) -> Any:
+            del i
+            rest = iter(own)
+            return function(
+                *(arg if axis is None else next(rest) for arg, axis in zip(args, axes, strict=True))
+            )
+
+        num = jax.tree.leaves(mapped)[0].shape[0]
+        return devices.in_turn(one, num, *mapped)
+
+    return every
+
+
+ALONE = Lift(_alone, None, ())
+TRIALS_OF_A_SEARCH = Lift(jax.vmap, None, (None,))  # every device has all of them
+SEEDS = Lift(_in_turn, 0, (TRIALS,))

@@ -7,8 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec
 
-from learned_opt import _checks, _fingerprint
+from learned_opt import _checks, _fingerprint, devices
+from learned_opt.devices import PROBLEMS, WHOLE, Shards
 from learned_opt.meta import programs, unrolling
 from learned_opt.meta.unrolling import Rule, Run, Transformation
 from learned_opt.optimizees import base as optimizee_base
@@ -33,7 +35,8 @@ def evaluate(
     """Runs an optimizer on `num_runs` fresh problems.
 
     Run i is `unroll` with the key `jax.random.split(key, num_runs)[i]`. A single run is `unroll`
-    with the key itself.
+    with the key itself. The runs go over all devices there are, also of several processes
+    (`learned_opt.devices`).
 
     Args:
       tx: an optax transformation or a pair `(opt, phi)`. Weights in a pair are an argument of the
@@ -85,7 +88,14 @@ def evaluate_with(
     family = optimizee_base.as_family(problem)
     problems = begin_runs(family, key, num_runs)
     rule, phi = unrolling.separate(tx)
-    return _evaluate(rule, phi, as_measure(measure), family, problems, num_steps)
+    bound = as_measure(measure)
+    shards = devices.spread(num_runs)
+    if shards.mesh is None or devices.is_traced(phi, bound, family, problems):
+        return _evaluate(Shards(), rule, phi, bound, family, problems, num_steps)
+    phi, bound, family = devices.placed((phi, bound, family), shards.mesh)
+    parts = devices.parted(problems, shards)
+    done = _evaluate(shards, rule, phi, bound, family, parts, num_steps)
+    return jax.tree.map(lambda x: x[:num_runs], devices.to_local(done))
 
 
 def as_measure(measure: Measure) -> jax.tree_util.Partial | None:
@@ -189,8 +199,9 @@ def begin_runs(
     return optimizee_base.begin_all(family, optimizee_base.problem_keys(key, num_runs))
 
 
-@functools.partial(programs.jit, static_argnums=(0, 5))
+@functools.partial(programs.jit, static_argnums=(0, 1, 6))
 def _evaluate(
+    shards: Shards,
     rule: Rule,
     phi: Phi,
     measure: jax.tree_util.Partial | None,
@@ -198,7 +209,17 @@ def _evaluate(
     problems: Problem,
     num_steps: int,
 ) -> tuple[jax.Array, Any]:
-    return runs(unrolling.join(rule, phi), measure, family, problems, num_steps)
+    def of_device(
+        phi: Phi,
+        measure: jax.tree_util.Partial | None,
+        family: Family,
+        problems: Problem,
+    ) -> tuple[jax.Array, Any]:
+        done = runs(unrolling.join(rule, phi), measure, family, problems, num_steps)
+        return shards.gathered(done)
+
+    cut = WHOLE, WHOLE, WHOLE, PartitionSpec(PROBLEMS)
+    return shards.over_devices(of_device, cut, WHOLE)(phi, measure, family, problems)
 
 
 def runs(

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tqdm
 
+from learned_opt import devices
+
 
 class Progress(NamedTuple):
     """What a callback of `meta_train` sees after an epoch.
@@ -25,6 +27,7 @@ class Bar:
     """Windows done, time left, the loss that is minimized, and the best validation loss.
 
     On a terminal it redraws twice a second. Elsewhere, in a log file, it prints every ten seconds.
+    Of several processes the first shows it.
 
     Args:
       total: windows in all, at most.
@@ -37,7 +40,7 @@ class Bar:
             total=total,
             desc="meta-training",
             unit="window",
-            disable=not shown,
+            disable=not shown or not devices.is_first(),
             mininterval=0.5 if on_terminal else 10,
             dynamic_ncols=on_terminal,
         )

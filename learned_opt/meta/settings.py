@@ -111,6 +111,7 @@ class MetaTrainSettings:
     learning_rate: Any
     validation: Validation
     max_skipped: int
+    shards: int
 
     @property
     def is_searched(self) -> bool:
@@ -156,8 +157,11 @@ class MetaTrainSettings:
         family = self.families[0].family
         rate = self.learning_rate
         validation = self.validation
+        # One shard is what there was before there were several.
+        shards = {} if self.shards == 1 else {"shards": self.shards}
         return {
             "format": FORMAT,
+            **shards,
             "num_steps": list(self.horizons),
             "stage_patience": self.stage_patience,
             "num_problems": self.num_problems,
@@ -203,6 +207,7 @@ def check(
     learning_rate: Any = 0.003,
     validation: Validation | None = None,
     max_skipped: int = 100,
+    shards: int = 1,
 ) -> MetaTrainSettings:
     """The checks of `meta_train`'s arguments, for programs that have other work to do before it.
 
@@ -234,13 +239,16 @@ def check(
             estimator.check(opt, weighted.family, key, horizon)
         meta_loss.of_windows(estimator.window, horizon)
     validated = families if validation.problem is None else as_weighted(validation.problem)
+    num_problems = _checks.positive_int("num_problems", num_problems)
+    shards = _checks.positive_int("shards", shards)
+    _checks.divides("shards", shards, "num_problems", num_problems)
     return MetaTrainSettings(
         opt=opt,
         families=bound,
         validation_families=validated,
         horizons=horizons,
         stage_patience=stage_patience,
-        num_problems=_checks.positive_int("num_problems", num_problems),
+        num_problems=num_problems,
         num_epochs=_checks.positive_int("num_epochs", num_epochs),
         episodes_per_epoch=_checks.positive_int("episodes_per_epoch", episodes_per_epoch),
         estimator=estimator,
@@ -249,6 +257,7 @@ def check(
         learning_rate=_check_learning_rate(learning_rate),
         validation=validation,
         max_skipped=_checks.positive_int("max_skipped", max_skipped),
+        shards=shards,
     )
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 import tqdm
 
-from learned_opt import _checks
+from learned_opt import _checks, devices
 from learned_opt.meta import programs, unrolling
 from learned_opt.meta.unrolling import Rule, Transformation
 from learned_opt.optimizees import base as optimizee_base
@@ -90,7 +90,9 @@ def learn_start(
     rule, phi = unrolling.separate(tx)
     schedule = (learning_rate, num_updates)
     state = _adam(*schedule).init(start)
-    with tqdm.tqdm(total=num_updates, desc="start", disable=not progress_bar) as bar:
+    with tqdm.tqdm(
+        total=num_updates, desc="start", disable=not progress_bar or not devices.is_first()
+    ) as bar:
         for first in range(0, num_updates, _AT_ONCE):
             count = min(_AT_ONCE, num_updates - first)
             sizes = (num_steps, num_problems, count)

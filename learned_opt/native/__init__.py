@@ -72,14 +72,16 @@ def usable(*trees: Any) -> bool:
 
     It can where all arrays are float32, where the program runs on a CPU (`runs_on_cpu`) that is not
     divided into several devices, and outside `xla_loops`. XLA cannot divide a call to another
-    library between devices: it would collect all coordinates on each of them.
+    library between devices: it would collect all coordinates on each of them. Within a
+    `jax.shard_map(..., check_vma=False)` over all axes of a mesh there is nothing to divide, and
+    the devices share the cores.
     """
     if _only_xla.value or not runs_on_cpu():
         return False
     for leaf in jax.tree.leaves(trees):
         if not _fits(leaf):
             return False
-    return available() and _num_devices() == 1
+    return available() and (_num_devices() == 1 or _is_mapped())
 
 
 def runs_on_cpu() -> bool:
@@ -227,10 +229,23 @@ def _load(path: str) -> Any:
 
 
 def _fits(x: Any) -> bool:
-    # With explicit sharding and in a shard_map, types name the mesh, and the call's results do not.
-    mesh = jax.typeof(x).sharding.mesh
-    is_automatic = all(kind == AxisType.Auto for kind in mesh.axis_types)
-    return is_automatic and x.dtype == jnp.float32
+    # With explicit sharding, and in a shard_map that checks on which devices values differ, types
+    # say more than those of the call's results.
+    kind = jax.typeof(x)
+    is_explicit = AxisType.Explicit in kind.sharding.mesh.axis_types
+    return not is_explicit and not _varying(kind) and x.dtype == jnp.float32
+
+
+def _varying(kind: Any) -> frozenset:
+    if hasattr(kind, "manual_axis_type"):  # since JAX 0.10
+        return kind.manual_axis_type.varying
+    return getattr(kind, "vma", frozenset())
+
+
+def _is_mapped() -> bool:
+    """Whether the program that is traced is that of one device, in a map over a whole mesh."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return bool(mesh.axis_names) and set(mesh.manual_axes) == set(mesh.axis_names)
 
 
 def _num_devices() -> int:
@@ -251,6 +266,9 @@ def _like(x: jax.Array) -> jax.ShapeDtypeStruct:
 
 def _workers() -> int:
     cores = os.cpu_count() or 1
+    if _is_mapped():  # the devices of a map work at the same time
+        on_this_host = min(jax.local_device_count("cpu"), jax.sharding.get_abstract_mesh().size)
+        cores = max(1, cores // on_this_host)
     most = _library().learned_opt_max_workers()
     return min(cores, most)
 

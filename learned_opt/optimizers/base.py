@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.interpreters import partial_eval
 
-from learned_opt import _checks
+from learned_opt import _checks, devices
 
 Phi = Any  # the optimizer's weights: a pytree of arrays
 Theta = Any  # the parameters that an optimizer updates: a pytree of arrays
@@ -398,7 +398,8 @@ def axes_of_coordinates(axis_name: Any) -> tuple:
       axis_name: what the caller of `update` says: a name, a tuple of names, or None.
 
     Returns:
-      A tuple of names; `()` if each device holds all coordinates.
+      A tuple of names; `()` if each device holds all coordinates, as along the axes of
+      `learned_opt.devices`.
 
     Raises:
       ValueError: if the caller says nothing inside a `jax.shard_map`, where a mean over all
@@ -406,7 +407,8 @@ def axes_of_coordinates(axis_name: Any) -> tuple:
     """
     if axis_name is not None:
         return (axis_name,) if isinstance(axis_name, str) else tuple(axis_name)
-    mapped = jax.sharding.get_abstract_mesh().manual_axes
+    manual = jax.sharding.get_abstract_mesh().manual_axes
+    mapped = [axis for axis in manual if axis not in devices.AXES]
     if mapped:
         raise ValueError(
             f"axis_name must be given inside a shard_map over {', '.join(map(repr, mapped))}, as "

@@ -325,3 +325,20 @@ def test_naive_updates_equal_those_of_the_library(opt):
         v, second = theirs.update(gradient, states[1], params)
         states = first, second
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7), u, v)
+
+
+@pytest.mark.thorough
+def test_scale_benchmark(tmp_path):
+    """Devices meet once where the problems are in shards, and in every step where XLA chooses."""
+    record, table = quick("scale", tmp_path / "out")
+    shards, gspmd = (
+        [r for r in record["results"] if r["program"] == name] for name in ("shards", "GSPMD")
+    )
+    assert [r["devices"] for r in shards] == [1, 2]
+    two = shards[1]
+    assert (two["collectives"], two["in_steps"]) == (1, 0)
+    assert shards[0]["flops"] / (2 * two["flops"]) >= 0.99
+    assert gspmd[0]["in_steps"] > 0
+    assert "Modelled, not measured: 2e+12 FLOPs a second" in table
+    done = start("scale", "--quick", "--sizes=2,3", f"--output={tmp_path}")
+    assert "--sizes must divide the largest of them, 3, got 2" in done.stderr

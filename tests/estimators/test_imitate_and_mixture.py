@@ -8,6 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from jax.sharding import AxisType
+from jax.sharding import PartitionSpec as P
 
 import learned_opt
 from learned_opt import estimators
@@ -163,6 +165,7 @@ def test_every_estimator_is_one():
         estimators.NRES(),
         estimators.Imitate(optax.sgd(0.1)),
         estimators.Mixture(estimators.Adjoint()),
+        estimators.Sharded(jax.make_mesh((1,), ("x",), (AxisType.Auto,)), lambda *leaf: P()),
     ):
         assert isinstance(estimator, estimators.Estimator)
         plain = estimator.plain(family_of(), KEY)
