@@ -114,7 +114,7 @@ def direction(
     if phi["network"]:
         u = u + _answer(phi["network"], _features(g, theta, m, v, reciprocal), context)
     if kind == MATRIX:
-        u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape))
+        u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape) or 1)
     # Whatever the MLP answers: a tensor that never had a gradient stays where it is.
     u = jnp.where(largest > 0, _unit(u), 0)
     log_scale = phi["log_scales"][kind]

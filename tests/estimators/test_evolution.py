@@ -220,7 +220,7 @@ def test_horizons_are_log_uniform_and_staggered():
 
 @pytest.mark.parametrize("objective", antithetic.OBJECTIVES)
 def test_the_objective(objective):
-    """The sum of all losses of a life, or the last one alone."""
+    """The sum of all losses of a life, late ones counting more, or the last one alone."""
     opt, family = learned_step_size(), optimizee_base.as_family(noisy_quadratic())
     phi, num_steps = opt.init(KEY), 20
     estimator = estimators.NRES(
@@ -230,8 +230,13 @@ def test_the_objective(objective):
 
     def expected(log_rate):
         losses, _ = moments_after(np.exp(log_rate), START**2, num_steps)
-        # "final" counts the last loss as often as a life has windows.
-        return losses.sum() if objective == "mean" else losses[-1] * num_steps / 5
+        times = np.arange(1, num_steps + 1)
+        return {
+            "mean": losses.sum(),
+            "late": np.sum(2 * times / num_steps * losses),
+            # It counts as often as a life has windows.
+            "final": losses[-1] * num_steps / 5,
+        }[objective]
 
     at = float(phi["log_rate"])
     slope = (expected(at + 1e-4) - expected(at - 1e-4)) / 2e-4
