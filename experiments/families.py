@@ -63,7 +63,12 @@ BUILDERS = {
         optimizees.rotated_quadratic,
         "rotated quadratics in {dim} dimensions with condition number {condition:g}",
     ),
-    "tiny": Builder(tiny_tasks.tiny_tasks, "tiny networks of seven kinds", needs_data=True),
+    "tiny": Builder(
+        tiny_tasks.tiny_tasks,
+        "tiny networks of five kinds: two perceptrons, a convolutional one, an autoencoder, a "
+        "Transformer of Markov chains",
+        needs_data=True,
+    ),
     "rosenbrock": Builder(optimizees.rosenbrock, "Rosenbrock's function in {dim} dimensions"),
 }
 

@@ -2,7 +2,7 @@
 
 Reads the work directory of experiments.train, and what experiments.numbers keeps in docs/measured
 of the figures in which the optimizer stands under its recipe's name: so cards and pages say the
-same. Writes NAME.safetensors, NAME.json (the card) and NAME.md (the card for people) into
+same. Results of experiments.suite that are kept there, in suite/NAME, go onto the card as well. Writes NAME.safetensors, NAME.json (the card) and NAME.md (the card for people) into
 learned_opt/weights; `learned_opt.pretrained(NAME)` finds them there. With --cards_only the weights
 that ship stay as they are, and their cards get what was measured since.
 
@@ -12,6 +12,7 @@ Examples:
     python -m experiments.ship --recipe=rnnprop-mnist --cards_only
 """
 
+import glob
 import os
 from typing import Any
 
@@ -101,6 +102,7 @@ def _informed(
         "trained_on": recipe.trained_on(info["dataset"]),
         **info,
         "measured": measured(name, info["seed"], os.path.expanduser(kept)),
+        "suite": of_suite(name, os.path.expanduser(kept)),
         "about": recipe.about,
         "good_for": recipe.good_for,
         "not_for": recipe.not_for,
@@ -138,6 +140,18 @@ def measured(
                 rows = {**case["rows"], name: row}
                 found[key] = _case(figure["figure"], folder, name, rows, case["about"]["final"])
     return list(found.values())
+
+
+def of_suite(name: str, kept: str) -> list[Info]:
+    """What runs of the suite say of an optimizer: one dict a run of it, with all of its tasks."""
+    found = []
+    for folder in sorted(glob.glob(os.path.join(kept, "suite", "*"))):
+        tasks = _files.read_json(os.path.join(folder, "summary.json"))["tasks"]
+        config = _files.read_json(os.path.join(folder, "config.json"))["config"]
+        mine = {task: rows[name] for task, rows in tasks.items() if name in rows}
+        if mine:
+            found.append({"config": config, "tasks": mine})
+    return found
 
 
 def _case(
@@ -178,7 +192,7 @@ def describe(name: str, info: Info) -> str:
         "",
         f"{info['about']} ({info['source']}).",
         "",
-        f'    tx = learned_opt.pretrained("{name}")',
+        f"    tx = learned_opt.pretrained({_arguments(name, info)})",
         "",
         f"- Good for: {info['good_for']}.",
         f"- Not for: {info['not_for']}.",
@@ -189,9 +203,15 @@ def describe(name: str, info: Info) -> str:
         lines.append(f"- Taught by imitation alone of: {info['teacher']}.")
     if info["departures"]:
         lines.append(f"- Other than in the papers: {'; '.join(info['departures'])}.")
-    lines += [
+    lines.append(
         "- Its configuration and the curve of its training are in the card beside this file "
-        "(.json).",
+        "(.json)."
+    )
+    for run_of_suite in info.get("suite", ()):
+        lines += ["", *_suite_lines(run_of_suite)]
+    if not info["measured"]:
+        return "\n".join([*lines, ""])
+    lines += [
         "",
         "Measured at the end of a run, mean with its 95 % interval; rates of the others tuned.",
         "",
@@ -201,6 +221,26 @@ def describe(name: str, info: Info) -> str:
     lines += ["", "Run by run, on the same problems and minibatches (paired 95 % intervals):", ""]
     lines += [f"- {case['case']}: {case['verdict']}" for case in info["measured"]]
     return "\n".join([*lines, ""])
+
+
+def _arguments(name: str, info: Info) -> str:
+    """How `pretrained` is called: what has a schedule needs the number of steps."""
+    return f'"{name}", num_steps=T' if info.get("architecture") == "general" else f'"{name}"'
+
+
+def _suite_lines(run_of_suite: Info) -> list[str]:
+    """What a card says of a run of the suite: the loss of each task, and over tuned Adam's."""
+    config = run_of_suite["config"]
+    rows = []
+    for task, row in run_of_suite["tasks"].items():
+        ratio = report.interval(row["ratio"]) if row.get("ratio") else "-"
+        rows.append([task, report.interval(row["final"]), ratio, str(row["diverged"][0])])
+    about = (
+        f"In the suite ({config['edition']} edition, {config['num_steps']:,} steps, "
+        f"{config['seeds']} seeds), losses at the end with their 95 % intervals:"
+    )
+    header = ["task", "loss", "over that of tuned Adam", "diverged"]
+    return [about, "", report.markdown(header, rows)]
 
 
 def _course(info: Info) -> str:
