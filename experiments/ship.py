@@ -2,7 +2,8 @@
 
 Reads the work directory of experiments.train, and what experiments.numbers keeps in docs/measured
 of the figures in which the optimizer stands under its recipe's name: so cards and pages say the
-same. Results of experiments.suite that are kept there, in suite/NAME, go onto the card as well. Writes NAME.safetensors, NAME.json (the card) and NAME.md (the card for people) into
+same. Results of experiments.suite that are kept there, in suite/NAME, go onto the card as well.
+Writes NAME.safetensors, NAME.json (the card) and NAME.md (the card for people) into
 learned_opt/weights; `learned_opt.pretrained(NAME)` finds them there. With --cards_only the weights
 that ship stay as they are, and their cards get what was measured since.
 

@@ -89,7 +89,7 @@ class Transformer(nn.Module):
         places = self.param(
             "position_embedding", nn.initializers.normal(0.02), (symbols.shape[1], self.units)
         )
-        x = x + places
+        x = x + places[None]
         mask = nn.make_causal_mask(symbols)
         for _ in range(self.num_layers):
             y = nn.LayerNorm()(x)

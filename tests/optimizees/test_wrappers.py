@@ -98,3 +98,23 @@ def test_equal_families_share_their_programs():
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_random_start_moves_the_beginning_and_not_the_function():
+    plain = network()
+    moved = learned_opt.optimizees.random_start(plain, 0.7)
+    key = jax.random.key(3)
+    instance = plain.sample(key)
+    first, other = plain.init(key, instance), moved.init(key, instance)
+    logs = []
+    for before, after in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True):
+        ratio = np.asarray(after) / np.asarray(before)
+        np.testing.assert_allclose(ratio, ratio.flat[0], rtol=1e-5)  # one factor for a whole array
+        logs.append(np.log(ratio.flat[0]))
+    assert np.all(np.abs(logs) <= 0.7)
+    assert len(set(np.round(logs, 5))) == len(logs)
+    np.testing.assert_array_equal(
+        moved.loss(other, instance, key), plain.loss(other, instance, key)
+    )
+    with pytest.raises(ValueError, match="log_range must be a finite number above 0, got 0"):
+        learned_opt.optimizees.random_start(plain, 0)
