@@ -1,11 +1,14 @@
 """What `general` does to one tensor: its averages, its direction and its length."""
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from learned_opt import native
 from learned_opt.optimizers import base, cell, orthogonal
 
 MOMENTA = (0.9, 0.95, 0.995)
@@ -17,6 +20,8 @@ FIRST_SCALES = (0.02, 0.006, 0.06)
 NUM_FEATURES = 13
 NUM_CONTEXT = 6
 NUM_SIGNALS = 4
+# Up to so many units of a layer the C++ loops win, see `network`.
+MAX_FAST_UNITS = 64
 _EPSILON = 1e-10
 _TINY = 1e-30
 
@@ -53,7 +58,24 @@ class Tensor(NamedTuple):
     second_moment: jax.Array
 
 
-Moved = tuple[jax.Array, tuple[jax.Array, jax.Array]]
+class Common(NamedTuple):
+    """What the proposals for tensors of one kind have in common.
+
+    Attributes:
+      layers: of the MLP.
+      kept: what the averages keep of a new gradient: momenta, then second moment: `[4]`.
+      debias: by which the averages are divided, as they began at zero: `[4]`.
+      context: what the first layer reads beside features: `[6]`.
+    """
+
+    layers: Any
+    kept: jax.Array
+    debias: jax.Array
+    context: jax.Array
+
+
+Averages = tuple[jax.Array, jax.Array]  # The next momentum and second moment.
+Moved = tuple[jax.Array, Averages]
 
 
 def rms(x: jax.Array) -> jax.Array:
@@ -67,59 +89,133 @@ def directions(
     kind: int,
     tensors: Sequence[Tensor],
 ) -> list[Moved]:
-    """`direction` of several tensors of one shape, as one program over all of them.
+    """A step of each of several tensors of one shape, relative to the length of the schedule.
 
-    So a network of many equal layers makes no longer program than one of few.
-    """
-    if len(tensors) == 1:
-        return [direction(phi, course, kind, tensors[0])]
-    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *tensors)
-    moved = jax.vmap(lambda tensor: direction(phi, course, kind, tensor))(stacked)
-    return [jax.tree.map(lambda x: x[i], moved) for i in range(len(tensors))]
-
-
-def direction(
-    phi: Any,
-    course: Course,
-    kind: int,
-    tensor: Tensor,
-) -> Moved:
-    """A step of one tensor, relative to the length of the schedule.
+    They are one program over all of them. So a network of many equal layers makes no longer program
+    than one of few.
 
     Args:
       phi: the weights of `general`.
       course: of this step.
       kind: MATRIX, VECTOR or EMBEDDING.
-      tensor: the tensor.
+      tensors: the tensors.
 
     Returns:
-      `c * exp(controller) * reference * u / rms(u)`, `[*shape]`, and the next averages, of the
-      gradient and of its square.
+      For each of them `c * exp(controller) * reference * u / rms(u)`, `[*shape]`, and the next
+      averages, of the gradient and of its square.
     """
-    dtype = tensor.gradient.dtype
+    dtype = tensors[0].gradient.dtype
     phi, course = base.widened((phi, course), dtype)
+    kept = _kept(phi["log_kept"], dtype)
+    t = course.step.astype(dtype)
+    debias = -jnp.expm1(t * jnp.log1p(-kept))  # 1 - (1 - kept)^t
+    context = jnp.concatenate([course.times, jax.nn.one_hot(kind, len(KINDS), dtype=dtype)])
+    common = Common(phi["network"], kept, debias, context)
+    us, signals, averages = proposals(kind != MATRIX, common, tensors)
+
+    def finished(u, signals, reference):
+        if kind == MATRIX:
+            u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape))
+        log_scale = phi["log_scales"][kind]
+        if phi["controller"]:
+            answer = _answer(phi["controller"], signals, context)
+            log_scale = log_scale + 2 * jnp.tanh(answer / 2)
+        return FIRST_SCALES[kind] * jnp.exp(log_scale) * reference * _unit(u)
+
+    references = jnp.stack([tensor.reference for tensor in tensors])
+    steps = jax.vmap(finished)(us, signals, references)
+    return [(steps[i], averages[i]) for i in range(len(tensors))]
+
+
+def proposals(
+    adaptive: bool,
+    common: Common,
+    tensors: Sequence[Tensor],
+) -> tuple[jax.Array, jax.Array, list[Averages]]:
+    """Directions before any of them is orthogonalised, and what there is on the way to them.
+
+    Args:
+      adaptive: whether the momentum is divided by the root of the second moment.
+      common: what is the same for all of the tensors.
+      tensors: of one shape.
+
+    Returns:
+      `(u, signals, averages)`: the directions `[tensors, *shape]`, what the controller reads of each
+      tensor, `[tensors, 4]`, and the next averages of each.
+    """
+    if _is_fast(common, tensors):
+        return _compiled_proposals(adaptive)(common, list(tensors))
+    return plain_proposals(adaptive, common, tensors)
+
+
+def _is_fast(common, tensors):
+    """Whether the C++ loops can take these arrays, and are faster."""
+    if tensors[0].gradient.size == 0:
+        return False
+    if any(layer["b"].shape[0] > MAX_FAST_UNITS for layer in common.layers):
+        return False
+    return native.usable(common, tensors)
+
+
+@functools.cache
+def _compiled_proposals(adaptive):
+    """The C++ loops. Their derivatives, of any order and mode, are those of plain JAX."""
+    plain = functools.partial(plain_proposals, adaptive)
+
+    def fast(common, tensors):
+        matrix = _matrix_of(tensors[0].gradient.shape)
+        return native.general_proposals(matrix, adaptive, common, tensors)
+
+    @jax.custom_jvp
+    def fast_proposals(common, tensors):
+        return jax.lax.platform_dependent(common, tensors, cpu=fast, default=plain)
+
+    @fast_proposals.defjvp
+    def jvp(primals, tangents):
+        return jax.jvp(plain, primals, tangents)
+
+    # Outside any jit, the choice of a platform would be compiled anew for each step.
+    return jax.jit(fast_proposals, inline=True)
+
+
+def _matrix_of(shape):
+    """Rows and columns of the matrix that a tensor is, or None where it is none."""
+    split = orthogonal.split_of(shape)
+    return None if split is None else (math.prod(shape[:split]), math.prod(shape[split:]))
+
+
+def plain_proposals(
+    adaptive: bool,
+    common: Common,
+    tensors: Sequence[Tensor],
+) -> tuple[jax.Array, jax.Array, list[Averages]]:
+    """`proposals` in plain JAX.
+
+    It says what they are, it is what is differentiated, and it runs where there is nothing faster.
+    """
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *tensors)
+    proposal = functools.partial(_proposal, adaptive, common)
+    us, signals, averages = jax.vmap(proposal)(stacked)
+    return us, signals, [jax.tree.map(lambda x: x[i], averages) for i in range(len(tensors))]
+
+
+def _proposal(adaptive, common, tensor):
+    """`(u, signals, averages)` of one tensor."""
     gradient, theta, reference = tensor[:3]
-    averages, m, v = _averaged(phi["log_kept"], course.step, tensor)
+    averages, m, v = _averaged(common, tensor)
     # In units of the largest momentum nothing underflows, and an epsilon is relative.
     unit = _largest(m[NESTEROV])
     g, m, v = gradient / unit, m / unit, v / unit / unit
     reciprocal = jax.lax.rsqrt(v + _EPSILON)
-    kept = _kept(phi["log_kept"], g.dtype)[NESTEROV]
+    kept = common.kept[NESTEROV]
     nesterov = (1 - kept) * m[NESTEROV] + kept * g
-    if kind != MATRIX:
+    if adaptive:
         nesterov = nesterov * reciprocal
     u = _unit(nesterov)
-    context = jnp.concatenate([course.times, jax.nn.one_hot(kind, len(KINDS), dtype=u.dtype)])
-    if phi["network"]:
-        u = u + _answer(phi["network"], _features(g, theta, m, v, reciprocal), context)
-    if kind == MATRIX:
-        u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape))
-    log_scale = phi["log_scales"][kind]
-    if phi["controller"]:
-        signals = _signals(g, theta, reference, m)
-        answer = _answer(phi["controller"], signals, context)
-        log_scale = log_scale + 2 * jnp.tanh(answer / 2)
-    return FIRST_SCALES[kind] * jnp.exp(log_scale) * reference * _unit(u), averages
+    if common.layers:
+        features = _features(g, theta, m, v, reciprocal)
+        u = u + _answer(common.layers, features, common.context)
+    return u, _signals(g, theta, reference, m), averages
 
 
 def _kept(log_kept, dtype):
@@ -128,17 +224,18 @@ def _kept(log_kept, dtype):
     return jnp.minimum(first * jnp.exp(log_kept), 0.5)
 
 
-def _averaged(log_kept, step, tensor):
+def _averaged(common, tensor):
     """The next averages, and both of them without the bias of a beginning at zero."""
     gradient = tensor.gradient
-    kept = _kept(log_kept, gradient.dtype)
-    of_m = kept[:-1].reshape(-1, *(1,) * gradient.ndim)
-    m = tensor.momentum + of_m * (gradient[None] - tensor.momentum)
-    v = tensor.second_moment + kept[-1] * (jnp.square(gradient) - tensor.second_moment)
-    t = step.astype(gradient.dtype)
-    weights = -jnp.expm1(t * jnp.log1p(-kept))  # 1 - (1 - kept)^t
-    of_m = weights[:-1].reshape(of_m.shape)
-    return (m, v), m / of_m, v / weights[-1]
+
+    def beside_coordinates(x):
+        return x[:-1].reshape(-1, *(1,) * gradient.ndim)
+
+    kept = beside_coordinates(common.kept)
+    m = tensor.momentum + kept * (gradient[None] - tensor.momentum)
+    v = tensor.second_moment
+    v = v + common.kept[-1] * (jnp.square(gradient) - v)
+    return (m, v), m / beside_coordinates(common.debias), v / common.debias[-1]
 
 
 def _largest(x):
