@@ -252,8 +252,8 @@ def _unit(x):
 def _features(g, theta, m, v, reciprocal):
     """What the MLP reads of each coordinate: `[13, *shape]`, each about one."""
     raw = jnp.concatenate([g[None], theta[None], m])
-    adaptive = jnp.concatenate([g[None], m]) * reciprocal
-    factored = jnp.concatenate([g[None], m[NESTEROV:]]) * _factored(v)
+    adaptive = jnp.concatenate([g[None], m]) * reciprocal[None]
+    factored = jnp.concatenate([g[None], m[NESTEROV:]]) * _factored(v)[None]
     features = jnp.concatenate([raw, adaptive, factored])
     squares = jnp.sum(jnp.square(features), range(1, features.ndim), keepdims=True)
     sizes = jnp.sqrt(squares / max(g.size, 1))

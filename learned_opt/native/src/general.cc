@@ -316,43 +316,60 @@ void PiecesPart(void* data, int worker, int64_t part) {
   }
 }
 
+bool HasSize(const ffi::AnyBuffer& buffer, int64_t size) {
+  return buffer.element_type() == ffi::DataType::F32 &&
+         static_cast<int64_t>(buffer.element_count()) == size;
+}
+
 // Reads the arguments of a call; returns whether they fit each other.
 bool Read(const ffi::RemainingArgs& args, const ffi::RemainingRets& results, General* call) {
   const int64_t tensors = call->num_tensors;
   const size_t first = 3, first_layer = first + 5 * tensors;
   if (tensors < 1 || args.size() < first_layer || (args.size() - first_layer) % 2 != 0) return false;
   if (results.size() != static_cast<size_t>(2 + 2 * tensors)) return false;
-  for (size_t i = 0; i < args.size(); ++i) {
-    if (Argument(args, i).element_type() != ffi::DataType::F32) return false;
-  }
-  call->batch = Argument(args, first + 2).element_count();
-  if (call->batch < 1) return false;
-  call->n = Argument(args, first).element_count() / call->batch;
-  call->num_context = Argument(args, 2).element_count() / call->batch;
-  call->kept = Data(Argument(args, 0));
-  call->debias = Data(Argument(args, 1));
-  call->context = Data(Argument(args, 2));
-  call->u = Data(ResultOf(results, 0));
-  call->signals = Data(ResultOf(results, 1));
+  const int64_t batch = Argument(args, first + 2).element_count();
+  if (batch < 1) return false;
+  const int64_t n = Argument(args, first).element_count() / batch;
+  const int64_t num_context = Argument(args, 2).element_count() / batch;
+  bool fits = n > 0 && (call->columns == 0 || call->rows * call->columns == n);
+  auto argument = [&](size_t i, int64_t size) {
+    const ffi::AnyBuffer buffer = Argument(args, i);
+    fits = fits && HasSize(buffer, batch * size);
+    return Data(buffer);
+  };
+  auto result = [&](size_t i, int64_t size) {
+    const ffi::AnyBuffer buffer = ResultOf(results, i);
+    fits = fits && HasSize(buffer, batch * size);
+    return Data(buffer);
+  };
+  call->batch = batch;
+  call->n = n;
+  call->num_context = num_context;
+  call->kept = argument(0, kMomenta + 1);
+  call->debias = argument(1, kMomenta + 1);
+  call->context = argument(2, num_context);
+  call->u = result(0, tensors * n);
+  call->signals = result(1, tensors * kSignals);
   for (int64_t t = 0; t < tensors; ++t) {
     const size_t at = first + 5 * t;
-    call->tensors.push_back({Data(Argument(args, at)), Data(Argument(args, at + 1)),
-                             Data(Argument(args, at + 2)), Data(Argument(args, at + 3)),
-                             Data(Argument(args, at + 4)), Data(ResultOf(results, 2 + 2 * t)),
-                             Data(ResultOf(results, 3 + 2 * t))});
+    OfTensor of;
+    of.g = argument(at, n);
+    of.theta = argument(at + 1, n);
+    of.reference = argument(at + 2, 1);
+    of.m = argument(at + 3, kMomenta * n);
+    of.v = argument(at + 4, n);
+    of.new_m = result(2 + 2 * t, kMomenta * n);
+    of.new_v = result(3 + 2 * t, n);
+    call->tensors.push_back(of);
   }
+  int64_t inputs = kScaled + 1 + num_context;
   for (size_t i = first_layer; i < args.size(); i += 2) {
-    const ffi::AnyBuffer w = Argument(args, i);
-    const int64_t rank = w.dimensions().size();
-    if (rank < 2) return false;
-    call->layers.push_back({Data(w), Data(Argument(args, i + 1)), w.dimensions()[rank - 2],
-                            w.dimensions()[rank - 1]});
+    const int64_t units = Argument(args, i + 1).element_count() / batch;
+    call->layers.push_back({argument(i, units * inputs), argument(i + 1, units), units, inputs});
+    inputs = units;
   }
   call->num_layers = call->layers.size();
-  const bool fits_network =
-      call->num_layers == 0 || Inputs(*call, 0) == kScaled + 1;
-  const bool fits_matrix = call->columns == 0 || call->rows * call->columns == call->n;
-  return fits_network && fits_matrix && call->n > 0;
+  return fits && (call->num_layers == 0 || call->layers.back().units == 1);
 }
 
 ffi::Error RunGeneral(ffi::ThreadPool pool, int64_t tensors, int64_t rows, int64_t columns,
