@@ -16,6 +16,7 @@ Use `xla_loops` to leave it out of some programs, such as those that are exporte
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import warnings
 from collections.abc import Sequence
@@ -33,6 +34,7 @@ States = tuple[jax.Array, ...]  # One array for each layer.
 _STEP = "learned_opt_lstm_step"
 _PULL_BACK = "learned_opt_lstm_pull_back"
 _GENERAL = "learned_opt_general"
+_ORTHOGONAL = "learned_opt_orthogonal"
 _VARIABLE = "LEARNED_OPT_NATIVE"
 
 # JAX traces again where this changes, so no program that was traced outside is used inside.
@@ -228,6 +230,29 @@ def general_proposals(
     return us, signals, list(zip(averages[::2], averages[1::2], strict=True))
 
 
+def orthogonalised(
+    x: jax.Array,
+    split: int,
+    num_steps: int,
+    coefficients: tuple[float, float, float],
+) -> jax.Array:
+    """What `orthogonal.orthogonalised` says, for a matrix that is `usable` and not empty.
+
+    Under `jax.vmap` it stays one call. Each matrix is the work of one core.
+    """
+    call = jax.ffi.ffi_call(_ORTHOGONAL, _like(x), vmap_method="broadcast_all")
+    a, b, c = np.asarray(coefficients, np.float32)
+    return call(
+        x,
+        rows=np.int64(math.prod(x.shape[:split])),
+        columns=np.int64(math.prod(x.shape[split:])),
+        steps=np.int64(num_steps),
+        a=a,
+        b=b,
+        c=c,
+    )
+
+
 @functools.cache
 def _library() -> Any:
     """The compiled library, with its functions registered with XLA, or None where there is none."""
@@ -268,7 +293,7 @@ def _load(path: str) -> Any:
     interface = library.learned_opt_interface()
     if interface != INTERFACE:
         raise ValueError(f"they were built from other sources (interface {interface})")
-    for name in (_STEP, _PULL_BACK, _GENERAL):
+    for name in (_STEP, _PULL_BACK, _GENERAL, _ORTHOGONAL):
         function = getattr(library, name)
         handler = jax.ffi.pycapsule(function)
         jax.ffi.register_ffi_target(name, handler, platform="cpu")
