@@ -140,8 +140,8 @@ def proposals(
       tensors: of one shape.
 
     Returns:
-      `(u, signals, averages)`: the directions `[tensors, *shape]`, what the controller reads of each
-      tensor, `[tensors, 4]`, and the next averages of each.
+      `(u, signals, averages)`: the directions `[tensors, *shape]`, what the controller reads of
+      each tensor, `[tensors, 4]`, and the next averages of each.
     """
     if _is_fast(common, tensors):
         return _compiled_proposals(adaptive)(common, list(tensors))
@@ -195,8 +195,8 @@ def plain_proposals(
     """
     stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *tensors)
     proposal = functools.partial(_proposal, adaptive, common)
-    us, signals, averages = jax.vmap(proposal)(stacked)
-    return us, signals, [jax.tree.map(lambda x: x[i], averages) for i in range(len(tensors))]
+    us, signals, (momenta, second_moments) = jax.vmap(proposal)(stacked)
+    return us, signals, list(zip(momenta, second_moments, strict=True))
 
 
 def _proposal(adaptive, common, tensor):

@@ -159,8 +159,8 @@ def test_a_call_with_other_arguments_is_an_error_of_jax():
     sizes = {"rows": zero, "columns": zero, "adaptive": zero}
     for number, num_arguments in [(0, 3), (1, 3), (1, 8), (1, 9), (1, 10)]:
         call = jax.ffi.ffi_call(native._GENERAL, [result] * (2 + 2 * number))
+        given = [x] * num_arguments
         with pytest.raises(jax.errors.JaxRuntimeError, match="other arguments than the library's"):
-            given = [x] * num_arguments
             jax.block_until_ready(call(*given, tensors=np.int64(number), **sizes))
 
 

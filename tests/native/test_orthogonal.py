@@ -85,7 +85,7 @@ def test_who_gets_the_loops():
     """Small matrices of float32: XLA shares large ones between cores."""
     assert calls_native(orthogonal.orthogonalised, jnp.ones((64, 24)))
     assert calls_native(functools.partial(orthogonal.orthogonalised, split=2), jnp.ones((3, 3, 8)))
-    for other in [jnp.ones((65, 65)), jnp.ones((2, 2**14)), jnp.ones((0, 3))]:
+    for other in [jnp.ones((65, 65)), jnp.ones((2, 2**14))]:
         assert not calls_native(orthogonal.orthogonalised, other)
     assert not calls_native(orthogonal.orthogonalised, jnp.ones((4, 4), jnp.bfloat16))
     with native.xla_loops():

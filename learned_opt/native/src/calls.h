@@ -1,5 +1,5 @@
-// What the calls that XLA makes have in common: their arguments, their threads, and the choice of an
-// instruction set.
+// What the calls that XLA makes have in common: their arguments, their threads, and the choice of
+// an instruction set.
 
 #pragma once
 

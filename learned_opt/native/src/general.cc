@@ -325,7 +325,8 @@ bool HasSize(const ffi::AnyBuffer& buffer, int64_t size) {
 bool Read(const ffi::RemainingArgs& args, const ffi::RemainingRets& results, General* call) {
   const int64_t tensors = call->num_tensors;
   const size_t first = 3, first_layer = first + 5 * tensors;
-  if (tensors < 1 || args.size() < first_layer || (args.size() - first_layer) % 2 != 0) return false;
+  if (tensors < 1 || args.size() < first_layer) return false;
+  if ((args.size() - first_layer) % 2 != 0) return false;
   if (results.size() != static_cast<size_t>(2 + 2 * tensors)) return false;
   const int64_t batch = Argument(args, first + 2).element_count();
   if (batch < 1) return false;

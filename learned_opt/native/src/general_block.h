@@ -8,6 +8,9 @@
 
 #include "vectors.h"
 
+// All features, in registers.
+#define ALL(i, n) _Pragma("GCC unroll 16") for (int i = 0; i < (n); ++i)
+
 INLINE Vector root_of(Vector x) {
 #if LANES == 16
   return _mm512_sqrt_ps(x);
@@ -170,7 +173,7 @@ void sum(const General& call, Entry& entry, float* room, int64_t piece) {
       const Coordinates x = coordinates_of(call, entry, start + j, count - j);
       Vector features[kScaled];
       features_of(x, load(factors + j), features);
-      _Pragma("GCC unroll 16") for (int k = 0; k < kScaled; ++k) sums[k] += features[k] * features[k];
+      ALL(k, kScaled) sums[k] += features[k] * features[k];
       sums[kOfNesterov] += x.nesterov * x.nesterov;
       sums[kFirstAlignment] += x.g * x.m[kNesterov];
       sums[kSecondAlignment] += x.m[0] * x.m[kMomenta - 1];
@@ -218,7 +221,7 @@ void answer(const General& call, Entry& entry, float* room, int64_t piece) {
       Vector features[kScaled + 1];
       features_of(of, load(factors + j), features);
       features[kScaled] = log_of((of.v + kEpsilon) * entry.over_mean_v);
-      _Pragma("GCC unroll 16") for (int k = 0; k <= kScaled; ++k) store(x + k * BLOCK + j, features[k]);
+      ALL(k, kScaled + 1) store(x + k * BLOCK + j, features[k]);
     }
     const float* in = x;
     for (int l = 0; l < call.num_layers; ++l) {
@@ -240,3 +243,4 @@ void answer(const General& call, Entry& entry, float* room, int64_t piece) {
 
 #undef INLINE
 #undef EACH
+#undef ALL

@@ -1,15 +1,15 @@
 // The orthogonal matrix nearest to a small one, roughly: the work of one core, in its cache.
 //
-// This file has no include guard: orthogonal.cc includes it once for each instruction set, with what
-// vectors.h needs. What lstm_block.h says of templates, memory and exceptions holds here too.
+// This file has no include guard: orthogonal.cc includes it once for each instruction set, with
+// what vectors.h needs. What lstm_block.h says of templates, memory and exceptions holds here too.
 //
-// The matrix stands upright, `tall` rows of `wide` floats, of which the last rows and columns may be
-// zeros that fill registers: they stay zeros.
+// The matrix stands upright, `tall` rows of `wide` floats, of which the last rows and columns may
+// be zeros that fill registers: they stay zeros.
 
 #include "vectors.h"
 
-// kRows rows and kVectors vectors of `factor * start + left^T right`, where left's element (k, i) is
-// `left[k * of_k + i * of_i]`.
+// kRows rows and kVectors vectors of `factor * start + left^T right`, where left's element (k, i)
+// is `left[k * of_k + i * of_i]`.
 template <int kRows, int kVectors>
 INLINE void tile(const float* left, int64_t of_k, int64_t of_i, const float* right, int64_t depth,
                  int64_t wide, float factor, const float* start, float* to) {
