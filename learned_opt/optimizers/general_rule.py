@@ -80,7 +80,12 @@ Moved = tuple[jax.Array, Averages]
 
 def rms(x: jax.Array) -> jax.Array:
     """The root of the mean square; zero of no numbers."""
-    return jnp.sqrt(jnp.sum(jnp.square(x)) / max(x.size, 1))
+    return _root(jnp.sum(jnp.square(x)) / max(x.size, 1))
+
+
+def _root(x):
+    """The square root, which does not move at zero: its derivative there is no number."""
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), x)
 
 
 def directions(
@@ -246,7 +251,12 @@ def _largest(x):
 
 def _unit(x):
     """`x` over its rms; zeros stay zeros."""
-    return x / (rms(x) + _TINY)
+    return x / _divisor(rms(x))
+
+
+def _divisor(size):
+    """What is divided by a size: one by that of zeros, so that derivatives are numbers too."""
+    return jnp.where(size == 0, 1, size + _TINY)
 
 
 def _features(g, theta, m, v, reciprocal):
@@ -256,10 +266,10 @@ def _features(g, theta, m, v, reciprocal):
     factored = jnp.concatenate([g[None], m[NESTEROV:]]) * _factored(v)[None]
     features = jnp.concatenate([raw, adaptive, factored])
     squares = jnp.sum(jnp.square(features), range(1, features.ndim), keepdims=True)
-    sizes = jnp.sqrt(squares / max(g.size, 1))
+    sizes = _root(squares / max(g.size, 1))
     mean = jnp.sum(v) / max(v.size, 1)
     relative = jnp.log((v + _EPSILON) / (mean + _EPSILON))
-    return jnp.concatenate([features / (sizes + _TINY), relative[None] / 4])
+    return jnp.concatenate([features / _divisor(sizes), relative[None] / 4])
 
 
 def _factored(v):
@@ -270,7 +280,7 @@ def _factored(v):
     axes = tuple(range(v.ndim))
     of_rows = jnp.mean(v, axes[split:], keepdims=True)
     of_columns = jnp.mean(v, axes[:split], keepdims=True)
-    root = jnp.sqrt(jnp.mean(v))
+    root = _root(jnp.mean(v))
     return root * jax.lax.rsqrt(of_rows + _EPSILON) * jax.lax.rsqrt(of_columns + _EPSILON)
 
 

@@ -240,6 +240,8 @@ void AfterAverages(const General& call, Entry* entry) {
   }
 }
 
+double OneOver(double size) { return size == 0 ? 1 : 1 / (size + kTiny); }
+
 float LogOf(double size) { return size < kTiny ? std::log(kTiny) : std::log(size); }
 
 float Clipped(float x) { return x > 4 ? 4 : (x < -4 ? -4 : x); }
@@ -253,10 +255,10 @@ void AfterSums(const General& call, int64_t member, Entry* entry) {
   for (int k = 0; k < kSums; ++k) means[k] /= call.n;
   for (int k = 0; k < kScaled; ++k) {
     sizes[k] = std::sqrt(means[k]);
-    inverse[k] = 1 / (sizes[k] + kTiny);
+    inverse[k] = OneOver(sizes[k]);
   }
   inverse[kScaled] = 0.25;
-  entry->scale_of_nesterov = 1 / (std::sqrt(means[kOfNesterov]) + kTiny);
+  entry->scale_of_nesterov = OneOver(std::sqrt(means[kOfNesterov]));
   const int last = kOfM + kMomenta - 1;
   float* const signals = entry->signals;
   signals[0] = means[kFirstAlignment] * inverse[kOfG] * inverse[kOfM + kNesterov];
