@@ -59,10 +59,18 @@ def interface():
 
 library = Extension(
     "learned_opt.native.lstm",
-    sources=[f"{NATIVE}/src/lstm.cc"],
+    sources=[
+        f"{NATIVE}/src/lstm.cc",
+        f"{NATIVE}/src/general.cc",
+        f"{NATIVE}/src/orthogonal.cc",
+    ],
     depends=[
         f"{NATIVE}/_interface.py",
+        f"{NATIVE}/src/calls.h",
+        f"{NATIVE}/src/general_block.h",
         f"{NATIVE}/src/lstm_block.h",
+        f"{NATIVE}/src/orthogonal_block.h",
+        f"{NATIVE}/src/vectors.h",
         f"{NATIVE}/src/workers.h",
     ],
     define_macros=[("LEARNED_OPT_INTERFACE", str(interface()))],

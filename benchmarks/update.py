@@ -28,8 +28,18 @@ Columns:
   ms              milliseconds an update, on an accelerator only (raw times are in results.json
                   everywhere)
 
+A second table is about matrices, for which other optimizers are made: for each number of equal
+square ones, with a million parameters together,
+
+  adam            optax.adam
+  muon            optax.contrib.muon
+  general         learned_opt.general, with its network and its controller
+  ablation        the same without either: the Nesterov momentum, orthogonalised
+
+with time / muon in the place of what is naive.
+
 All are timed in turns within each round, and the ratios are taken round by round. The default run
-takes about two minutes on two CPU cores, and 4 GB of memory. On a GPU add --sizes=16000000.
+takes about three minutes on two CPU cores, and 4 GB of memory. On a GPU add --sizes=16000000.
 """
 
 from typing import Any
@@ -50,6 +60,12 @@ _sizes = common.define_sizes(
     [100, 1_000],
     "Numbers of coordinates (the paper's MNIST network has 15910)",
 )
+_matrices = common.define_numbers_or(
+    "matrices",
+    [1, 16, 256],
+    [1, 4],
+    "Numbers of square matrices that a million parameters are (with --quick ten thousand)",
+)
 flags.adopt_module_key_flags(common)
 
 
@@ -59,14 +75,14 @@ class Loop:
     def __init__(
         self,
         tx: optax.GradientTransformation,
-        gradient: jax.Array,
-        params: jax.Array,
+        gradient: Theta,
+        params: Theta,
     ) -> None:
         def update(
-            gradient: jax.Array,
-            params: jax.Array,
+            gradient: Theta,
+            params: Theta,
             state: Any,
-        ) -> tuple[jax.Array, Any]:
+        ) -> tuple[Theta, Any]:
             return tx.update(gradient, state, params)
 
         self._args = gradient, params
@@ -122,6 +138,72 @@ def measure(
         }
         results.append(result)
     return results
+
+
+def of_matrices() -> dict[str, optax.GradientTransformation]:
+    """The optimizers of the second table by name. Time does not depend on the weights."""
+    general = learned_opt.general(num_steps=10_000)
+    ablation = learned_opt.general(num_steps=10_000, hidden_sizes=(), controller_sizes=())
+    key = jax.random.key(0)
+    return {
+        "adam": optax.adam(1e-3),
+        "muon": optax.contrib.muon(1e-2),
+        "general": general.transform(general.init(key)),
+        "ablation": ablation.transform(ablation.init(key)),
+    }
+
+
+def measure_matrices(
+    num_matrices: int,
+    num_coordinates: int,
+    rounds: int,
+) -> list[dict]:
+    """Times all updates of equal square matrices; returns one dict for each optimizer."""
+    side = max(2, round((num_coordinates / num_matrices) ** 0.5))
+    shape = (2, num_matrices, side, side)
+    params, gradient = map(list, 0.01 * jax.random.normal(jax.random.key(1), shape))
+    txs = of_matrices()
+    loops = {name: Loop(tx, gradient, params) for name, tx in txs.items()}
+    times = timing.interleaved(loops, rounds, f"{num_matrices} x {side} x {side}")
+    results = []
+    for name, tx in txs.items():
+        temporary_bytes = common.temporary_bytes(loops[name].program)
+        result = {
+            "matrices": num_matrices,
+            "side": side,
+            "optimizer": name,
+            "seconds": times[name],
+            "time_over_muon": common.ratio(times, name, "muon"),
+            "time_over_adam": common.ratio(times, name, "adam"),
+            "state_bytes_per_parameter": cost.state_bytes_per_parameter(tx, params),
+            "temporary_bytes_per_parameter": temporary_bytes / (num_matrices * side**2),
+        }
+        results.append(result)
+    return results
+
+
+def as_table_of_matrices(results: list[dict]) -> str:
+    """The results of `measure_matrices` as a Markdown table."""
+    header = [
+        "matrices",
+        "optimizer",
+        "time / muon",
+        "time / adam",
+        "state B/param",
+        "temp B/param",
+    ]
+    rows = []
+    for result in results:
+        row = [
+            f"{result['matrices']} x {result['side']} x {result['side']}",
+            result["optimizer"],
+            result["time_over_muon"],
+            result["time_over_adam"],
+            common.number(result["state_bytes_per_parameter"]),
+            common.number(result["temporary_bytes_per_parameter"]),
+        ]
+        rows.append(row)
+    return common.table(header, rows)
 
 
 def _naive(name: str) -> str:
@@ -196,8 +278,13 @@ def main() -> None:
     results = []
     for size in _sizes():
         results += measure(size, settings.rounds, machine)
-    record = common.record("update", settings, results=results)
-    common.report(settings.output, as_table(results), record, as_figure(results))
+    matrices = []
+    num_coordinates = common.by_default(1_000_000, 10_000)
+    for count in _matrices():
+        matrices += measure_matrices(count, num_coordinates, settings.rounds)
+    record = common.record("update", settings, results=results, matrices=matrices)
+    text = f"{as_table(results)}\n\n{as_table_of_matrices(matrices)}"
+    common.report(settings.output, text, record, as_figure(results))
 
 
 if __name__ == "__main__":

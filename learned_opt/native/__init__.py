@@ -1,12 +1,15 @@
-"""The inner loops of the network on a CPU, in C++.
+"""The inner loops of the networks on a CPU, in C++.
 
 XLA calls them, and they are built with the package where there is a compiler. They compute what
-plain JAX computes (`learned_opt.optimizers.network`), several times as fast.
+plain JAX computes (`network`, `general_rule` and `orthogonal` in `learned_opt.optimizers`), in less
+time: an LSTM's step several times as fast.
 
 A core works on one block of coordinates at a time and keeps it in its cache. It computes the gates
 of a unit, applies their nonlinearities and uses them while they are still in registers. For the
 derivative of a window it keeps the block's values of all steps. XLA makes a matrix product and an
-elementwise loop of each of these, and each of them passes through memory.
+elementwise loop of each of these, and each of them passes through memory. Of `general`, the
+features and hidden units of a block stay in the cache likewise, and so does a small matrix while it
+is orthogonalised.
 
 Set the environment variable `LEARNED_OPT_NATIVE=0` to leave the library out of a whole process.
 Use `xla_loops` to leave it out of some programs, such as those that are exported.
@@ -15,8 +18,10 @@ Use `xla_loops` to leave it out of some programs, such as those that are exporte
 import contextlib
 import ctypes
 import functools
+import math
 import os
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -30,6 +35,8 @@ States = tuple[jax.Array, ...]  # One array for each layer.
 
 _STEP = "learned_opt_lstm_step"
 _PULL_BACK = "learned_opt_lstm_pull_back"
+_GENERAL = "learned_opt_general"
+_ORTHOGONAL = "learned_opt_orthogonal"
 _VARIABLE = "LEARNED_OPT_NATIVE"
 
 # JAX traces again where this changes, so no program that was traced outside is used inside.
@@ -181,6 +188,75 @@ def lstm_pull_back(
     return (pulled, dx) if with_input else pulled
 
 
+def general_proposals(
+    matrix: tuple[int, int] | None,
+    adaptive: bool,
+    common: Any,
+    tensors: Sequence[Any],
+) -> tuple[jax.Array, jax.Array, list]:
+    """What `general` proposes for tensors of one shape, as `general_rule.proposals` says it.
+
+    Under `jax.vmap` it stays one call, with a batch of weights as well as of tensors.
+
+    Args:
+      matrix: rows and columns of the matrices that the tensors are, or None.
+      adaptive: whether the momentum is divided by the root of the second moment.
+      common: a `general_rule.Common`.
+      tensors: `general_rule.Tensor`s of one shape that is not empty, at least one.
+
+    Returns:
+      `(u, signals, averages)`: `[tensors, *shape]`, `[tensors, 4]` and for each tensor its next
+      momentum and second moment.
+    """
+    args = [common.kept, common.debias, common.context]
+    shape = tensors[0].gradient.shape
+    results = [_floats(len(tensors), *shape), _floats(len(tensors), 4)]
+    aliases = {}
+    for tensor in tensors:
+        args += [tensor.gradient, tensor.theta, tensor.reference]
+        for average in (tensor.momentum, tensor.second_moment):
+            aliases[len(args)] = len(results)
+            args.append(average)
+            results.append(_like(average))
+    for layer in common.layers:
+        args += [layer["w"], layer["b"]]
+    call = jax.ffi.ffi_call(
+        _GENERAL, results, input_output_aliases=aliases, vmap_method="broadcast_all"
+    )
+    rows, columns = matrix or (0, 0)
+    us, signals, *averages = call(
+        *args,
+        tensors=np.int64(len(tensors)),
+        rows=np.int64(rows),
+        columns=np.int64(columns),
+        adaptive=np.int64(adaptive),
+    )
+    return us, signals, list(zip(averages[::2], averages[1::2], strict=True))
+
+
+def orthogonalised(
+    x: jax.Array,
+    split: int,
+    num_steps: int,
+    coefficients: tuple[float, float, float],
+) -> jax.Array:
+    """What `orthogonal.orthogonalised` says, for a matrix that is `usable` and not empty.
+
+    Under `jax.vmap` it stays one call. Each matrix is the work of one core.
+    """
+    call = jax.ffi.ffi_call(_ORTHOGONAL, _like(x), vmap_method="broadcast_all")
+    a, b, c = np.asarray(coefficients, np.float32)
+    return call(
+        x,
+        rows=np.int64(math.prod(x.shape[:split])),
+        columns=np.int64(math.prod(x.shape[split:])),
+        steps=np.int64(num_steps),
+        a=a,
+        b=b,
+        c=c,
+    )
+
+
 @functools.cache
 def _library() -> Any:
     """The compiled library, with its functions registered with XLA, or None where there is none."""
@@ -221,7 +297,7 @@ def _load(path: str) -> Any:
     interface = library.learned_opt_interface()
     if interface != INTERFACE:
         raise ValueError(f"they were built from other sources (interface {interface})")
-    for name in (_STEP, _PULL_BACK):
+    for name in (_STEP, _PULL_BACK, _GENERAL, _ORTHOGONAL):
         function = getattr(library, name)
         handler = jax.ffi.pycapsule(function)
         jax.ffi.register_ffi_target(name, handler, platform="cpu")

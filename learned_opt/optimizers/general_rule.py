@@ -1,11 +1,14 @@
 """What `general` does to one tensor: its averages, its direction and its length."""
 
+import functools
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from learned_opt import native
 from learned_opt.optimizers import base, cell, orthogonal
 
 MOMENTA = (0.9, 0.95, 0.995)
@@ -17,6 +20,8 @@ FIRST_SCALES = (0.02, 0.006, 0.06)
 NUM_FEATURES = 13
 NUM_CONTEXT = 6
 NUM_SIGNALS = 4
+# Up to so many units of a layer the C++ loops win, see `network`.
+MAX_FAST_UNITS = 64
 _EPSILON = 1e-10
 _TINY = 1e-30
 
@@ -53,12 +58,34 @@ class Tensor(NamedTuple):
     second_moment: jax.Array
 
 
-Moved = tuple[jax.Array, tuple[jax.Array, jax.Array]]
+class Common(NamedTuple):
+    """What the proposals for tensors of one kind have in common.
+
+    Attributes:
+      layers: of the MLP.
+      kept: what the averages keep of a new gradient: momenta, then second moment: `[4]`.
+      debias: by which the averages are divided, as they began at zero: `[4]`.
+      context: what the first layer reads beside features: `[6]`.
+    """
+
+    layers: Any
+    kept: jax.Array
+    debias: jax.Array
+    context: jax.Array
+
+
+Averages = tuple[jax.Array, jax.Array]  # The next momentum and second moment.
+Moved = tuple[jax.Array, Averages]
 
 
 def rms(x: jax.Array) -> jax.Array:
     """The root of the mean square; zero of no numbers."""
-    return jnp.sqrt(jnp.sum(jnp.square(x)) / max(x.size, 1))
+    return _root(jnp.sum(jnp.square(x)) / max(x.size, 1))
+
+
+def _root(x):
+    """The square root, which does not move at zero: its derivative there is no number."""
+    return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1)), x)
 
 
 def directions(
@@ -67,62 +94,136 @@ def directions(
     kind: int,
     tensors: Sequence[Tensor],
 ) -> list[Moved]:
-    """`direction` of several tensors of one shape, as one program over all of them.
+    """A step of each of several tensors of one shape, relative to the length of the schedule.
 
-    So a network of many equal layers makes no longer program than one of few.
-    """
-    if len(tensors) == 1:
-        return [direction(phi, course, kind, tensors[0])]
-    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *tensors)
-    moved = jax.vmap(lambda tensor: direction(phi, course, kind, tensor))(stacked)
-    return [jax.tree.map(lambda x, i=i: x[i], moved) for i in range(len(tensors))]
-
-
-def direction(
-    phi: Any,
-    course: Course,
-    kind: int,
-    tensor: Tensor,
-) -> Moved:
-    """A step of one tensor, relative to the length of the schedule.
+    They are one program over all of them. So a network of many equal layers makes no longer program
+    than one of few.
 
     Args:
       phi: the weights of `general`.
       course: of this step.
       kind: MATRIX, VECTOR or EMBEDDING.
-      tensor: the tensor.
+      tensors: the tensors.
 
     Returns:
-      `c * exp(controller) * reference * u / rms(u)`, `[*shape]`, and the next averages, of the
-      gradient and of its square.
+      For each of them `c * exp(controller) * reference * u / rms(u)`, `[*shape]`, and the next
+      averages, of the gradient and of its square.
     """
-    dtype = tensor.gradient.dtype
+    dtype = tensors[0].gradient.dtype
     phi, course = base.widened((phi, course), dtype)
+    kept = _kept(phi["log_kept"], dtype)
+    t = course.step.astype(dtype)
+    debias = -jnp.expm1(t * jnp.log1p(-kept))  # 1 - (1 - kept)^t
+    context = jnp.concatenate([course.times, jax.nn.one_hot(kind, len(KINDS), dtype=dtype)])
+    common = Common(phi["network"], kept, debias, context)
+    us, signals, averages = proposals(kind != MATRIX, common, tensors)
+
+    def finished(u, signals, momentum, reference):
+        if kind == MATRIX:
+            u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape) or 1)
+        # Whatever the MLP answers: a tensor that never had a gradient stays where it is.
+        u = jnp.where(jnp.any(momentum != 0), _unit(u), 0)
+        log_scale = phi["log_scales"][kind]
+        if phi["controller"]:
+            answer = _answer(phi["controller"], signals, context)
+            log_scale = log_scale + 2 * jnp.tanh(answer / 2)
+        return FIRST_SCALES[kind] * jnp.exp(log_scale) * reference * u
+
+    references = jnp.stack([tensor.reference for tensor in tensors])
+    momenta = jnp.stack([momentum[NESTEROV] for momentum, _ in averages])
+    steps = jax.vmap(finished)(us, signals, momenta, references)
+    return [(steps[i], averages[i]) for i in range(len(tensors))]
+
+
+def proposals(
+    adaptive: bool,
+    common: Common,
+    tensors: Sequence[Tensor],
+) -> tuple[jax.Array, jax.Array, list[Averages]]:
+    """Directions before any of them is orthogonalised, and what there is on the way to them.
+
+    Args:
+      adaptive: whether the momentum is divided by the root of the second moment.
+      common: what is the same for all of the tensors.
+      tensors: of one shape.
+
+    Returns:
+      `(u, signals, averages)`: the directions `[tensors, *shape]`, what the controller reads of
+      each tensor, `[tensors, 4]`, and the next averages of each.
+    """
+    if _is_fast(common, tensors):
+        return _compiled_proposals(adaptive)(common, list(tensors))
+    return plain_proposals(adaptive, common, tensors)
+
+
+def _is_fast(common, tensors):
+    """Whether the C++ loops can take these arrays, and are faster."""
+    if tensors[0].gradient.size == 0:
+        return False
+    if any(layer["b"].shape[0] > MAX_FAST_UNITS for layer in common.layers):
+        return False
+    return native.usable(common, tensors)
+
+
+@functools.cache
+def _compiled_proposals(adaptive):
+    """The C++ loops. Their derivatives, of any order and mode, are those of plain JAX."""
+    plain = functools.partial(plain_proposals, adaptive)
+
+    def fast(common, tensors):
+        matrix = _matrix_of(tensors[0].gradient.shape)
+        return native.general_proposals(matrix, adaptive, common, tensors)
+
+    @jax.custom_jvp
+    def fast_proposals(common, tensors):
+        return jax.lax.platform_dependent(common, tensors, cpu=fast, default=plain)
+
+    @fast_proposals.defjvp
+    def jvp(primals, tangents):
+        return jax.jvp(plain, primals, tangents)
+
+    # Outside any jit, the choice of a platform would be compiled anew for each step.
+    return jax.jit(fast_proposals, inline=True)
+
+
+def _matrix_of(shape):
+    """Rows and columns of the matrix that a tensor is, or None where it is none."""
+    split = orthogonal.split_of(shape)
+    return None if split is None else (math.prod(shape[:split]), math.prod(shape[split:]))
+
+
+def plain_proposals(
+    adaptive: bool,
+    common: Common,
+    tensors: Sequence[Tensor],
+) -> tuple[jax.Array, jax.Array, list[Averages]]:
+    """`proposals` in plain JAX.
+
+    It says what they are, it is what is differentiated, and it runs where there is nothing faster.
+    """
+    stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *tensors)
+    proposal = functools.partial(_proposal, adaptive, common)
+    us, signals, (momenta, second_moments) = jax.vmap(proposal)(stacked)
+    return us, signals, list(zip(momenta, second_moments, strict=True))
+
+
+def _proposal(adaptive, common, tensor):
+    """`(u, signals, averages)` of one tensor."""
     gradient, theta, reference = tensor[:3]
-    averages, m, v = _averaged(phi["log_kept"], course.step, tensor)
+    averages, m, v = _averaged(common, tensor)
     # In units of the largest momentum nothing underflows, and an epsilon is relative.
-    largest = jnp.max(jnp.abs(m), initial=0.0)
-    unit = jnp.where(largest > 0, largest, 1)
-    g, m, v = gradient / unit, m / unit, jnp.square(jnp.sqrt(v) / unit)
+    unit = _largest(m[NESTEROV])
+    g, m, v = gradient / unit, m / unit, jnp.square(_root(v) / unit)
     reciprocal = jax.lax.rsqrt(v + _EPSILON)
-    kept = _kept(phi["log_kept"], g.dtype)[NESTEROV]
+    kept = common.kept[NESTEROV]
     nesterov = (1 - kept) * m[NESTEROV] + kept * g
-    if kind != MATRIX:
+    if adaptive:
         nesterov = nesterov * reciprocal
     u = _unit(nesterov)
-    context = jnp.concatenate([course.times, jax.nn.one_hot(kind, len(KINDS), dtype=u.dtype)])
-    if phi["network"]:
-        u = u + _answer(phi["network"], _features(g, theta, m, v, reciprocal), context)
-    if kind == MATRIX:
-        u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape) or 1)
-    # Whatever the MLP answers: a tensor that never had a gradient stays where it is.
-    u = jnp.where(largest > 0, _unit(u), 0)
-    log_scale = phi["log_scales"][kind]
-    if phi["controller"]:
-        signals = _signals(g, theta, reference, m)
-        answer = _answer(phi["controller"], signals, context)
-        log_scale = log_scale + 2 * jnp.tanh(answer / 2)
-    return FIRST_SCALES[kind] * jnp.exp(log_scale) * reference * u, averages
+    if common.layers:
+        features = _features(g, theta, m, v, reciprocal)
+        u = u + _answer(common.layers, features, common.context)
+    return u, _signals(g, theta, reference, m), averages
 
 
 def _kept(log_kept, dtype):
@@ -131,22 +232,34 @@ def _kept(log_kept, dtype):
     return jnp.minimum(first * jnp.exp(log_kept), 0.5)
 
 
-def _averaged(log_kept, step, tensor):
+def _averaged(common, tensor):
     """The next averages, and both of them without the bias of a beginning at zero."""
     gradient = tensor.gradient
-    kept = _kept(log_kept, gradient.dtype)
-    of_m = kept[:-1].reshape(-1, *(1,) * gradient.ndim)
-    m = tensor.momentum + of_m * (gradient[None] - tensor.momentum)
-    v = tensor.second_moment + kept[-1] * (jnp.square(gradient) - tensor.second_moment)
-    t = step.astype(gradient.dtype)
-    weights = -jnp.expm1(t * jnp.log1p(-kept))  # 1 - (1 - kept)^t
-    of_m = weights[:-1].reshape(of_m.shape)
-    return (m, v), m / of_m, v / weights[-1]
+
+    def beside_coordinates(x):
+        return x[:-1].reshape(-1, *(1,) * gradient.ndim)
+
+    kept = beside_coordinates(common.kept)
+    m = tensor.momentum + kept * (gradient[None] - tensor.momentum)
+    v = tensor.second_moment
+    v = v + common.kept[-1] * (jnp.square(gradient) - v)
+    return (m, v), m / beside_coordinates(common.debias), v / common.debias[-1]
+
+
+def _largest(x):
+    """The largest of the numbers without their signs, and one where all are zero."""
+    largest = jnp.max(jnp.abs(x), initial=0.0)
+    return jnp.where(largest > 0, largest, 1)
 
 
 def _unit(x):
     """`x` over its rms; zeros stay zeros."""
-    return x / (rms(x) + _TINY)
+    return x / _divisor(rms(x))
+
+
+def _divisor(size):
+    """What is divided by a size: one by that of zeros, so that derivatives are numbers too."""
+    return jnp.where(size == 0, 1, size + _TINY)
 
 
 def _features(g, theta, m, v, reciprocal):
@@ -156,10 +269,10 @@ def _features(g, theta, m, v, reciprocal):
     factored = jnp.concatenate([g[None], m[NESTEROV:]]) * _factored(v)[None]
     features = jnp.concatenate([raw, adaptive, factored])
     squares = jnp.sum(jnp.square(features), range(1, features.ndim), keepdims=True)
-    sizes = jnp.sqrt(squares / max(g.size, 1))
+    sizes = _root(squares / max(g.size, 1))
     mean = jnp.sum(v) / max(v.size, 1)
     relative = jnp.log((v + _EPSILON) / (mean + _EPSILON))
-    return jnp.concatenate([features / (sizes + _TINY), relative[None] / 4])
+    return jnp.concatenate([features / _divisor(sizes), relative[None] / 4])
 
 
 def _factored(v):
@@ -170,13 +283,13 @@ def _factored(v):
     axes = tuple(range(v.ndim))
     of_rows = jnp.mean(v, axes[split:], keepdims=True)
     of_columns = jnp.mean(v, axes[:split], keepdims=True)
-    root = jnp.sqrt(jnp.mean(v))
+    root = _root(jnp.mean(v))
     return root * jax.lax.rsqrt(of_rows + _EPSILON) * jax.lax.rsqrt(of_columns + _EPSILON)
 
 
 def _signals(gradient, theta, reference, m):
     """What the controller reads of a tensor: `[4]`, each about one."""
-    fast, nesterov, slow = m[0], m[NESTEROV], m[-1]
+    fast, nesterov, slow = m
     sizes = rms(slow), rms(fast), rms(theta), reference
     logs = [jnp.log(jnp.maximum(size, _TINY)) for size in sizes]
     return jnp.stack(

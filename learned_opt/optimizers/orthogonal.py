@@ -1,15 +1,22 @@
 """Parameters as matrices, and the orthogonal matrix nearest to one, roughly."""
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
+from learned_opt import native
+
 # The polynomial a x + b x^3 + c x^5 of Jordan et al. 2024 (Muon). In five steps it takes singular
 # values from 0.002 up to 1 to about one, 0.7 to 1.2.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NUM_STEPS = 5
+# Up to so large matrices the C++ loops win: beyond them XLA's products are as fast, and shared
+# between cores.
+MAX_FAST_SIDE = 64
+MAX_FAST_SIZE = 2**14
 
 
 def split_of(shape: tuple[int, ...]) -> int | None:
@@ -59,6 +66,45 @@ def orthogonalised(x: jax.Array, split: int = 1, num_steps: int = NUM_STEPS) -> 
       >>> bool(jnp.all(jnp.abs(jnp.abs(jnp.diag(y)) - 1) < 0.35))
       True
     """
+    if _is_fast(x, split):
+        return _compiled(split, num_steps)(x)
+    return plain_orthogonalised(x, split, num_steps)
+
+
+def _is_fast(x, split):
+    """Whether the C++ loops can take this matrix, and are faster."""
+    if x.size == 0:
+        return False
+    sides = math.prod(x.shape[:split]), math.prod(x.shape[split:])
+    return min(sides) <= MAX_FAST_SIDE and x.size <= MAX_FAST_SIZE and native.usable(x)
+
+
+@functools.cache
+def _compiled(split, num_steps):
+    """The C++ loops. Their derivatives, of any order and mode, are those of plain JAX."""
+    plain = functools.partial(plain_orthogonalised, split=split, num_steps=num_steps)
+
+    def fast(x):
+        return native.orthogonalised(x, split, num_steps, COEFFICIENTS)
+
+    @jax.custom_jvp
+    def fast_orthogonalised(x):
+        return jax.lax.platform_dependent(x, cpu=fast, default=plain)
+
+    @fast_orthogonalised.defjvp
+    def jvp(primals, tangents):
+        return jax.jvp(plain, primals, tangents)
+
+    # Outside any jit, the choice of a platform would be compiled anew for each step.
+    return jax.jit(fast_orthogonalised, inline=True)
+
+
+def plain_orthogonalised(
+    x: jax.Array,
+    split: int = 1,
+    num_steps: int = NUM_STEPS,
+) -> jax.Array:
+    """`orthogonalised` in plain JAX: it says what is computed, and it is what is differentiated."""
     a, b, c = COEFFICIENTS
     shape = x.shape
     spec = _explicit_spec(x)

@@ -69,6 +69,13 @@ def test_update_benchmark(tmp_path):
     assert size["naive lstm"] == size["lstm"] == 320
     assert 328 <= size["rnnprop"] < 329  # one step count for all
     assert size["lstm-bf16"] == 160
+    for result in record["matrices"]:
+        assert_positive(result["time_over_muon"])
+        assert_positive(result["time_over_adam"])
+        assert f"{result['matrices']} x {result['side']} x {result['side']}" in table
+    of_matrices = {r["optimizer"]: r["state_bytes_per_parameter"] for r in record["matrices"]}
+    assert of_matrices["muon"] < 5
+    assert 16 <= of_matrices["general"] < 17
 
 
 def test_communicating_benchmark(tmp_path):

@@ -34,18 +34,6 @@ NETWORKS = [
 NUM_COORDINATES = [1, 2, 31, 33, 63, 64, 65, 127, 1000, 2500]
 
 
-@pytest.fixture(params=[16, 8, 4])
-def lanes(request):
-    """The floats of a register, which decide what code runs."""
-    limit = native._library().learned_opt_limit_lanes
-    width = limit(request.param)
-    if width != request.param:
-        limit(16)
-        pytest.skip(f"this machine has no registers of {request.param} floats")
-    yield width
-    limit(16)
-
-
 # The same in NumPy, with the features first
 
 

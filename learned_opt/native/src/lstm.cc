@@ -22,24 +22,16 @@
 //
 // setup.py defines LEARNED_OPT_INTERFACE, the number in learned_opt/native/_interface.py.
 
-#include <cstdlib>
 #include <cstring>
 #include <exception>
-#include <memory>
-#include <new>
 #include <vector>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
+#include "calls.h"
 #include "workers.h"
 #include "xla/ffi/api/ffi.h"
 
 namespace learned_opt {
 namespace {
-
-namespace ffi = xla::ffi;
 
 struct Layer {
   int inputs, units;
@@ -56,10 +48,6 @@ struct Output {
   float bias;
   int units;
 };
-
-// A call is cut into at most this many parts. Each part has sums of its own, which are added in
-// order, so the result does not depend on the number of threads or on which of them was first.
-constexpr int64_t kParts = 32;
 
 struct Step {
   const float* x;
@@ -128,17 +116,6 @@ Plan MakePlan(const std::vector<Layer>& layers, int64_t steps, int64_t block) {
   return plan;
 }
 
-// Functions between BEGIN_TARGET and END_TARGET are compiled for the instructions named.
-#define PRAGMA(...) _Pragma(#__VA_ARGS__)
-#if defined(__clang__)
-#define BEGIN_TARGET(features) \
-  PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))
-#define END_TARGET PRAGMA(clang attribute pop)
-#else
-#define BEGIN_TARGET(features) PRAGMA(GCC push_options) PRAGMA(GCC target(features))
-#define END_TARGET PRAGMA(GCC pop_options)
-#endif
-
 #if defined(__x86_64__)
 BEGIN_TARGET("avx512f,avx512dq,avx512vl,fma")
 #define LANES 16
@@ -174,57 +151,25 @@ namespace plain {
 
 // The code for one instruction set.
 struct Code {
-  int lanes, block;
+  int block;
   int64_t (*step_room)(const Step& step);
   void (*step)(void* step, int worker, int64_t part);
   void (*pull_back)(void* pull_back, int worker, int64_t part);
 };
 
 #define CODE(set) \
-  Code { set::kLanes, set::kBlock, set::step_room, set::step_part, set::pull_back_part }
+  Code { set::kBlock, set::step_room, set::step_part, set::pull_back_part }
 
-// The fastest code that this machine runs, with registers of at most `max_lanes` floats.
-Code Choose(int max_lanes) {
+Code ThisMachine() {
 #if defined(__x86_64__)
-  __builtin_cpu_init();
-  if (max_lanes >= avx512::kLanes && __builtin_cpu_supports("avx512f") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl")) {
-    return CODE(avx512);
-  }
-  if (max_lanes >= avx2::kLanes && __builtin_cpu_supports("avx2") &&
-      __builtin_cpu_supports("fma")) {
-    return CODE(avx2);
-  }
+  const int lanes = Lanes();
+  if (lanes == avx512::kLanes) return CODE(avx512);
+  if (lanes == avx2::kLanes) return CODE(avx2);
 #endif
   return CODE(plain);
 }
 
 #undef CODE
-
-Code& ThisMachine() {
-  static Code code = Choose(16);
-  return code;
-}
-
-using Floats = std::unique_ptr<float, decltype(&std::free)>;
-
-// Memory for `size` floats, which begins at a line of the cache.
-Floats Allocate(int64_t size) {
-  const size_t bytes = (size * sizeof(float) + 63) / 64 * 64;
-  void* const memory = std::aligned_alloc(64, bytes);
-  if (memory == nullptr) throw std::bad_alloc();
-  return Floats(static_cast<float*>(memory), &std::free);
-}
-
-ffi::AnyBuffer Argument(const ffi::RemainingArgs& args, size_t i) {
-  return args.get<ffi::AnyBuffer>(i).value();
-}
-
-ffi::AnyBuffer ResultOf(const ffi::RemainingRets& results, size_t i) {
-  return *results.get<ffi::AnyBuffer>(i).value();
-}
-
-float* Data(const ffi::AnyBuffer& buffer) { return static_cast<float*>(buffer.untyped_data()); }
 
 // Whether a call has `first` arguments and four for each layer, all of them float32.
 bool ArgumentsFit(const ffi::RemainingArgs& args, size_t first) {
@@ -287,12 +232,6 @@ Output ReadOutput(const ffi::RemainingArgs& args, size_t first) {
 int64_t NumParts(int64_t coordinates, int64_t block) {
   const int64_t blocks = (coordinates + block - 1) / block;
   return blocks < kParts ? blocks : kParts;
-}
-
-int NumThreads(const ffi::ThreadPool& pool) {
-  const int64_t threads = pool.num_threads();  // 0 where there is no pool
-  if (threads < 1) return 1;
-  return threads < kParts ? threads : kParts;
 }
 
 ffi::Error RunStep(ffi::ThreadPool pool, int64_t problems, ffi::RemainingArgs args,
@@ -378,19 +317,6 @@ ffi::Error RunPullBack(ffi::ThreadPool pool, int64_t tanh, ffi::RemainingArgs ar
   return ffi::Error::Success();
 }
 
-// Exceptions must not leave a C function: XLA gets an error instead, which JAX raises.
-template <typename Run>
-ffi::Error WithoutExceptions(Run run) {
-  try {
-    return run();
-  } catch (const std::bad_alloc&) {
-    return ffi::Error(ffi::ErrorCode::kResourceExhausted,
-                      "learned_opt: the C++ loops found no memory");
-  } catch (const std::exception& error) {
-    return ffi::Error::Internal(error.what());
-  }
-}
-
 ffi::Error CheckedStep(ffi::ThreadPool pool, int64_t problems, ffi::RemainingArgs args,
                        ffi::RemainingRets results) {
   return WithoutExceptions([&] { return RunStep(pool, problems, args, results); });
@@ -429,8 +355,8 @@ int64_t learned_opt_max_workers() { return learned_opt::kParts; }
 // is there for tests and measurements. A derivative that was traced before fails if the registers
 // are wider now, because its room is too small.
 int64_t learned_opt_limit_lanes(int64_t max_lanes) {
-  learned_opt::ThisMachine() = learned_opt::Choose(max_lanes);
-  return learned_opt::ThisMachine().lanes;
+  learned_opt::MaxLanes() = max_lanes;
+  return learned_opt::Lanes();
 }
 
 // The floats that a worker needs for the derivative of a window, or -1 where there is no memory to

@@ -1,56 +1,15 @@
 // A stack of LSTM layers with a linear output, run on one block of coordinates: the work of one
 // core.
 //
-// This file has no include guard: lstm.cc includes it once for each instruction set, with
-// - LANES: the floats in a vector register,
-// - TILE: the vectors of coordinates whose gates are computed together, as the registers allow,
-// - BLOCK: the coordinates of a block, a multiple of LANES * TILE, as the caches allow.
-// Take care with templates of the standard library here: one that is instantiated with wide
-// instructions could be linked into code that runs on machines without them. Nothing here allocates
-// memory or throws: these functions run on XLA's threads.
+// This file has no include guard: lstm.cc includes it once for each instruction set, with what
+// vectors.h needs. Take care with templates of the standard library here: one that is instantiated
+// with wide instructions could be linked into code that runs on machines without them. Nothing here
+// allocates memory or throws: these functions run on XLA's threads.
 //
 // Arrays of a block are [rows][BLOCK]. A layer reads z_t = [x_t; h_tm1], so h_t is written to its
 // place in z_{t+1}.
 
-constexpr int kLanes = LANES;
-constexpr int kBlock = BLOCK;
-
-typedef float Vector __attribute__((vector_size(4 * LANES)));
-typedef int Bits __attribute__((vector_size(4 * LANES)));
-typedef float Unaligned __attribute__((vector_size(4 * LANES), aligned(4)));
-
-#define INLINE static inline __attribute__((always_inline))
-#define EACH(i, n) _Pragma("GCC unroll 8") for (int i = 0; i < (n); ++i)
-
-INLINE Vector load(const float* p) { return *reinterpret_cast<const Unaligned*>(p); }
-INLINE void store(float* p, Vector x) { *reinterpret_cast<Unaligned*>(p) = x; }
-INLINE Vector all(float x) { return x - Vector{}; }
-
-INLINE Vector reciprocal(Vector x) {
-#if LANES == 16
-  // An estimate of fourteen bits and one step of Newton's method: a division would cost more than
-  // the polynomials around it.
-  Vector y = reinterpret_cast<Vector>(_mm512_rcp14_ps(reinterpret_cast<__m512>(x)));
-  return y * (2.0f - x * y);
-#else
-  return 1.0f / x;
-#endif
-}
-
-// `x` between -limit and limit. NaN stays NaN: where one of two operands is NaN, the instructions
-// return the second.
-INLINE Vector clamp(Vector x, float limit) {
-#if LANES == 16
-  return _mm512_max_ps(all(-limit), _mm512_min_ps(all(limit), x));
-#elif LANES == 8
-  return _mm256_max_ps(all(-limit), _mm256_min_ps(all(limit), x));
-#elif defined(__x86_64__)
-  return _mm_max_ps(all(-limit), _mm_min_ps(all(limit), x));
-#else
-  x = x > limit ? all(limit) : x;
-  return x < -limit ? all(-limit) : x;
-#endif
-}
+#include "vectors.h"
 
 // The rational approximation that XLA and Eigen use; its error is a few units in the last place.
 // Where `x` is clamped it exceeds one, so the last clamp makes a saturated value exactly one and
@@ -84,12 +43,6 @@ INLINE Vector sigmoid_of(Vector x) {
   const Vector power =
       reinterpret_cast<Vector>((reinterpret_cast<Bits>(shifted) << 23) + 0x3f800000);
   return reciprocal(p * power + 1.0f);
-}
-
-INLINE float sum_of(Vector x) {
-  float total = 0;
-  for (int i = 0; i < LANES; ++i) total += x[i];
-  return total;
 }
 
 // What a step stores for the reverse pass; null where there is none.
