@@ -40,7 +40,7 @@ def test_a_card_says_where_weights_come_from_and_what_they_are_for(name):
     assert info["recipe"] == name
     assert info["environment"]["commit"]
     assert info["measured"] or info["suite"], "an optimizer ships with its measurements"
-    assert len(info["history"]) > 10
+    assert len(info["history"]) >= 10
     sizes = [
         os.path.getsize(os.path.join(FOLDER, name + ending))
         for ending in (".safetensors", ".json", ".md")

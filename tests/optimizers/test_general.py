@@ -221,7 +221,7 @@ def test_with_nothing_learned_a_matrix_moves_along_the_orthogonalised_momentum()
     plain = learned_opt.general(num_steps=NUM_STEPS, hidden_sizes=(), controller_sizes=())
     tx = plain.transform(plain.init(jax.random.key(0)))
     (without,), _ = updates_of(tx, theta, [gradient])
-    np.testing.assert_allclose(without["w"], u["w"], rtol=1e-5)
+    np.testing.assert_allclose(without["w"], u["w"], rtol=1e-3)
 
 
 def test_orthogonalised_keeps_singular_vectors_and_levels_singular_values():
