@@ -145,7 +145,9 @@ def life(
         theta: Theta,
         t: jax.Array | int,
         statistics: Any,
+        horizon: int | None = None,
     ) -> jax.Array:
+        del horizon  # optax's line search hands over everything that an update gets
         loss, _ = optimizee_base.loss_at(family, problem, theta, t, statistics)
         return loss
 

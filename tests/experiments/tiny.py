@@ -11,13 +11,6 @@ import time
 import numpy as np
 from absl import app, flags
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where results go.")
-_RATE = flags.DEFINE_float("learning_rate", 0.1, "The best one is 0.1.")
-_SEED = flags.DEFINE_integer("seed", 0, "Of the noise.")
-_OPTIMIZER = flags.DEFINE_string("optimizer", "a", "The higher in the alphabet, the worse.")
-_MODE = flags.DEFINE_string("mode", "good", "good, bad, flaky (fails once) or slow.")
-_DIR = flags.DEFINE_string("data_dir", None, "Not read.")
-
 NUM_RUNS = 24
 NUM_STEPS = 5
 
@@ -30,22 +23,33 @@ def losses(rate, seed, optimizer):
     return level * (2.0 - steps / NUM_STEPS) + 0.01 * noise
 
 
+def define_flags():
+    """Not where the module is imported: the names are those of other programs too."""
+    flags.DEFINE_string("workdir", None, "Where results go.")
+    flags.DEFINE_float("learning_rate", 0.1, "The best one is 0.1.")
+    flags.DEFINE_integer("seed", 0, "Of the noise.")
+    flags.DEFINE_string("optimizer", "a", "The higher in the alphabet, the worse.")
+    flags.DEFINE_string("mode", "good", "good, bad, flaky (fails once) or slow.")
+    flags.DEFINE_string("data_dir", None, "Not read.")
+
+
 def main(argv):
     del argv
-    folder = _WORKDIR.value
+    given = flags.FLAGS
+    folder = given.workdir
     os.makedirs(folder, exist_ok=True)
     with open(os.path.join(folder, "starts.txt"), "a") as f:
         f.write(f"{os.getpid()} {os.environ.get('SLOT', '')}\n")
-    if _MODE.value == "bad":
+    if given.mode == "bad":
         sys.exit("ValueError: it is bad")
-    if _MODE.value == "flaky" and not os.path.exists(os.path.join(folder, "half")):
+    if given.mode == "flaky" and not os.path.exists(os.path.join(folder, "half")):
         _half(folder)
         sys.exit(3)
-    if _MODE.value == "slow" and not os.path.exists(os.path.join(folder, "half")):
+    if given.mode == "slow" and not os.path.exists(os.path.join(folder, "half")):
         _half(folder)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         time.sleep(60)
-    curves = losses(_RATE.value, _SEED.value, _OPTIMIZER.value)
+    curves = losses(given.learning_rate, given.seed, given.optimizer)
     np.savez(os.path.join(folder, "curves.npz"), losses=curves)
 
 
@@ -55,4 +59,5 @@ def _half(folder):
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

@@ -373,6 +373,9 @@ BUILT_IN = {
     "preconditioned": lambda output_scale=1.0, **settings: learned_opt.preconditioned(
         3, rate=output_scale, **settings
     ),
+    "general": lambda output_scale=1.0, **settings: learned_opt.general(
+        scale=output_scale, **settings
+    ),
 }
 
 
