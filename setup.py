@@ -68,6 +68,7 @@ library = Extension(
         f"{NATIVE}/_interface.py",
         f"{NATIVE}/src/calls.h",
         f"{NATIVE}/src/general_block.h",
+        f"{NATIVE}/src/instruction_sets.h",
         f"{NATIVE}/src/lstm_block.h",
         f"{NATIVE}/src/orthogonal_block.h",
         f"{NATIVE}/src/vectors.h",

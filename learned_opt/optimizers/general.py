@@ -315,11 +315,11 @@ def _kind(chosen, path, shape):
 
 def _references(step, thetas, gradients, known):
     """Each tensor's own scale: at the first step it is found, afterwards it is `known`."""
+    if not thetas:
+        return []
     sizes = [general_rule.rms(theta) for theta in thetas]
     slopes = [general_rule.rms(gradient) for gradient in gradients]
-    has_scale = jnp.stack([size > 0 for size in sizes]) if sizes else jnp.zeros(0, bool)
-    if not sizes:
-        return []
+    has_scale = jnp.stack([size > 0 for size in sizes])
     with_slope = jnp.stack([(a > 0) & (b > 0) for a, b in zip(sizes, slopes, strict=True)])
     logs = jnp.stack([_log(a) + _log(b) for a, b in zip(sizes, slopes, strict=True)])
     count = jnp.sum(with_slope)

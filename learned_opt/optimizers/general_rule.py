@@ -167,23 +167,14 @@ def _is_fast(common, tensors):
 
 @functools.cache
 def _compiled_proposals(adaptive):
-    """The C++ loops. Their derivatives, of any order and mode, are those of plain JAX."""
+    """The C++ loops, kept so that a program is compiled once."""
     plain = functools.partial(plain_proposals, adaptive)
 
     def fast(common, tensors):
         matrix = _matrix_of(tensors[0].gradient.shape)
         return native.general_proposals(matrix, adaptive, common, tensors)
 
-    @jax.custom_jvp
-    def fast_proposals(common, tensors):
-        return jax.lax.platform_dependent(common, tensors, cpu=fast, default=plain)
-
-    @fast_proposals.defjvp
-    def jvp(primals, tangents):
-        return jax.jvp(plain, primals, tangents)
-
-    # Outside any jit, the choice of a platform would be compiled anew for each step.
-    return jax.jit(fast_proposals, inline=True)
+    return native.faster(plain, fast)
 
 
 def _matrix_of(shape):

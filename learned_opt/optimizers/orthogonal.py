@@ -81,22 +81,13 @@ def _is_fast(x, split):
 
 @functools.cache
 def _compiled(split, num_steps):
-    """The C++ loops. Their derivatives, of any order and mode, are those of plain JAX."""
+    """The C++ loops, kept so that a program is compiled once."""
     plain = functools.partial(plain_orthogonalised, split=split, num_steps=num_steps)
 
     def fast(x):
         return native.orthogonalised(x, split, num_steps, COEFFICIENTS)
 
-    @jax.custom_jvp
-    def fast_orthogonalised(x):
-        return jax.lax.platform_dependent(x, cpu=fast, default=plain)
-
-    @fast_orthogonalised.defjvp
-    def jvp(primals, tangents):
-        return jax.jvp(plain, primals, tangents)
-
-    # Outside any jit, the choice of a platform would be compiled anew for each step.
-    return jax.jit(fast_orthogonalised, inline=True)
+    return native.faster(plain, fast)
 
 
 def plain_orthogonalised(

@@ -96,38 +96,8 @@ struct Entry {
   std::vector<Packed> layers;
 };
 
-#if defined(__x86_64__)
-BEGIN_TARGET("avx512f,avx512dq,avx512vl,fma")
-#define LANES 16
-#define TILE 4
-#define BLOCK 64
-namespace avx512 {
-#include "general_block.h"
-}  // namespace avx512
-#undef LANES
-#undef TILE
-#undef BLOCK
-END_TARGET
-
-BEGIN_TARGET("avx2,fma")
-#define LANES 8
-#define TILE 2
-#define BLOCK 32
-namespace avx2 {
-#include "general_block.h"
-}  // namespace avx2
-#undef LANES
-#undef TILE
-#undef BLOCK
-END_TARGET
-#endif
-
-#define LANES 4
-#define TILE 2
-#define BLOCK 32
-namespace plain {
-#include "general_block.h"
-}  // namespace plain
+#define PASSES "general_block.h"
+#include "instruction_sets.h"
 
 // Takes the code for this machine's instruction set; returns the coordinates of a block.
 int ChoosePasses(General* call) {

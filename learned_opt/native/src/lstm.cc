@@ -116,38 +116,8 @@ Plan MakePlan(const std::vector<Layer>& layers, int64_t steps, int64_t block) {
   return plan;
 }
 
-#if defined(__x86_64__)
-BEGIN_TARGET("avx512f,avx512dq,avx512vl,fma")
-#define LANES 16
-#define TILE 4
-#define BLOCK 64
-namespace avx512 {
-#include "lstm_block.h"
-}  // namespace avx512
-#undef LANES
-#undef TILE
-#undef BLOCK
-END_TARGET
-
-BEGIN_TARGET("avx2,fma")
-#define LANES 8
-#define TILE 2
-#define BLOCK 32
-namespace avx2 {
-#include "lstm_block.h"
-}  // namespace avx2
-#undef LANES
-#undef TILE
-#undef BLOCK
-END_TARGET
-#endif
-
-#define LANES 4
-#define TILE 2
-#define BLOCK 32
-namespace plain {
-#include "lstm_block.h"
-}  // namespace plain
+#define PASSES "lstm_block.h"
+#include "instruction_sets.h"
 
 // The code for one instruction set.
 struct Code {

@@ -29,38 +29,8 @@ struct Orthogonal {
   void (*run)(const Orthogonal& call, float* room, int64_t index);
 };
 
-#if defined(__x86_64__)
-BEGIN_TARGET("avx512f,avx512dq,avx512vl,fma")
-#define LANES 16
-#define TILE 4
-#define BLOCK 64
-namespace avx512 {
-#include "orthogonal_block.h"
-}  // namespace avx512
-#undef LANES
-#undef TILE
-#undef BLOCK
-END_TARGET
-
-BEGIN_TARGET("avx2,fma")
-#define LANES 8
-#define TILE 2
-#define BLOCK 32
-namespace avx2 {
-#include "orthogonal_block.h"
-}  // namespace avx2
-#undef LANES
-#undef TILE
-#undef BLOCK
-END_TARGET
-#endif
-
-#define LANES 4
-#define TILE 2
-#define BLOCK 32
-namespace plain {
-#include "orthogonal_block.h"
-}  // namespace plain
+#define PASSES "orthogonal_block.h"
+#include "instruction_sets.h"
 
 int64_t Padded(int64_t size, int64_t to) { return (size + to - 1) / to * to; }
 
