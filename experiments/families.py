@@ -49,6 +49,15 @@ BUILDERS = {
         needs_data=True,
         signature=optimizees.cnn,
     ),
+    "normalized_cnn": Builder(
+        functools.partial(
+            optimizees.network_family, "normalized_cnn", batch_size=32, init_scale=None
+        ),
+        "a convolutional network with batch normalization, channels {channels} and fully connected "
+        "{hidden_sizes}, " + _NETWORK_WORDS,
+        needs_data=True,
+        signature=optimizees.normalized_cnn,
+    ),
     # Any Flax network: `network` is a function (num_classes, **settings) -> flax.linen.Module.
     "classifier": Builder(
         optimizees.network_family, "the network {network}, " + _NETWORK_WORDS, needs_data=True
@@ -105,6 +114,8 @@ class FamilySpec:
       kind: one of `BUILDERS`, or a `Builder` of your own.
       arguments: of the builder.
       shrink: the factor by which the sides of the images are shrunk.
+      largest_side: images with longer sides, in pixels, are shrunk to it, or below it; 0 for none.
+      labels: the labels whose examples the data set is restricted to; none for all.
       scaling: the range L of Random Scaling, 0 for none (Lv, Jiang, Li 2017, section 4.1).
       convex: whether convex functions are combined with the problems (section 4.2).
     """
@@ -112,6 +123,8 @@ class FamilySpec:
     kind: str | Builder = "mlp"
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shrink: int = 1
+    largest_side: int = 0
+    labels: tuple[int, ...] = ()
     scaling: float = 0.0
     convex: bool = False
 
@@ -142,8 +155,14 @@ class FamilySpec:
     def _built(self, splits: data.Splits | None) -> tuple[Any, data.Splits | None]:
         if not self.builder.needs_data:
             return self.builder.build(**self.arguments), None
-        if self.shrink > 1:
-            splits = data.shrink(splits, self.shrink)
+        factor = self.shrink
+        if self.largest_side:
+            side = max(splits.train.images.shape[1:3])
+            factor *= -(-side // (factor * self.largest_side))
+        if factor > 1:
+            splits = data.shrink(splits, factor)
+        if self.labels:
+            splits = data.with_labels(splits, self.labels)
         return self.builder.build(dataset=splits.train, **self.arguments), splits
 
     def words(self, dataset: str | None = None) -> str:
@@ -151,6 +170,10 @@ class FamilySpec:
         parts = []
         if self.builder.needs_data:
             shrunk = f" with images shrunk by {self.shrink}" if self.shrink > 1 else ""
+            if self.largest_side:
+                shrunk += f" with images of at most {self.largest_side} pixels a side"
+            if self.labels:
+                shrunk += f", the labels {', '.join(map(str, self.labels))} alone"
             parts.append(f"{dataset}{shrunk}")
         parts.append(self.builder.words.format(**self._settings()))
         if self.scaling:
@@ -170,10 +193,17 @@ class FamilySpec:
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it, for a card."""
         name = self.kind if isinstance(self.kind, str) else _shown(self.kind.build)
+        # What only some families have is on no other's card.
+        cut: dict[str, Any] = {}
+        if self.largest_side:
+            cut["largest_side"] = self.largest_side
+        if self.labels:
+            cut["labels"] = list(self.labels)
         return {
             "family": name,
             "family_arguments": {name: _shown(value) for name, value in self.arguments.items()},
             "shrink": self.shrink,
+            **cut,
             "scaling": self.scaling,
             "convex": self.convex,
         }
