@@ -6,12 +6,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from experiments import tiny_tasks
+from experiments import held_out, tiny_tasks
 from learned_opt import _checks, data, optimizees
 from learned_opt.optimizees import NetworkFamily, Optimizee
 
 ACCURACY = "test accuracy"
 ALL_DATA = "loss on all data"
+TEST_LOSS = "test loss"
+TEST_COURSE = "test loss over the run"
+TRAINING_LOSS = "training loss"
+# What the training loss is measured on, where the test loss is: as many as CIFAR-10 has to test on.
+TRAINING_EXAMPLES = 10_000
 
 
 class Builder(NamedTuple):
@@ -105,6 +110,21 @@ class Subject(NamedTuple):
             measures[ALL_DATA] = optimizees.mean_loss(self.network, self.splits.train)
         return measures
 
+    def test_measures(self) -> dict[str, Callable]:
+        """Of a run: the loss on all test data and that on training data, and the mean of its curve.
+
+        See `held_out.shown` for a curve on held-out data.
+        """
+        train = self.splits.train
+        some = train._replace(
+            images=train.images[:TRAINING_EXAMPLES], labels=train.labels[:TRAINING_EXAMPLES]
+        )
+        return {
+            TEST_LOSS: optimizees.mean_loss(self.network, self.splits.test),
+            TEST_COURSE: held_out.over_the_run,
+            TRAINING_LOSS: optimizees.mean_loss(self.network, some),
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class FamilySpec:
@@ -135,13 +155,18 @@ class FamilySpec:
             return self.kind
         return BUILDERS[_checks.choice("family", self.kind, BUILDERS)]
 
-    def build(self, splits: data.Splits | None = None) -> Subject:
+    def build(
+        self,
+        splits: data.Splits | None = None,
+        has_held_out: bool = False,
+    ) -> Subject:
         """The family, and what belongs to it.
 
         Args:
           splits: the data set, for a family that needs one.
+          has_held_out: whether the test split is the family's held-out data.
         """
-        built, splits = self._built(splits)
+        built, splits = self._built(splits, has_held_out)
         if not isinstance(built, NetworkFamily):
             built = NetworkFamily(built, None)
         family, network = built
@@ -152,7 +177,11 @@ class FamilySpec:
         is_plain = family is built.family
         return Subject(family, network if is_plain else None, splits)
 
-    def _built(self, splits: data.Splits | None) -> tuple[Any, data.Splits | None]:
+    def _built(
+        self,
+        splits: data.Splits | None,
+        has_held_out: bool,
+    ) -> tuple[Any, data.Splits | None]:
         if not self.builder.needs_data:
             return self.builder.build(**self.arguments), None
         factor = self.shrink
@@ -163,7 +192,10 @@ class FamilySpec:
             splits = data.shrink(splits, factor)
         if self.labels:
             splits = data.with_labels(splits, self.labels)
-        return self.builder.build(dataset=splits.train, **self.arguments), splits
+        arguments = dict(self.arguments)
+        if has_held_out:
+            arguments["held_out"] = splits.test
+        return self.builder.build(dataset=splits.train, **arguments), splits
 
     def words(self, dataset: str | None = None) -> str:
         """What a card says of it; `dataset` is the name of the data set."""

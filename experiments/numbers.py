@@ -123,7 +123,7 @@ def _distilled(summary: dict[str, Any], config: dict[str, Any]) -> Kept:
 
 def _row(row: report.Row, final: str | None) -> report.Row:
     """A row of a report with the final loss alone, and no cost."""
-    keep = ("kind", "runs", "learning_rate", "diverged", "against", "paper", "measure")
+    keep = ("kind", "runs", "learning_rate", "diverged", "against", "also", "paper", "measure")
     kept = {key: row[key] for key in keep if key in row}
     last_step, last_loss = list(row["loss"].items())[-1]
     kept["loss"] = {last_step: last_loss}

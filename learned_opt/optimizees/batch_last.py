@@ -52,7 +52,7 @@ def max_pool(x: jax.Array) -> jax.Array:
 
 def _patches(x: jax.Array) -> jax.Array:
     """The 3 x 3 patch around every pixel, `[9 * channels, height * width * batch]`."""
-    channels, height, width, batch = x.shape
+    _, height, width, batch = x.shape
     border = (FILTER_SIZE // 2,) * 2
     bordered = jnp.pad(x, ((0, 0), border, border, (0, 0)))
     shifted = [
