@@ -201,7 +201,7 @@ def _cifar(about: str, **others: Any) -> Recipe:
         "family": CIFAR_FAMILY,
         "dataset": "cifar10",
         "num_steps": 1_000,
-        "num_epochs": 10,
+        "num_epochs": 6,
         "episodes_per_epoch": 8,
         "estimator": Mixture(Adjoint(WINDOW, coordinates=1_000), horizons=(100,)),
         "learning_rate": 0.01,
