@@ -188,6 +188,9 @@ def _general(about: str, **others: Any) -> Recipe:
 # Andrychowicz et al. 2016, section 3.3: one LSTM for what is convolutional, with the normalizations
 # that follow, and one for everything else.
 CIFAR_FAMILY = FamilySpec("normalized_cnn", largest_side=16)
+OTHER_CIFAR_FAMILY = dataclasses.replace(
+    CIFAR_FAMILY, arguments={"channels": (12, 12), "hidden_sizes": (16,)}
+)
 CONV_AND_FC = types.MappingProxyType({"*[Cc]onv*": "conv", "*": "fc"})
 
 
@@ -300,6 +303,14 @@ RECIPES = {
     "lstm-cifar10-sub": _cifar(
         "lstm-cifar10, trained on the labels that CIFAR-5 and CIFAR-2 do not have",
         family=dataclasses.replace(CIFAR_FAMILY, labels=(5, 6, 7, 8, 9)),
+    ),
+    "lstm-cifar10-going-on": _cifar(
+        "lstm-cifar10, going on for a few minutes on another convolutional network",
+        family=OTHER_CIFAR_FAMILY,
+        num_epochs=3,
+        episodes_per_epoch=2,
+        learning_rate=0.003,
+        start="lstm-cifar10",
     ),
     **_on_few_coordinates(),
     "lstm-small": _shrunk_mnist("lstm"),
