@@ -172,6 +172,9 @@ def _section(figure: Kept, folder: str) -> str:
     for case in figure["cases"].values():
         rows, about = case["rows"], case["about"]
         parts.append(f"**{about['heading']}**, {about['label']}. {_tuned(rows)}")
+        measured = tables.measures(rows)
+        if measured:
+            parts.append(measured)
         lines = [tables.standing(rows, about["final"], pairs, case["trainings"])]
         lines += _better_rates(rows, about["final"])
         parts.append("\n".join(lines))

@@ -161,7 +161,7 @@ def _cifar_case(
     count = len(labels) or 10
     return Case(
         name,
-        position or f"convolutional network, {count} labels",
+        f"{position or f'convolutional network, {count} labels'}, held-out loss",
         FamilySpec(kind, settings, largest_side=16, labels=labels),
         1_000,
         position=position or f"{count} labels",
@@ -251,8 +251,8 @@ FIGURES = {
         num_runs=50,
         baselines=NEAR,
     ),
-    # The labels of CIFAR-5 and CIFAR-2 are the first ones, so that one LSTM-sub, which was trained on
-    # the last five, has seen none of them.
+    # The labels of CIFAR-5 and CIFAR-2 are the first ones, so that one LSTM-sub, which was trained
+    # on the last five, has seen none of them.
     "l2l-fig7": Figure(
         "CIFAR-10, and subsets of its labels",
         "Andrychowicz et al. 2016, figure 7",

@@ -75,6 +75,20 @@ def _cell(row: report.Row, final: str | None) -> str:
     return text if row["paper"] is None else f"{text} (paper {printed(row['paper'])})"
 
 
+def measures(rows: report.Rows) -> str:
+    """The table of all that was measured of a case, an optimizer a line.
+
+    It is empty where optimizers are compared by their final losses alone.
+    """
+    if not any("also" in row for row in rows.values()):
+        return ""
+    names = list(next(iter(rows.values()))["measure"])
+    lines = []
+    for name, row in rows.items():
+        lines.append([name, *(report.interval(row["measure"][measure]) for measure in names)])
+    return report.markdown(["optimizer", *names], lines)
+
+
 def standing(
     rows: report.Rows,
     final: str | None,

@@ -34,8 +34,8 @@ def network_family(
     """A network on a data set: the family of problems, and the network itself.
 
     Args:
-      network: "mlp", "cnn" or "normalized_cnn"; or a function `(num_classes, **settings)` that builds
-        a `flax.linen.Module`; or such a module itself.
+      network: "mlp", "cnn" or "normalized_cnn"; or a function `(num_classes, **settings)` that
+        builds a `flax.linen.Module`; or such a module itself.
       dataset: the name of a data set, whose training split it is, or data as in `classifier`.
       batch_size, init_scale, held_out: see `classifier`. 0.1 is the papers' scale; a network with
         batch normalization wants None.
