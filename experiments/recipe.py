@@ -10,7 +10,7 @@ import learned_opt
 from experiments import teachers
 from experiments.families import FamilySpec
 from learned_opt import _checks, optimizers
-from learned_opt.estimators import Adjoint, Autodiff, Estimator, MetaLoss, Mixture
+from learned_opt.estimators import Adjoint, Autodiff, Estimator, Imitate, MetaLoss, Mixture
 from learned_opt.meta.optimizer import ClippedAdam
 from learned_opt.meta.settings import Curriculum, Validation
 from learned_opt.optimizers import LearnedOptimizer
@@ -176,6 +176,9 @@ class Recipe:
             beside = ", ".join(f"{horizon:,}" for horizon in estimator.horizons)
             found.append(f"lives of {beside} steps are trained on beside the whole ones")
             estimator = estimator.estimator
+        if isinstance(estimator, Imitate) and estimator.beside is not None:
+            share = f"the first {100 * estimator.fraction:.0f} % of the training"
+            found.append(f"{share} imitate another optimizer besides")
         coordinates = getattr(estimator, "coordinates", None)
         if coordinates is not None:
             found.append(f"meta-gradients are estimates from {coordinates:,} coordinates")

@@ -19,6 +19,7 @@ from experiments import (
     papers,
     plans,
     reproduce,
+    tables,
     training,
 )
 from experiments.families import FamilySpec
@@ -208,6 +209,15 @@ def test_a_curve_on_held_out_data_has_the_gradient_of_the_training_loss():
     jax.tree.map(np.testing.assert_array_equal, *everything(theta))
     with pytest.raises(ValueError, match="needs a family that has some"):
         held_out.shown(optimizees.mlp(train))
+
+
+def test_a_table_of_measures_stands_where_several_are_judged():
+    summary = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    row = {"measure": {"test loss": summary, "training loss": {**summary, "mean": 0.45}}}
+    assert tables.measures({"mine": row}) == ""
+    text = tables.measures({"mine": {**row, "also": {}}, "Adam": row})
+    assert "| optimizer | test loss      | training loss   |" in text
+    assert "| mine      | 0.5 [0.4, 0.6] | 0.45 [0.4, 0.6] |" in text
 
 
 def test_digits_stand_in_for_cifar10_where_a_case_says_so(places):
