@@ -1,10 +1,10 @@
-"""Writes the page of all numbers, and the README's tables, from the results of the figures.
+"""Writes the pages of numbers and of claims, and the README's tables, from the figures' results.
 
 Reads config.json and summary.json of every figure of experiments.reproduce below --results, keeps
 what the pages need in docs/measured (one file a figure, so that the pages can be written without
-measuring again), and writes docs/numbers.md and the README's tables, which stand between two
-comments. No number there is written by hand. A figure that is not below --results stays as it is in
-docs/measured.
+measuring again), and writes docs/numbers.md, docs/claims.md and the README's tables, which stand
+between two comments. No number there is written by hand. A figure that is not below --results
+stays as it is in docs/measured.
 
 Examples:
 
@@ -20,15 +20,15 @@ from typing import Any
 
 from absl import flags
 
-from experiments import main, papers, payback, rivals, tables
+from experiments import keeping, main, papers, payback, rivals, tables
+from experiments.claims import page as claims
+from experiments.keeping import RESULTS, Kept
 from experiments.learned import without_seed
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, report
 
-Kept = dict[str, Any]  # what docs/measured has of a figure
-
-RESULTS = "measured"  # below docs
-THOUSANDS = "thousands"  # below that, and below results; also the name of its tables on a page
+# Below docs/measured and below results; also the name of its tables on a page.
+THOUSANDS = "thousands"
 PAGE = "numbers.md"
 SOLVING = "solving.md"
 PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
@@ -140,17 +140,11 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def read(kept: str) -> dict[str, Kept]:
-    """What `collect` has kept, in the order of the figures."""
-    names = [name for name in papers.FIGURES if os.path.exists(os.path.join(kept, f"{name}.json"))]
-    return {name: _files.read_json(os.path.join(kept, f"{name}.json")) for name in names}
-
-
 def page(kept: dict[str, Kept], folder: str) -> str:
     """The text of docs/numbers.md.
 
     Args:
-      kept: from `read`.
+      kept: from `keeping.read`.
       folder: where that was kept, with the pictures.
     """
     return "\n".join([_HEAD, *(_section(figure, folder) for figure in kept.values())])
@@ -161,7 +155,7 @@ def _section(figure: Kept, folder: str) -> str:
     pairs = papers.FIGURES[name].pairs
     parts = [
         f"## {title}",
-        f"    {command(figure)}",
+        f"    {keeping.command(figure)}",
         _measured_with(figure),
         tables.overview(figure["axis"], _cases(figure)),
     ]
@@ -199,34 +193,6 @@ def _with_trainings(case: dict[str, Any]) -> report.Rows:
             "measure": {final: summary},
         }
     return found
-
-
-def command(figure: Kept) -> str:
-    """The command that measures a figure as it was measured."""
-    name, config = figure["figure"], figure["config"]
-    own = papers.FIGURES[name]
-    given = [f"--figure={name}"]
-    if config["dataset"] != "mnist":
-        given.append(f"--dataset={config['dataset']}")
-    for setting, default in (
-        ("num_runs", own.num_runs),
-        ("tune_runs", own.tune_runs),
-        ("optimizers", own.optimizers),
-        ("baselines", ",".join(own.baselines)),
-        ("num_steps", 0),
-        ("evaluation_seed", 0),
-    ):
-        if config[setting] != default:
-            given.append(f"--{setting}={_without_folders(config[setting])}")
-    measured = list(figure["cases"])
-    if len(measured) < len(own.cases):
-        given.append(f"--cases={','.join(measured)}")
-    return " ".join(["python -m experiments.reproduce", *given, "--data_dir=DIR"])
-
-
-def _without_folders(value: Any) -> str:
-    """Files by their names alone: folders are those of a machine."""
-    return re.sub(r"=[^,]*/", "=", str(value))
 
 
 def _measured_with(figure: Kept) -> str:
@@ -309,7 +275,7 @@ def with_blocks(text: str, kept: dict[str, Kept], thousands: str = "") -> str:
 
     Args:
       text: the page.
-      kept: from `read`.
+      kept: from `keeping.read`.
       thousands: from `families`.
 
     Raises:
@@ -329,8 +295,9 @@ def with_blocks(text: str, kept: dict[str, Kept], thousands: str = "") -> str:
 def pages(docs: str, readme: str) -> dict[str, str]:
     """All pages that are written, by their paths, as docs/measured has them."""
     folder = os.path.join(docs, RESULTS)
-    kept = read(folder)
+    kept = keeping.read(folder)
     found = {os.path.join(docs, PAGE): page(kept, folder)}
+    found[os.path.join(docs, claims.PAGE)] = claims.page(claims.read(folder))
     for path in (readme, os.path.join(docs, SOLVING)):
         if os.path.exists(path):
             with open(path, encoding="utf-8") as f:
