@@ -34,13 +34,13 @@ def command(figure: Kept) -> str:
         ("evaluation_seed", 0),
     ):
         if config[setting] != default:
-            given.append(f"--{setting}={_without_folders(config[setting])}")
+            given.append(f"--{setting}={without_folders(config[setting])}")
     measured = list(figure["cases"])
     if len(measured) < len(own.cases):
         given.append(f"--cases={','.join(measured)}")
     return " ".join(["python -m experiments.reproduce", *given, "--data_dir=DIR"])
 
 
-def _without_folders(value: Any) -> str:
+def without_folders(value: Any) -> str:
     """Files by their names alone: folders are those of a machine."""
     return re.sub(r"=[^,]*/", "=", str(value))

@@ -16,11 +16,12 @@ import glob
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
 
-from experiments import keeping, main, papers, payback, rivals, tables
+from experiments import keeping, main, papers, payback, rivals, tables, watched
 from experiments.claims import page as claims
 from experiments.keeping import RESULTS, Kept
 from experiments.learned import without_seed
@@ -30,7 +31,7 @@ from learned_opt.evaluation import baselines, comparison, report
 # Below docs/measured and below results; also the name of its tables on a page.
 THOUSANDS = "thousands"
 PAGE = "numbers.md"
-SOLVING = "solving.md"
+WITH_BLOCKS = ("solving.md", "watching.md")  # besides the README
 PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
 # The README's tables: `<!-- numbers: NAME -->` and `<!-- end -->` stand around each.
 _BLOCK = re.compile(r"(<!-- numbers: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -270,22 +271,22 @@ def block(figure: Kept) -> str:
     return "\n".join(lines)
 
 
-def with_blocks(text: str, kept: dict[str, Kept], thousands: str = "") -> str:
+def with_blocks(text: str, kept: dict[str, Kept], others: Mapping[str, str]) -> str:
     """A page with its tables written anew.
 
     Args:
       text: the page.
       kept: from `keeping.read`.
-      thousands: from `families`.
+      others: dict from a name to the text of what is no figure.
 
     Raises:
-      ValueError: for a table of a figure that was not measured.
+      ValueError: for a table of something that was not measured.
     """
 
     def replaced(found: re.Match) -> str:
         before, name, after = found.groups()
-        if name == THOUSANDS:
-            return f"{before}{thousands}\n{after}"
+        if name in others:
+            return f"{before}{others[name]}\n{after}"
         _checks.choice("figure", name, kept)
         return f"{before}{block(kept[name])}\n{after}"
 
@@ -298,10 +299,13 @@ def pages(docs: str, readme: str) -> dict[str, str]:
     kept = keeping.read(folder)
     found = {os.path.join(docs, PAGE): page(kept, folder)}
     found[os.path.join(docs, claims.PAGE)] = claims.page(claims.read(folder))
-    for path in (readme, os.path.join(docs, SOLVING)):
+    others = {THOUSANDS: families(folder)}
+    for name, summary in watched.read(folder).items():
+        others[f"{watched.WATCHING}-{name}"] = watched.block(summary)
+    for path in (readme, *(os.path.join(docs, name) for name in WITH_BLOCKS)):
         if os.path.exists(path):
             with open(path, encoding="utf-8") as f:
-                found[path] = with_blocks(f.read(), kept, families(folder))
+                found[path] = with_blocks(f.read(), kept, others)
     return found
 
 
@@ -336,7 +340,9 @@ def run() -> None:
         print("The pages are what docs/measured says.")
         return
     kept = os.path.join(docs, RESULTS)
-    found = collect(flags.FLAGS.results, kept) + collect_families(flags.FLAGS.results, kept)
+    results = flags.FLAGS.results
+    found = collect(results, kept) + collect_families(results, kept)
+    found += watched.collect(results, kept)
     for path, text in pages(docs, readme).items():
         _files.write_text(path, text)
     print(f"{len(found)} results were read: {', '.join(found)}. The pages are written.")

@@ -1,21 +1,18 @@
 """The page of claims: every claim of the papers, what was measured here, and the verdict."""
 
 import collections
-import glob
-import os
 from collections.abc import Iterable, Sequence
 
-from experiments import keeping, papers
+from experiments import keeping, papers, watched
 from experiments.claims import first_paper, second_paper, verdicts
 from experiments.claims.base import ALL, FIRST, FIRST_VERSION, SECOND, Claim
 from experiments.claims.finals import Finals
 from experiments.claims.verdicts import FAILS, HOLDS, MISSING, OPEN, Judged, Results
 from experiments.keeping import Kept
-from learned_opt import _files
+from experiments.watched import WATCHING
 from learned_opt.evaluation import report
 
 PAGE = "claims.md"
-WATCHING = "watching"  # below docs/measured: what experiments.watching has seen
 CLAIMS = (*first_paper.CLAIMS, *second_paper.CLAIMS)
 PAPERS = {FIRST: "Final version", FIRST_VERSION: "First version", SECOND: ""}
 
@@ -48,9 +45,8 @@ rivals.
 def read(folder: str) -> Results:
     """What docs/measured has, by the name of the figure; what was watched as `watching/NAME`."""
     found: Results = keeping.read(folder)
-    for path in sorted(glob.glob(os.path.join(folder, WATCHING, "*.json"))):
-        stem, _ = os.path.splitext(os.path.basename(path))
-        found[f"{WATCHING}/{stem}"] = _files.read_json(path)
+    for name, summary in watched.read(folder).items():
+        found[f"{WATCHING}/{name}"] = summary
     return found
 
 

@@ -213,6 +213,33 @@ def proposals(
     _finish(figure, all_axes.ravel(), path)
 
 
+def answers(
+    path: Path,
+    shares: dict[str, dict[str, list[float]]],
+    learned: Collection[str],
+    title: str,
+) -> None:
+    """Draws how long optimizers remember one gradient.
+
+    Args:
+      path: of the PNG.
+      shares: dict from a name to `mean`, `low` and `high`: for each lag the share of the answer to
+        one gradient that comes so many steps later, with its 95 % interval.
+      learned: the names that are drawn solid.
+      title: of the picture.
+    """
+    figure = _figure(7, 4)
+    axes = figure.add_subplot()
+    for i, (name, of_lags) in enumerate(shares.items()):
+        lags = np.arange(len(of_lags["mean"]))
+        style = _LEARNED if name in learned else _OTHER
+        axes.plot(lags, of_lags["mean"], color=_color(i), label=name, **style)
+        axes.fill_between(lags, of_lags["low"], of_lags["high"], color=_color(i), alpha=0.2)
+    axes.axhline(0, color="0.7", linewidth=0.8)
+    axes.set(title=title, xlabel="steps later", ylabel="share of the answer to one gradient")
+    _finish(figure, [axes], path)
+
+
 def _style_of(i: int) -> dict[str, Any]:
     """Of the watched optimizer, which comes first, and of the others."""
     return _LEARNED if i == 0 else _OTHER

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import keeping, papers
+from experiments import keeping, papers, watched
 from experiments.claims import __main__ as program
 from experiments.claims import finals, page, verdicts
 from experiments.claims.base import FIRST, Claim
@@ -39,7 +39,7 @@ def test_every_claim_points_to_something_that_exists():
     assert len(set(names)) == len(names)
     for claim in page.CLAIMS:
         known = claim.figure in papers.FIGURES or claim.figure in ELSEWHERE
-        assert known or claim.figure.startswith(page.WATCHING), claim.name
+        assert known or claim.figure.startswith(watched.WATCHING), claim.name
         if claim.figure in papers.FIGURES:
             folders = {case.folder for case in papers.FIGURES[claim.figure].cases}
             for check in claim.checks:
