@@ -9,6 +9,7 @@ stays as it is in docs/measured.
 Examples:
 
     python -m experiments.numbers --results=results
+    python -m experiments.numbers --redraw
     python -m experiments.numbers --check       # whether the pages are what docs/measured says
 """
 
@@ -21,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments import keeping, main, papers, payback, rivals, tables, watched
+from experiments import keeping, main, papers, payback, redrawing, rivals, tables, watched
 from experiments.claims import page as claims
 from experiments.keeping import RESULTS, Kept
 from experiments.learned import without_seed
@@ -68,6 +69,7 @@ def collect(results: str, kept: str) -> list[str]:
             drawn = os.path.join(os.path.dirname(path), f"{picture}.png")
             if os.path.exists(drawn):
                 shutil.copyfile(drawn, os.path.join(kept, f"{name}-{picture}.png"))
+        redrawing.keep(os.path.dirname(path), kept, name)
         found.append(name)
     return found
 
@@ -175,24 +177,12 @@ def _section(figure: Kept, folder: str) -> str:
 
 def _cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
     """What every case is about, and its rows; seeds of one training are one row."""
-    return [(case["about"], _with_trainings(case)) for case in figure["cases"].values()]
-
-
-def _with_trainings(case: dict[str, Any]) -> report.Rows:
-    final = case["about"]["final"]
-    found: report.Rows = {}
-    for name, row in case["rows"].items():
-        training = case["trainings"].get(without_seed(name))
-        if training is None or row["kind"] != comparison.LEARNED:
-            found[name] = row
-            continue
-        summary = training["summary"]
-        found[without_seed(name)] = {
-            **row,
-            "diverged": summary["diverged"],
-            "loss": dict.fromkeys(row["loss"], summary),
-            "measure": {final: summary},
-        }
+    found = []
+    for case in figure["cases"].values():
+        about = case["about"]
+        found.append(
+            (about, tables.with_trainings(case["rows"], case["trainings"], about["final"]))
+        )
     return found
 
 
@@ -323,6 +313,9 @@ def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("results", "results", "The folder in which the figures are.")
     flags.DEFINE_string("docs", "docs", "The folder of the page; the README stands beside it.")
+    flags.DEFINE_bool(
+        "redraw", False, "Whether to draw the pictures again from what docs/measured keeps."
+    )
     flags.DEFINE_bool("check", False, "Whether to write nothing, and to fail where a page is old.")
 
 
@@ -343,6 +336,8 @@ def run() -> None:
     results = flags.FLAGS.results
     found = collect(results, kept) + collect_families(results, kept)
     found += watched.collect(results, kept)
+    if flags.FLAGS.redraw:
+        redrawing.run(kept)
     for path, text in pages(docs, readme).items():
         _files.write_text(path, text)
     print(f"{len(found)} results were read: {', '.join(found)}. The pages are written.")
