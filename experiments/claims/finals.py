@@ -16,12 +16,19 @@ class Finals:
     seeds and runs.
     """
 
-    def __init__(self, case: dict[str, Any]):
-        """Looks into a case of `keeping.read`."""
+    def __init__(self, case: dict[str, Any], measure: str = ""):
+        """Looks into a case of `keeping.read`.
+
+        Args:
+          case: the case.
+          measure: another measure than the final loss by which optimizers were held against each
+            other; a training with several seeds has none.
+        """
         self._rows: report.Rows = case["rows"]
-        self._trainings: dict[str, Any] = case["trainings"]
-        self._final: str | None = case["about"]["final"]
-        self.heading: str = case["about"]["heading"]
+        self._trainings: dict[str, Any] = {} if measure else case["trainings"]
+        self._final: str | None = measure or case["about"]["final"]
+        self._measure = measure
+        self.heading: str = case["about"]["heading"] + (f", {measure}" if measure else "")
 
     def has(self, name: str) -> bool:
         """Whether an optimizer was measured."""
@@ -87,7 +94,8 @@ class Finals:
     def _against(self, name: str) -> dict[str, Any]:
         if name in self._trainings:
             return self._trainings[name]["against"]
-        return self._rows[name]["against"] if name in self._rows else {}
+        row = self._rows.get(name, {"against": {}})
+        return row.get("also", {}).get(self._measure, {}) if self._measure else row["against"]
 
     def _through_another(self, ours: str, theirs: str) -> Difference | None:
         sums = []

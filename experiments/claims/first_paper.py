@@ -18,8 +18,9 @@ RIVALS_FIRST_VERSION = ("SGD", "RMSprop", "Adam", "Adadelta", "Adagrad", "Rprop"
 _QUADRATICS = "l2l-quadratics"  # three seeds of each training
 _CIFAR, _ART = "l2l-fig7", "l2l-fig8"
 _CIFAR_10, _CIFAR_5, _CIFAR_2 = "cifar10-1000", "cifar5-1000", "cifar2-1000"
+_COURSE = "test loss over the run"  # its mean: the lower, the faster
 _LSTM_CIFAR, _LSTM_SUB = "lstm-cifar10", "lstm-cifar10-sub"
-_ART_64, _ART_128 = "art-64-128", "art-128-128"
+_ART_64, _ART_128 = "neural-art-128", "neural-art-double-128"
 
 _ONE_TASK = (
     "The paper watches the optimizer for neural art, on one problem; here {} on problems of its "
@@ -116,11 +117,11 @@ _EXPERIMENTS = (
     Claim(
         "cifar10",
         "On CIFAR-10 the LSTM, one for convolutions and one for what is fully connected, learns "
-        "faster than every baseline: its loss on held-out data is lower.",
+        "faster than every baseline: its mean loss on held-out data is lower over 1,000 steps.",
         FIRST,
         "figure 7, left; section 3.3",
         _CIFAR,
-        (Below(_CIFAR_10, _LSTM_CIFAR, RIVALS),),
+        (Below(_CIFAR_10, _LSTM_CIFAR, RIVALS, measure=_COURSE),),
     ),
     Claim(
         "cifar5",
@@ -128,7 +129,7 @@ _EXPERIMENTS = (
         FIRST,
         "figure 7, centre; section 3.3",
         _CIFAR,
-        (Below(_CIFAR_5, _LSTM_CIFAR, RIVALS),),
+        (Below(_CIFAR_5, _LSTM_CIFAR, RIVALS, measure=_COURSE),),
     ),
     Claim(
         "cifar2",
@@ -136,7 +137,15 @@ _EXPERIMENTS = (
         FIRST,
         "figure 7, right; section 3.3",
         _CIFAR,
-        (Below(_CIFAR_2, _LSTM_CIFAR, RIVALS),),
+        (Below(_CIFAR_2, _LSTM_CIFAR, RIVALS, measure=_COURSE),),
+    ),
+    Claim(
+        "cifar-end",
+        "On CIFAR-5 and CIFAR-2 its loss on held-out data is lower at the end as well.",
+        FIRST,
+        "figure 7, centre and right; section 3.3",
+        _CIFAR,
+        (Below(_CIFAR_5, _LSTM_CIFAR, RIVALS), Below(_CIFAR_2, _LSTM_CIFAR, RIVALS)),
     ),
     Claim(
         "cifar2-most",
@@ -145,8 +154,8 @@ _EXPERIMENTS = (
         "section 3.3",
         _CIFAR,
         (
-            MoreThan(_CIFAR_2, _LSTM_CIFAR, _CIFAR_10, "Adam"),
-            MoreThan(_CIFAR_2, _LSTM_CIFAR, _CIFAR_5, "Adam"),
+            MoreThan(_CIFAR_2, _LSTM_CIFAR, _CIFAR_10, "Adam", measure=_COURSE),
+            MoreThan(_CIFAR_2, _LSTM_CIFAR, _CIFAR_5, "Adam", measure=_COURSE),
         ),
     ),
     Claim(
@@ -157,8 +166,8 @@ _EXPERIMENTS = (
         "figure 7, centre and right; section 3.3",
         _CIFAR,
         (
-            Comparable(_CIFAR_5, _LSTM_SUB, (_LSTM_CIFAR,)),
-            Comparable(_CIFAR_2, _LSTM_SUB, (_LSTM_CIFAR,)),
+            Comparable(_CIFAR_5, _LSTM_SUB, (_LSTM_CIFAR,), measure=_COURSE),
+            Comparable(_CIFAR_2, _LSTM_SUB, (_LSTM_CIFAR,), measure=_COURSE),
         ),
     ),
     Claim(

@@ -53,17 +53,19 @@ class Check:
     Attributes:
       case: its folder.
       ours: the optimizer that it is about.
+      measure: by what it is decided, where that is not the final loss.
     """
 
     case: str
     ours: str
+    measure: str = dataclasses.field(default="", kw_only=True)
 
     def judge(self, results: Results, figure: str) -> Judged:
         """The verdict, from what was measured."""
         cases = results[figure]["cases"] if figure in results else {}
         if self.case not in cases:
             return Judged(MISSING, f"{self.case}: {self.ours} was not measured")
-        case = Finals(cases[self.case])
+        case = Finals(cases[self.case], self.measure)
         if not case.has(self.ours):
             return Judged(MISSING, f"{case.heading}: {self.ours} was not measured")
         verdict, words = self._judge(case)
@@ -269,7 +271,7 @@ class MoreThan(Check):
         cases = results[figure]["cases"] if figure in results else {}
         gains = []
         for folder in (self.case, self.than):
-            gain = _gain(Finals(cases[folder]), self) if folder in cases else None
+            gain = _gain(Finals(cases[folder], self.measure), self) if folder in cases else None
             if gain is None:
                 return Judged(MISSING, f"{folder}: {self.ours} or {self.rival} was not measured")
             gains.append(gain)

@@ -198,6 +198,18 @@ def test_levels_and_cases_against_each_other(runs, results):
     assert verdict(MoreThan("a-100", "near", "b-100", "Adam"), results) == MISSING
 
 
+def test_another_measure_than_the_final_loss(results):
+    rows = results["l2l-fig4"]["cases"]["b-100"]["rows"]
+    for name, mean in (("ours", 1.0), ("Adam", 0.8)):
+        rows[name]["measure"] = {"course": {"mean": mean, "low": 0.9, "high": 1.1}}
+    worse = {"mean": 0.2, "low": 0.1, "high": 0.3, "lower": 0.0, "num_runs": NUM_RUNS}
+    rows["ours"]["also"] = {"course": {"Adam": worse}}
+    assert verdict(Below("b-100", "ours", ("Adam",)), results) == HOLDS
+    found = Below("b-100", "ours", ("Adam",), measure="course").judge(results, "l2l-fig4")
+    assert found.verdict == FAILS
+    assert found.words == "b-100, course: ours 1 [0.9, 1.1]; above Adam by 0.2 [0.1, 0.3]"
+
+
 def test_divergence_and_few_runs(results):
     assert verdict(NeverDiverges("ours"), results) == HOLDS
     case = results["l2l-fig4"]["cases"]["b-100"]
