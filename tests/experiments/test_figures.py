@@ -217,6 +217,7 @@ def test_theta_of_a_wrapped_family_is_no_network_s():
     assert FamilySpec("mlp", convex=True).build(digits).measures() == {}
 
 
+@pytest.mark.thorough
 def test_from_the_command_line_interrupted_and_resumed(places, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(comparison, "evaluating", Interrupting(comparison.evaluating, after=1))
     config = dataclasses.replace(

@@ -198,6 +198,7 @@ def test_a_recipe_of_one_s_own_is_one_entry(name, words, tmp_path, monkeypatch):
     assert info["recipe"] == "mine"
 
 
+@pytest.mark.thorough
 def test_several_seeds_are_one_program(tmp_path, monkeypatch):
     """Each has weights, card, snapshots and a picture of its own."""
     own = dataclasses.replace(OWN["family"], estimator=Autodiff(window=2), num_problems=2)

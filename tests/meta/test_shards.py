@@ -56,6 +56,7 @@ def same_bits(*given):
     return done.stdout.splitlines()
 
 
+@pytest.mark.thorough
 def test_any_number_of_devices_gives_the_same_bits():
     assert same_bits("drawn coordinates") == ["same: drawn coordinates on 4"]
 
