@@ -39,7 +39,7 @@ _HEAD = """\
 # Every number, and how it was measured
 
 This page and the README's tables are written by `python -m experiments.numbers` from
-[docs/measured](measured). [How we measure](measuring.md) has the rules. Each figure has its
+`docs/measured`. [How we measure](measuring.md) has the rules. Each figure has its
 command, which prints the same numbers on the same machine; then the final losses, mean with its
 95 % interval; then where each learned optimizer stands, by the paired 95 % interval of the
 difference run by run on the same problems and minibatches. A *training* with several seeds has them
@@ -162,8 +162,8 @@ def _section(figure: Kept, folder: str) -> str:
     parts = [
         f"## {title}",
         f"    {command(figure)}",
-        _measured_with(figure),
-        tables.overview(figure["axis"], _cases(figure)),
+        measured_with(figure),
+        tables.overview(figure["axis"], cases(figure)),
     ]
     for picture in PICTURES:
         file = f"{name}-{picture}.png"
@@ -171,14 +171,14 @@ def _section(figure: Kept, folder: str) -> str:
             parts.append(f"![{title}: {picture}]({RESULTS}/{file})")
     for case in figure["cases"].values():
         rows, about = case["rows"], case["about"]
-        parts.append(f"**{about['heading']}**, {about['label']}. {_tuned(rows)}")
+        parts.append(f"**{about['heading']}**, {about['label']}. {tuned(rows)}")
         lines = [tables.standing(rows, about["final"], pairs, case["trainings"])]
         lines += _better_rates(rows, about["final"])
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
+def cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
     """What every case is about, and its rows; seeds of one training are one row."""
     return [(case["about"], _with_trainings(case)) for case in figure["cases"].values()]
 
@@ -195,6 +195,7 @@ def _with_trainings(case: dict[str, Any]) -> report.Rows:
         found[without_seed(name)] = {
             **row,
             "diverged": summary["diverged"],
+            "against": training["against"],
             "loss": dict.fromkeys(row["loss"], summary),
             "measure": {final: summary},
         }
@@ -229,7 +230,8 @@ def _without_folders(value: Any) -> str:
     return re.sub(r"=[^,]*/", "=", str(value))
 
 
-def _measured_with(figure: Kept) -> str:
+def measured_with(figure: Kept) -> str:
+    """How many runs, which baselines, which versions, in words."""
     config, environment = figure["config"], figure["environment"]
     versions = environment["versions"]
     return (
@@ -239,8 +241,8 @@ def _measured_with(figure: Kept) -> str:
     )
 
 
-def _tuned(rows: report.Rows) -> str:
-    """The tuned rates in words."""
+def tuned(rows: report.Rows) -> str:
+    """The tuned rates of a case in words; empty where there are none."""
     parts = []
     for name, row in rows.items():
         if row["kind"] == comparison.TUNED:
@@ -281,12 +283,12 @@ def block(figure: Kept) -> str:
 
     Of what was given it has the teachers; frozen rivals are on the page of numbers.
     """
-    _, first = _cases(figure)[0]
+    _, first = cases(figure)[0]
     apart = (*baselines.FROZEN, *baselines.REFERENCES)
     given = [name for name, row in first.items() if row["kind"] == comparison.GIVEN]
     beside = ["Adam", *(name for name in given if name not in apart)]
     names = [*beside, *report.learned(first)]
-    lines = [tables.overview(figure["axis"], _cases(figure), names), ""]
+    lines = [tables.overview(figure["axis"], cases(figure), names), ""]
     for case in figure["cases"].values():
         about, rows, trainings = case["about"], case["rows"], case["trainings"]
         best = report.best_baseline(rows, about["final"])
