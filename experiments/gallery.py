@@ -18,7 +18,7 @@ from learned_opt.evaluation import report, statistics
 
 FOLDER = "docs/results"
 MEASURED = f"../{numbers.RESULTS}"  # from there
-SUITE = "suite"
+SUITE = numbers.SUITE
 # Pages of docs that stand in the overview whenever they are there, in this order.
 BESIDE = ("claims", "mnist", "numbers", "older_numbers", "measuring")
 _TREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
@@ -44,7 +44,7 @@ def pages(docs: str) -> dict[str, str]:
     kept = os.path.join(docs, numbers.RESULTS)
     figures = [_figure(figure, kept) for figure in numbers.read(kept).values()]
     families = [_family(name, kept) for name in rivals.TASKS if _has_family(name, kept)]
-    suites = [_suite(folder) for folder in sorted(glob.glob(os.path.join(kept, SUITE, "*")))]
+    suites = [_suite(run, kept) for run in numbers.suites(kept)]
     groups = {
         "The papers' figures and tables, and what was measured beside them": figures,
         "Networks that no optimizer was trained on": suites,
@@ -171,11 +171,9 @@ def _family(name: str, kept: str) -> Page:
 # A run of the suite
 
 
-def _suite(folder: str) -> Page:
-    name = os.path.basename(folder)
-    summary = _files.read_json(os.path.join(folder, "summary.json"))
-    config = _files.read_json(os.path.join(folder, "config.json"))
-    settings = config["config"]
+def _suite(run: dict[str, Any], kept: str) -> Page:
+    name, config, summary = run["name"], run["config"], run["summary"]
+    settings, folder = config["config"], os.path.join(kept, SUITE, name)
     title = f"The suite: {', '.join(summary['tasks'])}"
     said = [_goal(goal) for goal in summary["goals"] if goal["holds"] is not None]
     pictures = {
@@ -189,7 +187,7 @@ def _suite(folder: str) -> Page:
         f"steps, {settings['seeds']} seeds, rates tuned on {settings['tune_runs']} other runs.",
         *(f"![{title}: {pictures[file]}]({MEASURED}/{SUITE}/{name}/{file}.png)" for file in shown),
         "## Final losses",
-        suite_table(summary),
+        tables.of_suites([run]),
         "The mean over the last 5 % of the steps, with its 95 % interval over seeds.",
         "## Goals",
         *_bullets(said),
@@ -214,24 +212,6 @@ def _goal(goal: dict[str, Any]) -> str:
         value += f" [{goal['low']:.3g}, {goal['high']:.3g}]"
     sign = "<" if goal["strict"] else "<="
     return f"{goal['what']}: {value}, wanted {sign} {goal['bound']:g}: {words[goal['holds']]}."
-
-
-def suite_table(summary: dict[str, Any], names: Iterable[str] | None = None) -> str:
-    """The final losses of a run of the suite, a line for each optimizer and a column a task.
-
-    Args:
-      summary: what `experiments.suite` writes.
-      names: which optimizers; None for all.
-    """
-    tasks = summary["tasks"]
-    every = dict.fromkeys(name for rows in tasks.values() for name in rows)
-    lines = []
-    for name in names or every:
-        cells = []
-        for rows in tasks.values():
-            cells.append(report.interval(rows[name]["final"]) if name in rows else "-")
-        lines.append([name, *cells])
-    return report.markdown(["optimizer", *tasks], lines)
 
 
 def suite_command(settings: dict[str, Any], tasks: Iterable[str]) -> str:

@@ -161,3 +161,25 @@ def training(name: str, found: dict[str, Any]) -> str:
     num_runs = min(difference["num_runs"] for difference in against.values())
     parts = [report.held_against(difference, other) for other, difference in against.items()]
     return f"{text}; {report.caution(num_runs)}{'; '.join(parts)}."
+
+
+def of_suites(suites: Iterable[dict[str, Any]], names: Iterable[str] | None = None) -> str:
+    """The final losses of runs of the suite, a line for each optimizer and a column a task.
+
+    Args:
+      suites: from `numbers.suites`.
+      names: which optimizers; None for all.
+    """
+    columns: dict[str, dict[str, Any]] = {}
+    for suite in suites:
+        num_steps = suite["config"]["config"]["num_steps"]
+        for task, rows in suite["summary"]["tasks"].items():
+            columns[f"{task}, {num_steps:,} steps"] = rows
+    every = dict.fromkeys(name for rows in columns.values() for name in rows)
+    lines = []
+    for name in names or every:
+        cells = []
+        for rows in columns.values():
+            cells.append(report.interval(rows[name]["final"]) if name in rows else "-")
+        lines.append([name, *cells])
+    return report.markdown(["optimizer", *columns], lines)
