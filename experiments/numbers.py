@@ -34,7 +34,7 @@ SUITE = "suite"  # below docs/measured; also the name of a table
 PAGE = "numbers.md"
 PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
 # Tables of other pages: `<!-- numbers: NAME -->` and `<!-- end -->` are around each. `NAME narrow`
-# is the one that fits a narrow page, with the optimizers named after it (`NAME narrow: A, B`) or all.
+# is the one that fits a narrow page, with the optimizers after it (`NAME narrow: A, B`) or all.
 _BLOCK = re.compile(
     r"(<!-- numbers: ([\w-]+)( narrow)?(?:: ([^\n]*?))? -->\n).*?(<!-- end -->)", re.DOTALL
 )
