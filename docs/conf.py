@@ -67,6 +67,8 @@ napoleon_custom_sections = ["Source"]
 
 html_theme = "sphinx_book_theme"
 html_title = "learned_opt"
+html_favicon = "_static/favicon.svg"
+html_context = {"default_mode": "auto"}  # dark or light, as the reader's system has it
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_show_copyright = False
@@ -82,3 +84,12 @@ html_theme_options = {
     "pygments_light_style": "a11y-light",
     "pygments_dark_style": "a11y-dark",
 }
+
+
+def setup(app):
+    """Lets pages lead to files of the repository, as they do where the repository is read."""
+
+    def prepare(app, name, source):
+        source[0] = pages.prepared(source[0], f"docs/{name}.md", ROOT)
+
+    app.connect("source-read", prepare)

@@ -24,7 +24,12 @@ MOVED = {
     "WORKSPACE.md": f"{PROJECT}/map.md",
     "benchmarks/README.md": f"{PROJECT}/costs.md",
 }
-_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)")
+# Blocks of code, lines of code, words of code; or a link with its parts.
+_CODE_OR_LINK = re.compile(
+    r"^```.*?^```|^ {4}[^\n]*|`[^`\n]*`|(!?)\[([^\]]*)\]\(([^)\s#]+)(#[^)\s]*)?\)",
+    re.DOTALL | re.MULTILINE,
+)
+_PLACE = re.compile(r'^(#+) <a id="([\w-]+)"></a>(.*)$', re.MULTILINE)
 _WEIGHTS_HEAD = """\
 # Weights that ship
 
@@ -86,13 +91,14 @@ def with_links(
       root: the folder of the repository.
 
     Returns:
-      The text. A link to a folder, or to a file that is no page, has become its bare text.
+      The text. A link to a folder, or to a file that is no page, has become its bare text. Code is
+      left as it is.
     """
     moved = _moved()
 
     def replaced(found: re.Match) -> str:
         mark, label, target, anchor = found.groups()
-        if "://" in target or target.startswith("mailto:"):
+        if target is None or "://" in target or target.startswith("mailto:"):
             return found[0]
         path = os.path.normpath(os.path.join(os.path.dirname(source), target))
         path = moved.get(path, path)
@@ -102,4 +108,18 @@ def with_links(
         there = os.path.relpath(path, os.path.dirname(page))
         return f"{mark}[{label}]({there}{anchor or ''})"
 
-    return _LINK.sub(replaced, text)
+    return _CODE_OR_LINK.sub(replaced, text)
+
+
+def prepared(text: str, page: str, root: str) -> str:
+    """A page of docs as the site's builder reads it.
+
+    Its links are those of `with_links`. A heading with a place of its own, `<a id="place"></a>`,
+    which GitHub knows, has a target in front of it, which the builder knows.
+
+    Args:
+      text: of the page.
+      page: its path in the repository.
+      root: the folder of the repository.
+    """
+    return _PLACE.sub(r"(\2)=\n\1 \3", with_links(text, page, page, root))

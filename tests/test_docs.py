@@ -95,6 +95,18 @@ def test_links_lead_from_where_a_page_is():
     )
 
 
+def test_code_is_no_link():
+    text = "`a[0](b)`\n\n    a[0](b)\n\n```python\na[0](b)\n```\n[x](y)\n"
+    written = pages.with_links(text, "README.md", "README.md", str(ROOT))
+    assert written == text.replace("[x](y)", "x")
+
+
+def test_places_of_headings():
+    text = 'to [it](#here)\n\n### <a id="here"></a>It is here\n'
+    written = pages.prepared(text, "docs/claims.md", str(ROOT))
+    assert written == "to [it](#here)\n\n(here)=\n### It is here\n"
+
+
 def test_a_page_for_every_card_and_every_result():
     written = gallery.pages(str(DOCS))
     kept = numbers.read(str(DOCS / numbers.RESULTS))
