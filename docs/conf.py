@@ -18,6 +18,8 @@ os.environ.setdefault("TQDM_DISABLE", "1")  # bars are drawn on terminals
 # Most of the time of a short training is compilation, which this about halves.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
 
+from docutils import nodes  # noqa: E402
+
 import learned_opt  # noqa: E402
 from experiments import pages  # noqa: E402
 
@@ -80,16 +82,30 @@ html_theme_options = {
     "show_toc_level": 2,
     "use_download_button": False,
     "use_fullscreen_button": False,
-    "extra_footer": "",
+    "navbar_start": [],
+    "navbar_center": [],
+    "navbar_end": [],
+    "navbar_persistent": [],
     "pygments_light_style": "a11y-light",
     "pygments_dark_style": "a11y-dark",
 }
 
 
+LONGEST_NUMBERS = 48  # characters of a cell that is a number with its interval
+
+
 def setup(app):
-    """Lets pages lead to files of the repository, as they do where the repository is read."""
+    """Lets pages lead to files of the repository, and fits tables to a page."""
 
     def prepare(app, name, source):
         source[0] = pages.prepared(source[0], f"docs/{name}.md", ROOT)
 
+    def mark_prose(app, tree):
+        """Tables of words are broken into lines, those of numbers are not."""
+        for table in tree.findall(nodes.table):
+            cells = [entry.astext() for entry in table.findall(nodes.entry)]
+            if max(map(len, cells)) > LONGEST_NUMBERS:
+                table["classes"].append("prose")
+
     app.connect("source-read", prepare)
+    app.connect("doctree-read", mark_prose)

@@ -121,13 +121,14 @@ def _in_words(cases: list[tuple[tables.About, report.Rows]]) -> list[str]:
 
 def _counted(name: str, of_name: dict[str, int]) -> str:
     total = sum(of_name.values())
-    if total == 1:
-        (verdict,) = of_name
-        if verdict == statistics.NO_DIFFERENCE:
-            return f"{name}: no difference to the best tuned baseline."
-        return f"{name}: {verdict} the best tuned baseline."
-    words = [f"{verdict} in {count}" for verdict, count in of_name.items()]
-    return f"{name}, of {total} cases held against the best tuned baseline: {', '.join(words)}."
+    parts = []
+    for verdict, count in of_name.items():
+        place = "to" if verdict == statistics.NO_DIFFERENCE else ""
+        words = " ".join([verdict, place, "it" if parts else "the best tuned baseline"]).split()
+        parts.append(" ".join(words))
+        if total > 1:
+            parts[-1] += f" in {count}" + (f" of {total} cases" if len(parts) == 1 else "")
+    return f"{name}: {', '.join(parts)}."
 
 
 # One family
