@@ -6,6 +6,7 @@ from experiments.racing import GUARDED, OURS
 from learned_opt.evaluation import report
 
 Rows = dict[str, dict[str, Any]]
+FIRST = ("solved", "times the learned", "paid back after")  # columns, where not all have a place
 
 
 def section(summary: dict[str, Any]) -> str:

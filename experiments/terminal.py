@@ -1,0 +1,81 @@
+"""Fits what programs print to the width of a terminal.
+
+Programs write whole tables into files. On a terminal that is narrower than a table some of its
+columns stay away, and a line says which; text is broken between words. Where the output goes into a
+file or another program nothing is left out.
+"""
+
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from learned_opt.evaluation import report
+
+
+def shown(text: str, first: Iterable[str] = ()) -> str:
+    """A text as it is printed; see `fitted`."""
+    if not sys.stdout.isatty():
+        return text
+    width, _ = shutil.get_terminal_size()
+    return fitted(text, width, first)
+
+
+def fitted(
+    text: str,
+    width: int,
+    first: Iterable[str] = (),
+) -> str:
+    """A text whose tables and lines are no wider than a terminal.
+
+    Args:
+      text: lines, and tables in Markdown. Lines that begin with four spaces are commands, and stay.
+      width: of the terminal, in characters.
+      first: columns that are to stay before others, in this order. The first column of a table
+        always stays; after these the others do from left to right.
+
+    Returns:
+      The text.
+    """
+    lines: list[str] = []
+    table: list[str] = []
+    for line in [*text.split("\n"), None]:
+        if line is not None and line.startswith("|"):
+            table.append(line)
+            continue
+        if table:
+            lines += _fitted_table(table, width, list(first))
+            table = []
+        if line is not None:
+            lines += _fitted_line(line, width)
+    return "\n".join(lines)
+
+
+def _fitted_table(
+    table: list[str],
+    width: int,
+    first: Sequence[str],
+) -> list[str]:
+    if max(map(len, table)) <= width:
+        return table
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    widths = [max(map(len, column)) + 3 for column in zip(header, *rows, strict=True)]
+    others = [name for name in header[1:] if name not in first]
+    wanted = [name for name in first if name in header[1:]] + others
+    kept, left = {0}, width - 1 - widths[0]
+    for name in wanted:
+        column = header.index(name)
+        if widths[column] <= left:
+            kept.add(column)
+            left -= widths[column]
+    chosen = [[row[i] for i in sorted(kept)] for row in (header, *rows)]
+    missing = [name for i, name in enumerate(header) if i not in kept]
+    note = textwrap.fill(f"(Not shown: {', '.join(missing)}.)", width)
+    return [*report.markdown(chosen[0], chosen[1:]).split("\n"), note]
+
+
+def _fitted_line(line: str, width: int) -> list[str]:
+    if len(line) <= width or line.startswith("    "):
+        return [line]
+    indent = "  " if line.startswith("- ") else ""
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
