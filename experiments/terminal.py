@@ -1,16 +1,19 @@
 """Fits what programs print to the width of a terminal.
 
 Programs write whole tables into files. On a terminal that is narrower than a table some of its
-columns stay away, and a line says which; text is broken between words. Where the output goes into a
-file or another program nothing is left out.
+columns stay away, and a line says which; text and long cells are broken between words. Where the
+output goes into a file or another program nothing is left out.
 """
 
+import itertools
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Sequence
 
 from learned_opt.evaluation import report
+
+WIDEST_CELL = 26  # characters of a cell, in a table that is too wide
 
 
 def shown(text: str, first: Iterable[str] = ()) -> str:
@@ -59,6 +62,7 @@ def _fitted_table(
     if max(map(len, table)) <= width:
         return table
     header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+    rows = [line for row in rows for line in _broken(row)]
     widths = [max(map(len, column)) + 3 for column in zip(header, *rows, strict=True)]
     others = [name for name in header[1:] if name not in first]
     wanted = [name for name in first if name in header[1:]] + others
@@ -69,9 +73,17 @@ def _fitted_table(
             kept.add(column)
             left -= widths[column]
     chosen = [[row[i] for i in sorted(kept)] for row in (header, *rows)]
+    lines = report.markdown(chosen[0], chosen[1:]).split("\n")
     missing = [name for i, name in enumerate(header) if i not in kept]
-    note = textwrap.fill(f"(Not shown: {', '.join(missing)}.)", width)
-    return [*report.markdown(chosen[0], chosen[1:]).split("\n"), note]
+    if missing:
+        lines += textwrap.wrap(f"(Not shown: {', '.join(missing)}.)", width)
+    return lines
+
+
+def _broken(row: list[str]) -> list[list[str]]:
+    """A row as several lines, where one of its cells is long."""
+    parts = [textwrap.wrap(cell, WIDEST_CELL, break_on_hyphens=False) or [""] for cell in row]
+    return [list(line) for line in itertools.zip_longest(*parts, fillvalue="")]
 
 
 def _fitted_line(line: str, width: int) -> list[str]:

@@ -97,7 +97,7 @@ def run() -> None:
             f"--workdir={workdir} has no runs yet: run without --costs and --report_only."
         )
     text = writing.write(workdir, there, settings)
-    print(terminal.shown(text, ("measured", "wanted", "verdict", "final loss", "over Adam")))
+    print(terminal.shown(text, ("what", "verdict", "measured", "final loss", "over Adam")))
     print(f"Everything is in {workdir}.")
 
 
