@@ -159,6 +159,7 @@ def run(main: Callable[[], None]) -> None:
     processes.define_flags()
     # That JAX looks for accelerators is no news to a user of a benchmark.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    terminal.fit_help()
     app.run(checked)
 
 

@@ -6,6 +6,7 @@ output goes into a file or another program nothing is left out.
 """
 
 import itertools
+import re
 import shutil
 import sys
 import textwrap
@@ -14,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from learned_opt.evaluation import report
 
 WIDEST_CELL = 26  # characters of a cell, in a table that is too wide
+_NAME = re.compile(r"  +\S.*?  +(?=\S)")  # "name   what it is", indented
 
 
 def shown(text: str, first: Iterable[str] = ()) -> str:
@@ -91,3 +93,59 @@ def _fitted_line(line: str, width: int) -> list[str]:
         return [line]
     indent = "  " if line.startswith("- ") else ""
     return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def help_text(text: str, width: int) -> str:
+    """What --help says of a program, no wider than a terminal.
+
+    Paragraphs are filled. In indented lines, "name   what it is" hangs below itself, and a command
+    that goes on in lines beginning with "--" can be copied.
+
+    Args:
+      text: the docstring of a program.
+      width: of the terminal.
+    """
+    found = []
+    for paragraph in text.split("\n\n"):
+        lines = paragraph.split("\n")
+        if not any(line.startswith(" ") for line in lines):
+            found.append(textwrap.fill(" ".join(lines), width, break_on_hyphens=False))
+            continue
+        lines = _joined(lines)
+        ends = [*lines[1:], ""]
+        shown = []
+        for line, after in zip(lines, ends, strict=True):
+            goes_on = after.startswith("        --") and "python -m" in "".join(lines)
+            goes_on = goes_on and not line.endswith("\\")
+            shown += [f"{line} \\"] if goes_on else _hanging(line, width)
+        found.append("\n".join(shown))
+    return "\n\n".join(found)
+
+
+def _joined(lines: list[str]) -> list[str]:
+    """Lines of which each begins with a name, where a line without one goes on from the last."""
+    found: list[str] = []
+    for line in lines:
+        name = _NAME.match(found[-1]) if found else None
+        if name and line.startswith(" " * len(name[0])):
+            found[-1] += " " + line.strip()
+        else:
+            found.append(line)
+    return found
+
+
+def _hanging(line: str, width: int) -> list[str]:
+    """An indented line; what is too long goes on below where its explanation begins."""
+    if len(line) <= width or "python -m" in line:
+        return [line]
+    name = _NAME.match(line)
+    indent = " " * len(name[0] if name else "")
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def fit_help() -> None:
+    """Fits the help of the program that runs to the terminal; before absl reads its flags."""
+    program = sys.modules["__main__"]
+    if program.__doc__:
+        width, _ = shutil.get_terminal_size()
+        program.__doc__ = help_text(program.__doc__, width)

@@ -46,3 +46,18 @@ def test_nothing_is_left_out_where_there_is_no_terminal(monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "60")
     assert terminal.shown("word " * 30).count("\n") == 2
+
+
+def test_help_fits_and_its_commands_can_be_copied():
+    text = (
+        "What it does.\n\n" + "word " * 20 + "\n" + "word " * 20 + "\n\n"
+        "  a name   " + "what it is " * 10 + "\n           and so on\n\nExamples:\n\n"
+        "    python -m experiments.train --recipe=lstm-quadratic\n"
+        "        --set=a=1\n        --set=b=2"
+    )
+    lines = terminal.help_text(text, 60).split("\n")
+    assert max(map(len, lines)) <= 60
+    assert "           what it is" in "\n".join(lines)
+    assert "it is and so" in " ".join(" ".join(lines).split())
+    assert lines[-3].endswith("lstm-quadratic \\")
+    assert lines[-2:] == ["        --set=a=1 \\", "        --set=b=2"]
