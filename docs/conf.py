@@ -17,6 +17,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("TQDM_DISABLE", "1")  # bars are drawn on terminals
 # Most of the time of a short training is compilation, which this about halves.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=1")
+compiled = os.path.join(ROOT, "docs", "_build", "compiled")
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", compiled)
 
 from docutils import nodes  # noqa: E402
 
