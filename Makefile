@@ -47,7 +47,7 @@ lint: $(VENV)/installed  ## Runs the linter, the formatter's check and the type 
 docs: $(VENV)/documented  ## Builds the site, and looks for broken links in it
 	rm -rf $(SITE)
 	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs $(SITE)
-	$(BIN)/python -m docs.links $(SITE)
+	$(BIN)/python -m experiments.links $(SITE)
 	@echo "The site is in $(SITE)/index.html."
 
 $(VENV)/documented: $(VENV)/installed

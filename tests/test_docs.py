@@ -10,8 +10,7 @@ import sys
 import pytest
 
 import learned_opt
-from docs import links
-from experiments import gallery, numbers, pages, tables
+from experiments import gallery, links, numbers, pages, tables
 from learned_opt import _files
 from learned_opt.evaluation import report
 

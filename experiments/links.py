@@ -1,4 +1,4 @@
-"""Looks for what is broken in the built site, without a network: `python -m docs.links FOLDER`.
+"""Looks for what is broken in the built site, without a network: `python -m experiments.links FOLDER`.
 
 Links that lead to no page, to no place on a page or to no file; anything that a page would fetch
 from elsewhere; pictures without alternative text; pages that no link leads to.
