@@ -1,7 +1,9 @@
-"""Looks for what is broken in the built site, without a network: `python -m experiments.links FOLDER`.
+"""Looks for what is broken in the built site, without a network.
 
 Links that lead to no page, to no place on a page or to no file; anything that a page would fetch
-from elsewhere; pictures without alternative text; pages that no link leads to.
+from elsewhere; pictures without alternative text; pages that no link leads to. `make docs` runs it:
+
+    python -m experiments.links docs/_build/html
 """
 
 import html.parser
