@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import tqdm
 
-from experiments import cases, learned, measuring, summaries, tables
+from experiments import cases, learned, measuring, summaries, tables, terminal
 from experiments.cases import Case
 from experiments.config_flags import split
 from experiments.learned import Learned
@@ -74,7 +74,7 @@ def run(
             done[case] = _case(case, plan, folder, tuned_dir, load)
             bar.update(case.num_steps)
     text = summaries.write(plan.name, plan.figure, plan.found, done, workdir)
-    print(f"\n{text}\nEverything is in {workdir}.")
+    print(f"\n{terminal.shown(text)}\nEverything is in {workdir}.")
 
 
 def _claim(workdir: str, plan: Plan) -> None:

@@ -229,7 +229,7 @@ RECIPES = {
     ),
     # A try to get beyond its teacher, by an estimator that sees whole lives. What it learns is the
     # decay of its steps alone: with the last layer too, at three times the rate, 1,000 windows made
-    # it worse (README).
+    # it worse (docs/mnist.md).
     "rnnprop-long-nres": Recipe(
         "rnnprop-long, going on by evolution strategies over whole lives",
         "rnnprop",
