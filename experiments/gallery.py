@@ -12,12 +12,12 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from experiments import numbers, papers, payback, rivals, tables
+from experiments import keeping, numbers, papers, payback, rivals, tables
 from learned_opt import _files
 from learned_opt.evaluation import report, statistics
 
 FOLDER = "docs/results"
-MEASURED = f"../{numbers.RESULTS}"  # from there
+MEASURED = f"../{keeping.RESULTS}"  # from there
 SUITE = numbers.SUITE
 # Pages of docs that stand in the overview whenever they are there, in this order.
 BESIDE = ("claims", "mnist", "numbers", "older_numbers", "measuring")
@@ -41,8 +41,8 @@ def pages(docs: str) -> dict[str, str]:
     Args:
       docs: the folder docs.
     """
-    kept = os.path.join(docs, numbers.RESULTS)
-    figures = [_figure(figure, kept) for figure in numbers.read(kept).values()]
+    kept = os.path.join(docs, keeping.RESULTS)
+    figures = [_figure(figure, kept) for figure in keeping.read(kept).values()]
     families = [_family(name, kept) for name in rivals.TASKS if _has_family(name, kept)]
     suites = [_suite(run, kept) for run in numbers.suites(kept)]
     groups = {
@@ -59,7 +59,7 @@ def pages(docs: str) -> dict[str, str]:
 # One figure
 
 
-def _figure(figure: numbers.Kept, kept: str) -> Page:
+def _figure(figure: keeping.Kept, kept: str) -> Page:
     name = figure["figure"]
     known = papers.FIGURES[name]
     cases = numbers.cases(figure)
@@ -79,7 +79,7 @@ def _figure(figure: numbers.Kept, kept: str) -> Page:
         f"{_labels(cases)} Mean with its 95 % interval; the difference is taken run by run on the "
         "same problems and minibatches. [How we measure](../measuring.md) has the rules.",
         "## How it was measured",
-        f"    {numbers.command(figure)}",
+        f"    {keeping.command(figure)}",
         numbers.measured_with(figure),
         *_rates(figure),
         f"[The page of numbers](../numbers.md) holds every optimizer against every rival; the data "
@@ -96,7 +96,7 @@ def _labels(cases: list[tuple[tables.About, report.Rows]]) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def _rates(figure: numbers.Kept) -> list[str]:
+def _rates(figure: keeping.Kept) -> list[str]:
     """The tuned rates, a line a case."""
     lines = []
     for case in figure["cases"].values():

@@ -1,15 +1,16 @@
-"""Writes the page of all numbers, and tables of other pages, from the results of the figures.
+"""Writes the pages of numbers and of claims, and tables of other pages, from the figures' results.
 
 Reads config.json and summary.json of every figure of experiments.reproduce below --results, keeps
 what the pages need in docs/measured (one file a figure, so that the pages can be written without
-measuring again), and writes docs/numbers.md and the tables of the README and of all pages of docs,
-which stand between two comments. No number there is written by hand. A figure that is not below
---results stays as it is in docs/measured. The site's gallery is made of docs/measured as well, when
-the site is built (experiments.gallery).
+measuring again), and writes docs/numbers.md, docs/claims.md, and the tables of the README and of
+all pages of docs, which stand between two comments. No number there is written by hand. A figure
+that is not below --results stays as it is in docs/measured. The site's gallery is made of
+docs/measured as well, when the site is built (experiments.gallery).
 
 Examples:
 
     python -m experiments.numbers --results=results
+    python -m experiments.numbers --redraw
     python -m experiments.numbers --check       # whether the pages are what docs/measured says
 """
 
@@ -21,15 +22,14 @@ from typing import Any
 
 from absl import flags
 
-from experiments import main, papers, payback, rivals, tables
+from experiments import keeping, main, papers, payback, redrawing, rivals, tables, watched
+from experiments.claims import page as claims
+from experiments.keeping import RESULTS, Kept
 from experiments.learned import without_seed
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, report
 
-Kept = dict[str, Any]  # what docs/measured has of a figure
-
-RESULTS = "measured"  # below docs
-THOUSANDS = "thousands"  # below that, and below results; also the name of its tables on a page
+THOUSANDS = "thousands"  # below docs/measured and below results; also the name of its tables
 SUITE = "suite"  # below docs/measured; also the name of a table
 PAGE = "numbers.md"
 PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
@@ -71,6 +71,7 @@ def collect(results: str, kept: str) -> list[str]:
             drawn = os.path.join(os.path.dirname(path), f"{picture}.png")
             if os.path.exists(drawn):
                 shutil.copyfile(drawn, os.path.join(kept, f"{name}-{picture}.png"))
+        redrawing.keep(os.path.dirname(path), kept, name)
         found.append(name)
     return found
 
@@ -164,17 +165,11 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def read(kept: str) -> dict[str, Kept]:
-    """What `collect` has kept, in the order of the figures."""
-    names = [name for name in papers.FIGURES if os.path.exists(os.path.join(kept, f"{name}.json"))]
-    return {name: _files.read_json(os.path.join(kept, f"{name}.json")) for name in names}
-
-
 def page(kept: dict[str, Kept], folder: str) -> str:
     """The text of docs/numbers.md.
 
     Args:
-      kept: from `read`.
+      kept: from `keeping.read`.
       folder: where that was kept, with the pictures.
     """
     return "\n".join([_HEAD, *(_section(figure, folder) for figure in kept.values())])
@@ -185,7 +180,7 @@ def _section(figure: Kept, folder: str) -> str:
     pairs = papers.FIGURES[name].pairs
     parts = [
         f"## {title}",
-        f"    {command(figure)}",
+        f"    {keeping.command(figure)}",
         measured_with(figure),
         tables.overview(figure["axis"], cases(figure)),
     ]
@@ -204,54 +199,13 @@ def _section(figure: Kept, folder: str) -> str:
 
 def cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
     """What every case is about, and its rows; seeds of one training are one row."""
-    return [(case["about"], _with_trainings(case)) for case in figure["cases"].values()]
-
-
-def _with_trainings(case: dict[str, Any]) -> report.Rows:
-    final = case["about"]["final"]
-    found: report.Rows = {}
-    for name, row in case["rows"].items():
-        training = case["trainings"].get(without_seed(name))
-        if training is None or row["kind"] != comparison.LEARNED:
-            found[name] = row
-            continue
-        summary = training["summary"]
-        found[without_seed(name)] = {
-            **row,
-            "diverged": summary["diverged"],
-            "against": training["against"],
-            "loss": dict.fromkeys(row["loss"], summary),
-            "measure": {final: summary},
-        }
+    found = []
+    for case in figure["cases"].values():
+        about = case["about"]
+        found.append(
+            (about, tables.with_trainings(case["rows"], case["trainings"], about["final"]))
+        )
     return found
-
-
-def command(figure: Kept) -> str:
-    """The command that measures a figure as it was measured."""
-    name, config = figure["figure"], figure["config"]
-    own = papers.FIGURES[name]
-    given = [f"--figure={name}"]
-    if config["dataset"] != "mnist":
-        given.append(f"--dataset={config['dataset']}")
-    for setting, default in (
-        ("num_runs", own.num_runs),
-        ("tune_runs", own.tune_runs),
-        ("optimizers", own.optimizers),
-        ("baselines", ",".join(own.baselines)),
-        ("num_steps", 0),
-        ("evaluation_seed", 0),
-    ):
-        if config[setting] != default:
-            given.append(f"--{setting}={_without_folders(config[setting])}")
-    measured = list(figure["cases"])
-    if len(measured) < len(own.cases):
-        given.append(f"--cases={','.join(measured)}")
-    return " ".join(["python -m experiments.reproduce", *given, "--data_dir=DIR"])
-
-
-def _without_folders(value: Any) -> str:
-    """Files by their names alone: folders are those of a machine."""
-    return re.sub(r"=[^,]*/", "=", str(value))
 
 
 def measured_with(figure: Kept) -> str:
@@ -343,7 +297,7 @@ def with_blocks(text: str, folder: str) -> str:
       folder: docs/measured.
 
     Raises:
-      ValueError: for a table of a figure that was not measured.
+      ValueError: for a table of something that was not measured.
     """
 
     def replaced(found: re.Match) -> str:
@@ -365,7 +319,10 @@ def _written(
         return families_in_short(folder) if is_narrow else families(folder)
     if name == SUITE:
         return tables.of_suites(suites(folder), names)
-    kept = read(folder)
+    for watching, summary in watched.read(folder).items():
+        if name == f"{watched.WATCHING}-{watching}":
+            return watched.block(summary)
+    kept = keeping.read(folder)
     figure = kept[_checks.choice("figure", name, kept)]
     return narrow(figure, names) if is_narrow else block(figure)
 
@@ -373,7 +330,8 @@ def _written(
 def pages(docs: str, readme: str) -> dict[str, str]:
     """All pages that are written, by their paths, as docs/measured has them."""
     folder = os.path.join(docs, RESULTS)
-    found = {os.path.join(docs, PAGE): page(read(folder), folder)}
+    found = {os.path.join(docs, PAGE): page(keeping.read(folder), folder)}
+    found[os.path.join(docs, claims.PAGE)] = claims.page(claims.read(folder))
     for path in [readme, *_pages_with_blocks(docs)]:
         if os.path.exists(path):
             with open(path, encoding="utf-8") as f:
@@ -405,6 +363,9 @@ def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("results", "results", "The folder in which the figures are.")
     flags.DEFINE_string("docs", "docs", "The folder of the page; the README stands beside it.")
+    flags.DEFINE_bool(
+        "redraw", False, "Whether to draw the pictures again from what docs/measured keeps."
+    )
     flags.DEFINE_bool("check", False, "Whether to write nothing, and to fail where a page is old.")
 
 
@@ -422,7 +383,11 @@ def run() -> None:
         print("The pages are what docs/measured says.")
         return
     kept = os.path.join(docs, RESULTS)
-    found = collect(flags.FLAGS.results, kept) + collect_families(flags.FLAGS.results, kept)
+    results = flags.FLAGS.results
+    found = collect(results, kept) + collect_families(results, kept)
+    found += watched.collect(results, kept)
+    if flags.FLAGS.redraw:
+        redrawing.run(kept)
     for path, text in pages(docs, readme).items():
         _files.write_text(path, text)
     print(f"{len(found)} results were read: {', '.join(found)}. The pages are written.")

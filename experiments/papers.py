@@ -153,6 +153,7 @@ def _coupled(
     family: str,
     recipe: str,
     source: str = "not in the papers",
+    within: str | None = None,
 ) -> Figure:
     """Problems of ten coordinates for optimizers whose coordinates talk to each other, or do not.
 
@@ -167,6 +168,7 @@ def _coupled(
         axis="steps",
         num_runs=512,
         tune_runs=128,
+        within=within,
         optimizers=_seeds(*names),
         references=tuple(baselines.REFERENCES),
     )
@@ -178,6 +180,14 @@ FIGURES = {
         "quadratic",
         "quadratic",
         source="Andrychowicz et al. 2016, first version, figure 4, left",
+    ),
+    # Three seeds of each training; above stand the weights that ship.
+    "l2l-quadratics": _coupled(
+        "Random quadratics, three seeds of each training",
+        "quadratic",
+        "quadratic",
+        source="Andrychowicz et al. 2016, figure 4, left; first version likewise",
+        within="l2l-v1-fig4",
     ),
     "rotated": _coupled(
         "Rotated quadratics, condition number 1,000", "rotated_quadratic", "rotated"

@@ -122,6 +122,35 @@ def _place(of_case: About) -> str:
     return ", ".join(part for part in (of_case["panel"], of_case["place"]) if part)
 
 
+def with_trainings(
+    rows: report.Rows,
+    trainings: Mapping[str, Any],
+    final: str | None,
+) -> report.Rows:
+    """The rows of a case, where the seeds of one training are one row.
+
+    Args:
+      rows: of a case.
+      trainings: from `summaries.trainings`.
+      final: the measure that is the final loss.
+    """
+    found: report.Rows = {}
+    for name, row in rows.items():
+        training_of = trainings.get(without_seed(name))
+        if training_of is None or row["kind"] != comparison.LEARNED:
+            found[name] = row
+            continue
+        summary = training_of["summary"]
+        found[without_seed(name)] = {
+            **row,
+            "diverged": summary["diverged"],
+            "against": training_of["against"],
+            "loss": dict.fromkeys(row["loss"], summary),
+            "measure": {final: summary},
+        }
+    return found
+
+
 def standing(
     rows: report.Rows,
     final: str | None,

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 import learned_opt
-from experiments import gallery, links, numbers, pages, tables
+from experiments import gallery, keeping, links, numbers, pages, tables
 from learned_opt import _files
 from learned_opt.evaluation import report
 
@@ -108,10 +108,10 @@ def test_places_of_headings():
 
 def test_a_page_for_every_card_and_every_result():
     written = gallery.pages(str(DOCS))
-    kept = numbers.read(str(DOCS / numbers.RESULTS))
+    kept = keeping.read(str(DOCS / keeping.RESULTS))
     for name, figure in kept.items():
         text = written[f"docs/results/{name}.md"]
-        assert numbers.command(figure) in text
+        assert keeping.command(figure) in text
         for picture in re.findall(r"!\[(.+)\]\((.*?)\)", text):
             assert (ROOT / "docs/results" / picture[1]).resolve().exists()
     overview = written.pop("docs/results/index.md")
@@ -134,7 +134,7 @@ def test_pages_that_no_table_of_contents_has_stand_with_the_results(tmp_path):
 
 
 def test_a_narrow_table_holds_everything_against_the_best_baseline():
-    kept = str(DOCS / numbers.RESULTS)
+    kept = str(DOCS / keeping.RESULTS)
     figure = _files.read_json(f"{kept}/l2l-fig4.json")
     lines = tables.narrow("steps", numbers.cases(figure), ["lstm-mnist"]).splitlines()
     case = figure["cases"]["mlp-100"]["rows"]
