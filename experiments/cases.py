@@ -17,6 +17,7 @@ LOSS = "loss"  # of the last minibatch
 # minibatch is what is reported.
 TUNED_SHARE = 0.05
 NO_DATA = "none"
+DIGITS = "digits"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +37,10 @@ class Case:
       panel: of the picture over all cases.
       position: on the axis of that picture; None for the title.
       dataset: the data set that the case needs, or None for the one that is asked for.
+      has_digits: whether the embedded digits can stand in its place, where they are asked for.
+      is_held_out: whether curves are losses on held-out data, and the test loss, its mean over the
+        run and the training loss are measured; see `held_out.shown`.
+      also: measures beside the final loss for which optimizers are held against each other.
     """
 
     name: str
@@ -48,6 +53,9 @@ class Case:
     panel: str = ""
     position: Any = None
     dataset: str | None = None
+    has_digits: bool = False
+    is_held_out: bool = False
+    also: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
@@ -84,12 +92,17 @@ class Case:
         """The data set that it is made of, where one is asked for on the command line."""
         if not self.family.builder.needs_data:
             return NO_DATA
+        if self.has_digits and asked == DIGITS:
+            return DIGITS
         return self.dataset or asked
 
     def build(self, splits: data.Splits | None) -> tuple[Subject, dict]:
         """What optimizers are measured on, and the measures of theta_T by name."""
-        subject = self.family.build(splits)
-        return subject, subject.measures(all_data=self.final == ALL_DATA)
+        subject = self.family.build(splits, self.is_held_out)
+        measures = subject.measures(all_data=self.final == ALL_DATA)
+        if self.is_held_out:
+            measures = {**subject.test_measures(), **measures}
+        return subject, measures
 
     def final_of(self, row: report.Row) -> dict[str, Any]:
         """The summary of an optimizer's final loss."""

@@ -6,12 +6,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from experiments import tiny_tasks
+from experiments import held_out, tiny_tasks
 from learned_opt import _checks, data, optimizees
 from learned_opt.optimizees import NetworkFamily, Optimizee
 
 ACCURACY = "test accuracy"
 ALL_DATA = "loss on all data"
+TEST_LOSS = "test loss"
+TEST_COURSE = "test loss over the run"
+TRAINING_LOSS = "training loss"
+# What the training loss is measured on, where the test loss is: as many as CIFAR-10 has to test on.
+TRAINING_EXAMPLES = 10_000
 
 
 class Builder(NamedTuple):
@@ -48,6 +53,15 @@ BUILDERS = {
         + _NETWORK_WORDS,
         needs_data=True,
         signature=optimizees.cnn,
+    ),
+    "normalized_cnn": Builder(
+        functools.partial(
+            optimizees.network_family, "normalized_cnn", batch_size=32, init_scale=None
+        ),
+        "a convolutional network with batch normalization, channels {channels} and fully connected "
+        "{hidden_sizes}, " + _NETWORK_WORDS,
+        needs_data=True,
+        signature=optimizees.normalized_cnn,
     ),
     # Any Flax network: `network` is a function (num_classes, **settings) -> flax.linen.Module.
     "classifier": Builder(
@@ -96,6 +110,21 @@ class Subject(NamedTuple):
             measures[ALL_DATA] = optimizees.mean_loss(self.network, self.splits.train)
         return measures
 
+    def test_measures(self) -> dict[str, Callable]:
+        """Of a run: the loss on all test data and that on training data, and the mean of its curve.
+
+        See `held_out.shown` for a curve on held-out data.
+        """
+        train = self.splits.train
+        some = train._replace(
+            images=train.images[:TRAINING_EXAMPLES], labels=train.labels[:TRAINING_EXAMPLES]
+        )
+        return {
+            TEST_LOSS: optimizees.mean_loss(self.network, self.splits.test),
+            TEST_COURSE: held_out.over_the_run,
+            TRAINING_LOSS: optimizees.mean_loss(self.network, some),
+        }
+
 
 @dataclasses.dataclass(frozen=True)
 class FamilySpec:
@@ -105,6 +134,8 @@ class FamilySpec:
       kind: one of `BUILDERS`, or a `Builder` of your own.
       arguments: of the builder.
       shrink: the factor by which the sides of the images are shrunk.
+      largest_side: images with longer sides, in pixels, are shrunk to it, or below it; 0 for none.
+      labels: the labels whose examples the data set is restricted to; none for all.
       scaling: the range L of Random Scaling, 0 for none (Lv, Jiang, Li 2017, section 4.1).
       convex: whether convex functions are combined with the problems (section 4.2).
     """
@@ -112,6 +143,8 @@ class FamilySpec:
     kind: str | Builder = "mlp"
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     shrink: int = 1
+    largest_side: int = 0
+    labels: tuple[int, ...] = ()
     scaling: float = 0.0
     convex: bool = False
 
@@ -122,13 +155,18 @@ class FamilySpec:
             return self.kind
         return BUILDERS[_checks.choice("family", self.kind, BUILDERS)]
 
-    def build(self, splits: data.Splits | None = None) -> Subject:
+    def build(
+        self,
+        splits: data.Splits | None = None,
+        has_held_out: bool = False,
+    ) -> Subject:
         """The family, and what belongs to it.
 
         Args:
           splits: the data set, for a family that needs one.
+          has_held_out: whether the test split is the family's held-out data.
         """
-        built, splits = self._built(splits)
+        built, splits = self._built(splits, has_held_out)
         if not isinstance(built, NetworkFamily):
             built = NetworkFamily(built, None)
         family, network = built
@@ -139,18 +177,35 @@ class FamilySpec:
         is_plain = family is built.family
         return Subject(family, network if is_plain else None, splits)
 
-    def _built(self, splits: data.Splits | None) -> tuple[Any, data.Splits | None]:
+    def _built(
+        self,
+        splits: data.Splits | None,
+        has_held_out: bool,
+    ) -> tuple[Any, data.Splits | None]:
         if not self.builder.needs_data:
             return self.builder.build(**self.arguments), None
-        if self.shrink > 1:
-            splits = data.shrink(splits, self.shrink)
-        return self.builder.build(dataset=splits.train, **self.arguments), splits
+        factor = self.shrink
+        if self.largest_side:
+            side = max(splits.train.images.shape[1:3])
+            factor *= -(-side // (factor * self.largest_side))
+        if factor > 1:
+            splits = data.shrink(splits, factor)
+        if self.labels:
+            splits = data.with_labels(splits, self.labels)
+        arguments = dict(self.arguments)
+        if has_held_out:
+            arguments["held_out"] = splits.test
+        return self.builder.build(dataset=splits.train, **arguments), splits
 
     def words(self, dataset: str | None = None) -> str:
         """What a card says of it; `dataset` is the name of the data set."""
         parts = []
         if self.builder.needs_data:
             shrunk = f" with images shrunk by {self.shrink}" if self.shrink > 1 else ""
+            if self.largest_side:
+                shrunk += f" with images of at most {self.largest_side} pixels a side"
+            if self.labels:
+                shrunk += f", the labels {', '.join(map(str, self.labels))} alone"
             parts.append(f"{dataset}{shrunk}")
         parts.append(self.builder.words.format(**self._settings()))
         if self.scaling:
@@ -170,10 +225,17 @@ class FamilySpec:
     def plain(self) -> dict[str, Any]:
         """As JSON can hold it, for a card."""
         name = self.kind if isinstance(self.kind, str) else _shown(self.kind.build)
+        # What only some families have is on no other's card.
+        cut: dict[str, Any] = {}
+        if self.largest_side:
+            cut["largest_side"] = self.largest_side
+        if self.labels:
+            cut["labels"] = list(self.labels)
         return {
             "family": name,
             "family_arguments": {name: _shown(value) for name, value in self.arguments.items()},
             "shrink": self.shrink,
+            **cut,
             "scaling": self.scaling,
             "convex": self.convex,
         }

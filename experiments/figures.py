@@ -13,7 +13,7 @@ from collections.abc import Callable
 import jax
 import tqdm
 
-from experiments import cases, learned, measuring, summaries, tables, terminal
+from experiments import cases, held_out, learned, measuring, summaries, tables, terminal
 from experiments.cases import Case
 from experiments.config_flags import split
 from experiments.learned import Learned
@@ -177,7 +177,7 @@ def _measure(
     )
     compared = comparison.compare(
         plan.transformations(case.num_steps),
-        subject.family,
+        held_out.shown(subject.family) if case.is_held_out else subject.family,
         evaluation_key,
         case.num_steps,
         config.num_runs,
@@ -189,6 +189,9 @@ def _measure(
     rows = report.summary(compared, _steps(case), case.measure)
     for name, row in rows.items():
         row["paper"] = _in_paper(case, name, plan.found)
+    for measure in case.also:
+        for name, against in report.differences(compared, measure).items():
+            rows[name].setdefault("also", {})[measure] = against
     return report.Report(rows, compared.curves, report.finals(compared, case.measure))
 
 

@@ -148,7 +148,7 @@ def _distilled(summary: dict[str, Any], config: dict[str, Any]) -> Kept:
 
 def _row(row: report.Row, final: str | None) -> report.Row:
     """A row of a report with the final loss alone, and no cost."""
-    keep = ("kind", "runs", "learning_rate", "diverged", "against", "paper", "measure")
+    keep = ("kind", "runs", "learning_rate", "diverged", "against", "also", "paper", "measure")
     kept = {key: row[key] for key in keep if key in row}
     last_step, last_loss = list(row["loss"].items())[-1]
     kept["loss"] = {last_step: last_loss}
@@ -191,6 +191,9 @@ def _section(figure: Kept, folder: str) -> str:
     for case in figure["cases"].values():
         rows, about = case["rows"], case["about"]
         parts.append(f"**{about['heading']}**, {about['label']}. {tuned(rows)}")
+        measured = tables.measures(rows)
+        if measured:
+            parts.append(measured)
         lines = [tables.standing(rows, about["final"], pairs, case["trainings"])]
         lines += _better_rates(rows, about["final"])
         parts.append("\n".join(lines))

@@ -8,7 +8,7 @@ gradient descent: better generalization and longer horizons).
 from typing import Any
 
 from experiments.cases import SEEN, Case, Figure
-from experiments.families import ALL_DATA, FamilySpec
+from experiments.families import ALL_DATA, TEST_COURSE, TEST_LOSS, FamilySpec
 from learned_opt.evaluation import baselines
 
 _ACTIVATIONS = {  # Lv, Jiang, Li 2017, table 2; "lstm" is their DMoptimizer
@@ -41,6 +41,8 @@ _TABLE_4_OPTIMIZERS = ("ablation-rnnprop", "ablation-no-convex")
 # out, and where there are 10,000 steps RMSprop and Muon as well, for time.
 NEAR = ("Adam", "NAG", "RMSprop", "AdamW-cosine", "Muon")
 LONG = ("Adam", "NAG", "AdamW-cosine")
+# Those of the 2016 paper: a life of the network on CIFAR-10 takes a second or two.
+CIFAR = ("SGD", "NAG", "RMSprop", "Adam")
 
 
 def _table_4(activation: str) -> dict[str, float]:
@@ -148,6 +150,29 @@ def _cnn_case(
     return Case(name, f"CNN {place}", family, position=place, dataset=dataset)
 
 
+def _cifar_case(
+    name: str,
+    labels: tuple[int, ...] = (),
+    position: str = "",
+    kind: str = "normalized_cnn",
+    **settings: Any,
+) -> Case:
+    """A convolutional network on CIFAR-10, or on some of its labels, measured on test data."""
+    count = len(labels) or 10
+    return Case(
+        name,
+        f"{position or f'convolutional network, {count} labels'}, held-out loss",
+        FamilySpec(kind, settings, largest_side=16, labels=labels),
+        1_000,
+        position=position or f"{count} labels",
+        final=TEST_LOSS,
+        dataset="cifar10",
+        has_digits=True,
+        is_held_out=True,
+        also=(TEST_COURSE,),
+    )
+
+
 def _coupled(
     title: str,
     family: str,
@@ -235,6 +260,43 @@ FIGURES = {
         axis="hidden units of a layer",
         num_runs=50,
         baselines=NEAR,
+    ),
+    # The labels of CIFAR-5 and CIFAR-2 are the first ones, so that one LSTM-sub, which was trained
+    # on the last five, has seen none of them.
+    "l2l-fig7": Figure(
+        "CIFAR-10, and subsets of its labels",
+        "Andrychowicz et al. 2016, figure 7",
+        (
+            _cifar_case("cifar10"),
+            _cifar_case("cifar5", (0, 1, 2, 3, 4)),
+            _cifar_case("cifar2", (0, 1)),
+        ),
+        axis="labels",
+        optimizers="lstm-cifar10,lstm-cifar10-sub",
+        num_runs=20,
+        tune_runs=5,
+        frozen=(),
+        baselines=CIFAR,
+        pairs=(("lstm-cifar10-sub", "lstm-cifar10"),),
+    ),
+    "cifar-others": Figure(
+        "What was learned on CIFAR-10, on another convolutional network",
+        "not in the papers",
+        (
+            _cifar_case(
+                "cifar10-2x12",
+                position="2 convolutions of 12 channels",
+                channels=(12, 12),
+                hidden_sizes=(16,),
+            ),
+        ),
+        axis="network",
+        optimizers="lstm-cifar10,lstm-cifar10-going-on",
+        num_runs=20,
+        tune_runs=5,
+        frozen=(),
+        baselines=("Adam",),
+        pairs=(("lstm-cifar10-going-on", "lstm-cifar10"),),
     ),
     "rnnprop-fig2": Figure(
         "More steps",

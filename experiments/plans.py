@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from experiments import config_flags, learned, papers, teachers
-from experiments.cases import Case, Figure
+from experiments.cases import DIGITS, Case, Figure
 from experiments.config_flags import split
 from experiments.learned import Learned
 from learned_opt import _checks, data
@@ -154,7 +154,8 @@ def _chosen(
     for case in scaled:
         if only and case.folder not in only:
             continue
-        if case.dataset is not None and config.dataset == "digits":
+        is_other = case.dataset is not None and not case.has_digits
+        if is_other and config.dataset == DIGITS:
             print(
                 f"{case.title} is left out: it needs {case.dataset}, and --dataset=digits is for "
                 "what is embedded."

@@ -3,6 +3,7 @@
 The next recipe is an entry of `RECIPES`.
 """
 
+import dataclasses
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 import optax
 
 from experiments.families import FamilySpec
-from experiments.recipe import WINDOW, Recipe
+from experiments.recipe import SOME_COORDINATES, WINDOW, Recipe
 from learned_opt.estimators import NRES, Adjoint, Estimator, Imitate, MetaLoss, Mixture
 from learned_opt.meta.optimizer import ClippedAdam
 from learned_opt.meta.settings import RandomSearch, Validation
@@ -184,6 +185,46 @@ def _general(about: str, **others: Any) -> Recipe:
     return Recipe(about, "general", source, **{**settings, **others})
 
 
+# Andrychowicz et al. 2016, section 3.3: one LSTM for what is convolutional, with the normalizations
+# that follow, and one for everything else.
+CIFAR_FAMILY = FamilySpec("normalized_cnn", largest_side=16)
+OTHER_CIFAR_FAMILY = dataclasses.replace(
+    CIFAR_FAMILY, arguments={"channels": (12, 12), "hidden_sizes": (16,)}
+)
+CONV_AND_FC = types.MappingProxyType({"*[Cc]onv*": "conv", "*": "fc"})
+
+
+def _cifar(about: str, **others: Any) -> Recipe:
+    """Two LSTMs for a convolutional network, for 1,000 steps.
+
+    Lives of 100 steps are trained on beside those of 1,000, so that the beginning is not forgotten.
+    A window sees twenty steps, which is too little to learn the end of a life from: at first Adam
+    is imitated besides.
+    """
+    settings: dict[str, Any] = {
+        "parts": CONV_AND_FC,
+        "family": CIFAR_FAMILY,
+        "dataset": "cifar10",
+        "num_steps": 1_000,
+        "num_epochs": 6,
+        "episodes_per_epoch": 8,
+        "estimator": Mixture(
+            Imitate(
+                optax.adam(0.01),
+                window=WINDOW,
+                coordinates=1_000,
+                beside=SOME_COORDINATES,
+                fraction=0.6,
+            ),
+            horizons=(100,),
+        ),
+        "learning_rate": 0.01,
+        "validation": Validation(num_problems=2, selection="last"),
+    }
+    source = "Andrychowicz et al. 2016, section 3.3"
+    return Recipe(about, "lstm", source, **{**settings, **others})
+
+
 RECIPES = {
     "lstm-mnist": Recipe(
         "The 2016 optimizer: an LSTM that reads gradients",
@@ -266,6 +307,22 @@ RECIPES = {
         "RNNprop, trained on a convolutional network with Random Scaling and convex functions",
         family=FamilySpec("cnn", {"structure": "c-c-p-f"}, **_TRICKS),
         **_2017,
+    ),
+    "lstm-cifar10": _cifar(
+        "Two LSTMs for a convolutional network: one for convolutions, one for the rest",
+    ),
+    "lstm-cifar10-sub": _cifar(
+        "lstm-cifar10, trained on the labels that CIFAR-5 and CIFAR-2 do not have",
+        family=dataclasses.replace(CIFAR_FAMILY, labels=(5, 6, 7, 8, 9)),
+    ),
+    "lstm-cifar10-going-on": _cifar(
+        "lstm-cifar10, going on for a few minutes on another convolutional network",
+        family=OTHER_CIFAR_FAMILY,
+        num_epochs=3,
+        episodes_per_epoch=2,
+        estimator=SOME_COORDINATES,
+        learning_rate=0.003,
+        start="lstm-cifar10",
     ),
     **_on_few_coordinates(),
     "lstm-small": _shrunk_mnist("lstm"),

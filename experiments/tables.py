@@ -151,6 +151,20 @@ def with_trainings(
     return found
 
 
+def measures(rows: report.Rows) -> str:
+    """The table of all that was measured of a case, an optimizer a line.
+
+    It is empty where optimizers are compared by their final losses alone.
+    """
+    if not any("also" in row for row in rows.values()):
+        return ""
+    names = list(next(iter(rows.values()))["measure"])
+    lines = []
+    for name, row in rows.items():
+        lines.append([name, *(report.interval(row["measure"][measure]) for measure in names)])
+    return report.markdown(["optimizer", *names], lines)
+
+
 def standing(
     rows: report.Rows,
     final: str | None,
@@ -166,12 +180,29 @@ def standing(
       trainings: from `summaries.trainings`; the seeds of one stand together, not each alone.
     """
     alone = [name for name in report.learned(rows) if without_seed(name) not in trainings]
-    lines = [f"- {name}: {report.verdict(rows, name, final)}" for name in alone]
+    lines = []
+    for name in alone:
+        lines.append(f"- {name}: {report.verdict(rows, name, final)}")
+        for measure in rows[name].get("also", {}):
+            lines.append(f"- {name}, {measure}: {_also(rows, name, measure)}")
     lines += [training(name, found) for name, found in trainings.items()]
     for ours, theirs in pairs:
         if ours in rows and theirs in rows:
             lines.append(f"- {ours}: {report.held_against(rows[ours]['against'][theirs], theirs)}.")
+            for measure, against in rows[ours].get("also", {}).items():
+                held = report.held_against(against[theirs], theirs)
+                lines.append(f"- {ours}, {measure}: {held}.")
     return "\n".join(lines)
+
+
+def _also(
+    rows: report.Rows,
+    name: str,
+    measure: str,
+) -> str:
+    """The verdict of one optimizer by another measure than the final loss."""
+    held = {**rows[name], "against": rows[name]["also"][measure]}
+    return report.verdict({**rows, name: held}, name, measure)
 
 
 def training(name: str, found: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ from learned_opt.optimizees.image_networks import (
     mlp,
     mlp_network,
     network_family,
+    normalized_cnn,
+    normalized_cnn_network,
 )
 from learned_opt.optimizees.measures import accuracy, mean_loss
 from learned_opt.optimizees.quadratic import quadratic, rotated_quadratic
@@ -37,6 +39,8 @@ __all__ = [
     "mlp",
     "mlp_network",
     "network_family",
+    "normalized_cnn",
+    "normalized_cnn_network",
     "pendulum",
     "personal_classifiers",
     "proximal",

@@ -5,6 +5,7 @@ import json
 import re
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,16 +13,20 @@ import learned_opt
 from experiments import (
     families,
     figures,
+    held_out,
     inverse_time,
     learned,
     papers,
     plans,
     reproduce,
+    tables,
     training,
 )
 from experiments.families import FamilySpec
 from learned_opt import data, optimizees
 from learned_opt.evaluation import baselines, comparison, cost
+from learned_opt.meta import evaluating
+from learned_opt.meta.unrolling import Run
 from learned_opt.optimizees import base
 from tests.experiments.programs import in_process, program
 
@@ -182,8 +187,48 @@ def test_every_case_is_a_family():
             family.loss, problem.theta_0, problem.instance, KEY, problem.statistics
         )
         assert loss.shape == (), name
+        run = Run(jnp.zeros(3), problem.theta_0, problem.statistics)
         for measure in measures.values():
-            assert jax.eval_shape(measure, problem.theta_0).shape == ()
+            bound = evaluating.as_measure({"it": measure})
+            assert jax.eval_shape(bound, run, problem)["it"].shape == ()
+
+
+def test_a_curve_on_held_out_data_has_the_gradient_of_the_training_loss():
+    train, test = data.load("digits")
+    family = optimizees.mlp(train, width=2, batch_size=4, held_out=test)
+    theta = family.init(KEY, ())
+
+    @jax.jit
+    def everything(theta):
+        shown = held_out.shown(family)
+        return (
+            jax.value_and_grad(shown.loss)(theta, (), KEY),
+            (family.held_out(theta, (), KEY), jax.grad(family.loss)(theta, (), KEY)),
+        )
+
+    jax.tree.map(np.testing.assert_array_equal, *everything(theta))
+    with pytest.raises(ValueError, match="needs a family that has some"):
+        held_out.shown(optimizees.mlp(train))
+
+
+def test_a_table_of_measures_stands_where_several_are_judged():
+    summary = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    row = {"measure": {"test loss": summary, "training loss": {**summary, "mean": 0.45}}}
+    assert tables.measures({"mine": row}) == ""
+    text = tables.measures({"mine": {**row, "also": {}}, "Adam": row})
+    assert "| optimizer | test loss      | training loss   |" in text
+    assert "| mine      | 0.5 [0.4, 0.6] | 0.45 [0.4, 0.6] |" in text
+
+
+def test_digits_stand_in_for_cifar10_where_a_case_says_so(places):
+    config = dataclasses.replace(TINY, dataset="digits")
+    cases = plans.plan("l2l-fig7", config, places).cases
+    assert [case.dataset_for("digits") for case in cases] == ["digits"] * 3
+    assert [case.dataset_for("mnist") for case in cases] == ["cifar10"] * 3
+    subject, measures = cases[2].build(data.load("digits"))
+    assert (subject.splits.train.num_classes, subject.splits.train.images.shape[1]) == (2, 8)
+    assert {"test loss", "test loss over the run", "training loss"} < set(measures)
+    assert len(plans.plan("rnnprop-fig7", config, places).cases) == 2
 
 
 def test_the_base_mlp_is_that_of_the_library():

@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import learned_opt
-from experiments import recipes, ship, teachers, train, training
+from experiments import papers, recipes, ship, teachers, train, training
 from experiments.families import Builder, FamilySpec
 from experiments.recipe import Recipe
 from learned_opt import _files, data, devices, optimizees, saving, weights
@@ -94,7 +94,8 @@ def test_every_recipe_s_settings_are_possible(name):
     checked = settings.check(opt, subject.family, KEY, **recipe.settings())
     assert checked.num_problems == recipe.num_problems
     assert recipe.num_epochs >= training.SNAPSHOTS
-    assert opt.spec["name"] == recipe.architecture
+    parts = opt.spec["args"]["optimizers"].values() if recipe.parts else [opt.spec]
+    assert {part["name"] for part in parts} == {recipe.architecture}
     words = recipe.trained_on("digits")
     assert ("digits" in words) == recipe.needs_data
     json.dumps(recipe.card("digits"))
@@ -102,7 +103,7 @@ def test_every_recipe_s_settings_are_possible(name):
 
 def _even_digits():
     """Digits with sides that the recipes' factors divide."""
-    few = DIGITS.train._replace(images=DIGITS.train.images[:9], labels=np.arange(9))
+    few = DIGITS.train._replace(images=DIGITS.train.images[:10], labels=np.arange(10))
     return data.Splits(few, few)
 
 
@@ -350,6 +351,28 @@ def test_cards_that_ship_say_what_was_measured(name):
     assert info["measured"] == ship.measured(name, info["seed"], str(KEPT))
     for case in info["measured"]:
         assert case["runs"] >= statistics.LEAST_RUNS
+
+
+def test_each_part_of_the_parameters_has_an_lstm_of_its_own():
+    recipe = recipes.RECIPES["lstm-cifar10"]
+    family = recipe.family.build(DIGITS).family
+    theta = jax.eval_shape(family.init, KEY, ())
+    opt = recipe.learned_optimizer()
+    labels = opt.parts.label_fn(theta)
+    assert labels["conv_2"] == {"kernel": "conv", "norm": {"scale": "conv", "bias": "conv"}}
+    assert set(jax.tree.leaves([labels["dense_0"], labels["logits"]])) == {"fc"}
+    # Weights of one LSTM are where each of the two begins; those of two are taken as they are.
+    begun = dataclasses.replace(recipe, start="lstm-mnist").weights()
+    _, shipped = learned_opt.load_pretrained("lstm-mnist")
+    assert sorted(begun) == ["conv", "fc"]
+    jax.tree.map(np.testing.assert_array_equal, begun["conv"], shipped)
+
+
+def test_lstm_sub_has_seen_no_label_of_the_subsets():
+    seen = set(recipes.RECIPES["lstm-cifar10-sub"].family.labels)
+    subsets = [set(case.family.labels) for case in papers.FIGURES["l2l-fig7"].cases[1:]]
+    assert [len(labels) for labels in subsets] == [5, 2]
+    assert not seen & set.union(*subsets)
 
 
 def test_departures_from_the_papers():
