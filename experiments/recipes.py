@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments import art
 from experiments.families import FamilySpec
 from experiments.recipe import WINDOW, Recipe
 from learned_opt.estimators import NRES, Adjoint, Estimator, Imitate, MetaLoss, Mixture
@@ -184,6 +185,26 @@ def _general(about: str, **others: Any) -> Recipe:
     return Recipe(about, "general", source, **{**settings, **others})
 
 
+def _neural_art(kind: str, **others: Any) -> Recipe:
+    """An optimizer for pictures of 64 x 64 in one style."""
+    architecture, about, _ = _KINDS[kind]
+    settings: dict[str, Any] = {
+        "preset": "neural-art",
+        "family": FamilySpec("neural_art", {"pool": 1_800}),
+        "dataset": art.DATASET,
+        "num_steps": 128,
+        "num_epochs": 10,
+        "episodes_per_epoch": 80,
+        "estimator": Adjoint(window=32, coordinates=1_000),
+        "learning_rate": 0.01,
+        "validation": Validation(num_problems=20),
+        "validation_family": FamilySpec("neural_art", {"split": "validation", "pool": 20}),
+    }
+    title = f"{about[0].upper()}{about[1:]}, for neural art"
+    source = "Andrychowicz et al. 2016, section 3.4"
+    return Recipe(title, architecture, source, **{**settings, **others})
+
+
 RECIPES = {
     "lstm-mnist": Recipe(
         "The 2016 optimizer: an LSTM that reads gradients",
@@ -266,6 +287,13 @@ RECIPES = {
         "RNNprop, trained on a convolutional network with Random Scaling and convex functions",
         family=FamilySpec("cnn", {"structure": "c-c-p-f"}, **_TRICKS),
         **_2017,
+    ),
+    "neural-art": _neural_art(
+        "lstm",
+        good_for="pictures in the style of others, theta in units of 64 grey levels, from noise, "
+        "for about 128 steps",
+        not_for="losses that are no neural art; other units of theta or weights of the terms were "
+        "not trained for",
     ),
     **_on_few_coordinates(),
     "lstm-small": _shrunk_mnist("lstm"),
