@@ -5,8 +5,11 @@ to learn by gradient descent by gradient descent) and Lv, Jiang, Li 2017 ("rnnpr
 gradient descent: better generalization and longer horizons).
 """
 
+import types
+from collections.abc import Mapping
 from typing import Any
 
+from experiments import art
 from experiments.cases import SEEN, Case, Figure
 from experiments.families import ALL_DATA, FamilySpec
 from learned_opt.evaluation import baselines
@@ -41,6 +44,8 @@ _TABLE_4_OPTIMIZERS = ("ablation-rnnprop", "ablation-no-convex")
 # out, and where there are 10,000 steps RMSprop and Muon as well, for time.
 NEAR = ("Adam", "NAG", "RMSprop", "AdamW-cosine", "Muon")
 LONG = ("Adam", "NAG", "AdamW-cosine")
+# Pictures of 128 x 128 and longer runs take minutes a baseline; all are measured on the first case.
+ART_NEAR = ("Adam", "NAG", "AdamW-cosine")
 
 
 def _table_4(activation: str) -> dict[str, float]:
@@ -148,6 +153,19 @@ def _cnn_case(
     return Case(name, f"CNN {place}", family, position=place, dataset=dataset)
 
 
+def _art_case(
+    name: str,
+    title: str,
+    num_steps: int = 128,
+    settings: Mapping[str, Any] = types.MappingProxyType({}),
+    **options: Any,
+) -> Case:
+    """Neural art on photographs for tests; in the style of training where no settings are given."""
+    family = FamilySpec("neural_art", {"split": "test", **settings})
+    options = {"position": title, **options}
+    return Case(name, f"neural art, {title}", family, num_steps, dataset=art.DATASET, **options)
+
+
 def _coupled(
     title: str,
     family: str,
@@ -218,6 +236,32 @@ FIGURES = {
         axis="architecture",
     ),
     # The paper shows the grid in its picture alone; depth by depth, as there.
+    # The second case asks whether the learned optimizer keeps going after what it was trained for.
+    "l2l-fig8": Figure(
+        "Neural art",
+        "Andrychowicz et al. 2016, figure 8",
+        (
+            _art_case("neural-art", "64 x 64, training style"),
+            _art_case(
+                "neural-art",
+                "64 x 64, twice the steps",
+                256,
+                first_step=128,
+                baselines=ART_NEAR,
+                most_runs=50,
+            ),
+            _art_case(
+                "neural-art-double",
+                "128 x 128, new style",
+                settings={"size": 128, "style": "test"},
+                baselines=ART_NEAR,
+                most_runs=20,
+            ),
+        ),
+        axis="problem",
+        optimizers="neural-art",
+        references=("L-BFGS",),
+    ),
     "l2l-fig6": Figure(
         "Width and depth",
         "Andrychowicz et al. 2016, figure 6",

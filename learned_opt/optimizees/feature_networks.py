@@ -209,7 +209,7 @@ def random_features(num_filters: int = 32, seed: int = 0) -> Features:
         kernel = scale * draws.normal(size=shape)
         weights[f"{conv.name}/kernel"] = jnp.asarray(kernel, jnp.float32)
         weights[f"{conv.name}/bias"] = jnp.zeros(conv.outputs)
-    style = {name: 1.0 for name in network.names()}
+    style = dict.fromkeys(network.names(), 1.0)
     return Features(network, weights, style, {"random2": 1.0})
 
 
