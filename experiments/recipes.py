@@ -200,9 +200,9 @@ def _neural_art(kind: str, **others: Any) -> Recipe:
         "validation": Validation(num_problems=20),
         "validation_family": FamilySpec("neural_art", {"split": "validation", "pool": 20}),
     }
+    settings["source"] = "Andrychowicz et al. 2016, section 3.4"
     title = f"{about[0].upper()}{about[1:]}, for neural art"
-    source = "Andrychowicz et al. 2016, section 3.4"
-    return Recipe(title, architecture, source, **{**settings, **others})
+    return Recipe(title, architecture, **{**settings, **others})
 
 
 RECIPES = {
@@ -294,6 +294,18 @@ RECIPES = {
         "for about 128 steps",
         not_for="losses that are no neural art; other units of theta or weights of the terms were "
         "not trained for",
+    ),
+    # Its coordinates meet in a memory, so that none can be left out: smaller pictures.
+    "neural-art-ntm-lbfgs": _neural_art(
+        "ntm-lbfgs",
+        source="Andrychowicz et al. 2016, first version, sections 2.2 and 3.4, appendix B",
+        arguments={"history": 12},
+        family=FamilySpec("neural_art", {"pool": 1_800, "size": 32}),
+        estimator=Adjoint(window=32),
+        num_epochs=4,
+        episodes_per_epoch=20,
+        validation=Validation(num_problems=4),
+        validation_family=FamilySpec("neural_art", {"split": "validation", "pool": 20, "size": 32}),
     ),
     **_on_few_coordinates(),
     "lstm-small": _shrunk_mnist("lstm"),

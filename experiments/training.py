@@ -198,7 +198,8 @@ def run_recipe(
     notes: dict[str, Any] = {"recipe": name}
     if changes:
         notes["changed"] = dict(changes)
-    prepared = prepare(recipe, dataset, splits, seed, notes)
+    words = splits.about if isinstance(splits, art.Source) else dataset
+    prepared = prepare(recipe, words, splits, seed, notes)
     print(f"{name}: {recipe.about}; {prepared.num_horizons:,} horizons at most.")
     trained = carry_out(prepared, workdir, SNAPSHOTS)
     picture = os.path.join(workdir, "training.png")

@@ -369,6 +369,8 @@ def _curves(
     losses = {name: _smoothed(values, width) for name, values in losses.items()}
     trainings = list(dict.fromkeys(_training(name) for name in order))
     for name in order:
+        if name not in losses:
+            continue  # some cases have fewer
         color = _color(trainings.index(_training(name)))
         _curve(axes, name, losses[name], color, name in learned, first_step)
     label = "loss" if width == 1 else f"loss, mean over {width} steps"

@@ -1,5 +1,6 @@
 """Feature networks read from files: VGG and SqueezeNet, with whatever weights a user has."""
 
+import dataclasses
 import os
 import zipfile
 from collections.abc import Callable, Collection, Mapping
@@ -178,7 +179,8 @@ def _indices(blocks: tuple[tuple[int, int], ...]) -> dict[str, int]:
     return found
 
 
-class _TorchKey(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class _TorchKey:
     indices: dict[str, int]
 
     def __call__(self, conv: Conv, kind: str) -> str:

@@ -6,6 +6,8 @@ those after a layer's ReLU. Pooling takes averages, also where a network was tra
 """
 
 import dataclasses
+import functools
+import operator
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
@@ -243,7 +245,8 @@ def _fire(fire: Fire, weights: Weights, x: jax.Array) -> jax.Array:
 
 def _average(x: jax.Array, pool: Pool) -> jax.Array:
     # Sums of slices: the derivative of `lax.reduce_window` is slow on a CPU.
-    return sum(_shifted(x, pool.size, pool.stride)) / pool.size**2
+    total = functools.reduce(operator.add, _shifted(x, pool.size, pool.stride))
+    return total / pool.size**2
 
 
 def _shifted(x: jax.Array, size: int, stride: int) -> list[jax.Array]:

@@ -130,8 +130,9 @@ def neural_art(
     _checks.choice("start", start, STARTS)
     for name, value in weights._asdict().items():
         starting.scale_or_zero(f"weights.{name}", value)
+    content_shares, style_shares = _shares("content", net.content), _shares("style", net.style)
     network = net.network.up_to([*net.style, *net.content])
-    layers = _Layers(network, _shares("content", net.content), _shares("style", net.style))
+    layers = _Layers(network, content_shares, style_shares)
     statistics = jax.jit(layers.style_statistics)(net.weights, to_theta(style))
     terms = Partial(_TermsOf(layers), net.weights, statistics)
     family = starting.optimizee(
@@ -156,6 +157,8 @@ def _pictures(name: str, value: Any, num_axes: int) -> np.ndarray:
 
 def _shares(term: str, layers: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
     """Layers with their shares, which add up to one."""
+    if not layers:
+        raise ValueError(f"the {term} term needs at least one layer, got none.")
     for name, weight in layers.items():
         _checks.positive_float(f"the weight of {name} in the {term} term", weight)
     total = sum(layers.values())

@@ -134,10 +134,11 @@ def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_pa
             "summary.json",
         ):
             assert (tmp_path / "work" / folder / file).stat().st_size > 0
-        assert list(rows) == ["SGD", "Adam", *plan.transformations(case.num_steps)]
+        tuned = case.baselines_of(["SGD", "Adam"])
+        assert list(rows) == [*tuned, *plan.transformations(case.num_steps)]
         assert rows["Adam"]["paper"] == case.paper.get("Adam")
         table = (tmp_path / "work" / folder / "table.md").read_text()
-        assert ("test accuracy" in table) == case.family.builder.needs_data
+        assert ("test accuracy" in table) == case.family.builder.has_minibatches
         assert {rows[name]["kind"] for name in plan.found} == {"learned"}
     assert "no verdict from 3 runs, 20 are needed" in shown
     has_seeds = any(":" in name for name in plan.found)
