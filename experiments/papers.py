@@ -5,7 +5,6 @@ to learn by gradient descent by gradient descent) and Lv, Jiang, Li 2017 ("rnnpr
 gradient descent: better generalization and longer horizons).
 """
 
-import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -153,17 +152,52 @@ def _cnn_case(
     return Case(name, f"CNN {place}", family, position=place, dataset=dataset)
 
 
-def _art_case(
-    name: str,
-    title: str,
-    num_steps: int = 128,
-    settings: Mapping[str, Any] = types.MappingProxyType({}),
-    **options: Any,
-) -> Case:
-    """Neural art on photographs for tests; in the style of training where no settings are given."""
-    family = FamilySpec("neural_art", {"split": "test", **settings})
-    options = {"position": title, **options}
-    return Case(name, f"neural art, {title}", family, num_steps, dataset=art.DATASET, **options)
+def art_cases(embedded: bool = False) -> tuple[Case, ...]:
+    """Neural art on photographs for tests: figure 8's two plots, and twice the steps between.
+
+    The second case asks whether the learned optimizer keeps going after what it was trained for.
+
+    Args:
+      embedded: whether pictures and features are the embedded ones. Their titles say so, and
+        pictures have half the sides, so that a figure takes minutes.
+    """
+    name = "neural-art-embedded" if embedded else "neural-art"
+    size = 32 if embedded else 64
+    words = f" ({art.EMBEDDED})" if embedded else ""
+
+    def case(
+        suffix: str,
+        title: str,
+        num_steps: int,
+        settings: Mapping[str, Any],
+        **options: Any,
+    ) -> Case:
+        family = FamilySpec("neural_art", {"split": "test", **settings})
+        title = f"{title}{words}"
+        return Case(
+            f"{name}{suffix}",
+            f"neural art, {title}",
+            family,
+            num_steps,
+            position=title,
+            dataset=art.DATASET,
+            **options,
+        )
+
+    few = {"baselines": ART_NEAR, "most_runs": 20}
+    new_style = {"size": 2 * size, "style": "test"}
+    return (
+        case("", f"{size} x {size}, training style", 128, {"size": size}),
+        case(
+            "",
+            f"{size} x {size}, twice the steps",
+            256,
+            {"size": size},
+            first_step=128,
+            **few,
+        ),
+        case("-double", f"{2 * size} x {2 * size}, new style", 128, new_style, **few),
+    )
 
 
 def _coupled(
@@ -236,28 +270,10 @@ FIGURES = {
         axis="architecture",
     ),
     # The paper shows the grid in its picture alone; depth by depth, as there.
-    # The second case asks whether the learned optimizer keeps going after what it was trained for.
     "l2l-fig8": Figure(
         "Neural art",
         "Andrychowicz et al. 2016, figure 8",
-        (
-            _art_case("neural-art", "64 x 64, training style"),
-            _art_case(
-                "neural-art",
-                "64 x 64, twice the steps",
-                256,
-                first_step=128,
-                baselines=ART_NEAR,
-                most_runs=20,
-            ),
-            _art_case(
-                "neural-art-double",
-                "128 x 128, new style",
-                settings={"size": 128, "style": "test"},
-                baselines=ART_NEAR,
-                most_runs=20,
-            ),
-        ),
+        art_cases(),
         axis="problem",
         optimizers="neural-art",
         references=("L-BFGS",),

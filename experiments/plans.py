@@ -142,12 +142,7 @@ def _of_these_pictures(figure: Figure, data_dir: str | None) -> Figure:
     of_pictures = [case.family.builder.of_pictures for case in figure.cases]
     if not any(of_pictures) or art.has_folder(data_dir):
         return figure
-    cases = tuple(
-        dataclasses.replace(
-            case, name=f"{case.name}-embedded", title=f"{case.title} ({art.EMBEDDED})"
-        )
-        for case in figure.cases
-    )
+    cases = papers.art_cases(embedded=True)
     return dataclasses.replace(figure, title=f"{figure.title}: {art.EMBEDDED}", cases=cases)
 
 

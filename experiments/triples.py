@@ -32,16 +32,15 @@ from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizees import style_transfer
 from learned_opt.optimizees.style_transfer import Art, Terms
 
-FIGURE = "l2l-fig8"
 RIVAL = "Adam"
 SHOWN = ("content", "result", "style", RIVAL)
 PARTS = ("content", "style", "smoothness", "loss")
 _KEY = 1  # folded into the key of evaluation: these runs are none of figure 8's
 
 
-def cases() -> list[Case]:
+def cases(embedded: bool) -> list[Case]:
     """The problems of figure 9: those of figure 8, for as many steps as were trained for."""
-    every = papers.FIGURES[FIGURE].cases
+    every = papers.art_cases(embedded)
     return [case for case in every if case.num_steps == every[0].num_steps]
 
 
@@ -193,7 +192,8 @@ def run() -> None:
     measuring.claim(workdir, {**config, "weights": found.digest, "pictures": source.about})
     evaluation_key, tune_key = measuring.keys(given.evaluation_seed)
     done, styles = {}, {}
-    for case in cases():
+    chosen = cases(not art.has_folder(given.data_dir))
+    for case in chosen:
         made = art.family(source, **case.family.arguments)
         kept = os.path.join(workdir, f"{case.name}.npz")
         measured = _read(kept)
@@ -213,7 +213,7 @@ def run() -> None:
             _write(kept, measured)
         done[case.title] = measured
         styles[case.title] = source.styles[case.family.arguments.get("style", "train")]
-    num_steps = cases()[0].num_steps
+    num_steps = chosen[0].num_steps
     title = f"Neural art: {source.about}; {RIVAL} in the time of {num_steps} steps of {found.name}"
     text = f"## {title}\n\n{table(done, found.name, num_steps)}\n"
     draw(os.path.join(workdir, "triples.png"), done, styles, found.name, title)
