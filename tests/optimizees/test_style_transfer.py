@@ -19,6 +19,10 @@ NET = feature_networks.random_features(4)._replace(
 WEIGHTS = Terms(1.0, 3.0, 0.5)
 KEY = jax.random.key(0)
 FEATURES = jax.jit(feature_networks.features, static_argnums=0)
+BOTH = jax.jit(
+    lambda terms, loss, theta, instance: (terms(theta, instance), loss(theta, instance, KEY))
+)
+SAMPLE = jax.jit(lambda family, key: family.sample(key))
 
 
 @pytest.fixture(scope="module")
@@ -36,12 +40,12 @@ def _gram(x):
 
 
 def test_terms_are_what_they_say(art):
-    instance = jax.jit(art.family.sample)(KEY)
+    instance = SAMPLE(art.family, KEY)
     theta = np.asarray(art.family.init(jax.random.key(1), instance), np.float64)
     made = _features(127.5 + 64 * theta)
     content = _features(style_transfer.to_pixels(instance.theta))
     style = _features(STYLE)
-    terms = jax.jit(art.terms)(np.float32(theta), instance)
+    terms, loss = BOTH(art.terms, art.family.loss, np.float32(theta), instance)
     expected = np.mean(
         [
             ((made[name] - content[name]) ** 2).mean() / (content[name] ** 2).mean()
@@ -57,28 +61,26 @@ def test_terms_are_what_they_say(art):
     np.testing.assert_allclose(terms.style, expected, rtol=1e-4)
     expected = (np.diff(theta, axis=0) ** 2).mean() + (np.diff(theta, axis=1) ** 2).mean()
     np.testing.assert_allclose(terms.smoothness, expected, rtol=1e-5)
-    loss = art.family.loss(np.float32(theta), instance, KEY)
     np.testing.assert_allclose(loss, np.dot(WEIGHTS, terms), rtol=1e-5)
 
 
 def test_an_instance_is_a_picture_with_its_features(art):
-    sample = jax.jit(art.family.sample)
-    instances = [sample(key) for key in jax.random.split(KEY, 20)]
+    instances = [SAMPLE(art.family, key) for key in jax.random.split(KEY, 20)]
     drawn = {style_transfer.to_pixels(instance.theta).tobytes() for instance in instances}
     assert drawn == {picture.tobytes() for picture in PICTURES}
-    terms = jax.jit(art.terms)(instances[0].theta, instances[0])
+    terms, _ = BOTH(art.terms, art.family.loss, instances[0].theta, instances[0])
     np.testing.assert_allclose(terms.content, 0, atol=1e-10)
 
 
 def test_the_style_itself_has_no_style_term():
     made = style_transfer.neural_art(PICTURES, PICTURES[0], NET, WEIGHTS)
-    instance = jax.jit(made.family.sample)(KEY)
+    instance = SAMPLE(made.family, KEY)
     terms = jax.jit(made.terms)(style_transfer.to_theta(PICTURES[0]), instance)
     assert float(terms.style) < 1e-10
 
 
 def test_starts(art):
-    instance = jax.jit(art.family.sample)(KEY)
+    instance = SAMPLE(art.family, KEY)
     noise = art.family.init(KEY, instance)
     assert 0.9 < float(noise.std()) < 1.1
     from_content = style_transfer.neural_art(PICTURES, STYLE, NET, start="content")
