@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 import learned_opt
-from experiments import recipes
+from experiments import art, recipes
 from experiments.families import Subject
 from experiments.recipe import Recipe
-from learned_opt import _checks, data
+from learned_opt import _checks
 from learned_opt.estimators import Estimator, Mixture
 from learned_opt.evaluation import environment, plots
 from learned_opt.meta.settings import check
@@ -65,7 +65,7 @@ class Trained(NamedTuple):
 def prepare(
     recipe: Recipe,
     dataset: str | None = None,
-    splits: data.Splits | None = None,
+    splits: Any = None,
     seed: int = 0,
     notes: dict[str, Any] | None = None,
 ) -> Prepared:
@@ -74,7 +74,7 @@ def prepare(
     Args:
       recipe: the recipe.
       dataset: the name of the data set.
-      splits: the data set; None for a recipe that needs none.
+      splits: the data set, `data.Splits` or an `art.Source`; None for a recipe that needs none.
       seed: of meta-training.
       notes: plain data for the card, such as the recipe's name.
 
@@ -85,6 +85,9 @@ def prepare(
     subject = recipe.family.build(splits)
     key = jax.random.key(seed)
     settings = recipe.settings()
+    if recipe.validation_family is not None:
+        validated = recipe.validation_family.build(splits).family
+        settings["validation"] = dataclasses.replace(settings["validation"], problem=validated)
     checked = check(opt, subject.family, key, **settings)
     card = {
         **(notes or {}),
@@ -245,12 +248,15 @@ def run_recipe(
     recipe = dataclasses.replace(recipe, **overrides).changed(changes)
     workdir = os.path.expanduser(workdir)
     dataset = (dataset or recipe.dataset) if recipe.needs_data else None
-    splits = data.load(dataset, data_dir) if dataset else None
+    if recipe.family.builder.of_pictures:
+        dataset = _checks.choice("data set", dataset, [art.DATASET])
+    splits = art.load_any(dataset, data_dir) if dataset else None
     notes: dict[str, Any] = {"recipe": name}
     if changes:
         notes["changed"] = dict(changes)
+    words = splits.about if isinstance(splits, art.Source) else dataset
     numbers = range(seed, seed + num_seeds)
-    seeds = [prepare(recipe, dataset, splits, number, notes) for number in numbers]
+    seeds = [prepare(recipe, words, splits, number, notes) for number in numbers]
     at_most = f"{seeds[0].num_horizons:,} horizons at most"
     of_each = at_most if num_seeds == 1 else f"{num_seeds} seeds, {at_most} each"
     print(f"{name}: {recipe.about}; {of_each}.")

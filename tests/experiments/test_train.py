@@ -15,7 +15,7 @@ import optax
 import pytest
 
 import learned_opt
-from experiments import papers, recipes, ship, teachers, train, training
+from experiments import art, papers, recipes, ship, teachers, train, training
 from experiments.families import Builder, FamilySpec
 from experiments.recipe import Recipe
 from learned_opt import _files, data, devices, optimizees, saving, weights
@@ -89,7 +89,7 @@ def test_an_unknown_recipe():
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_s_settings_are_possible(name):
     recipe = recipes.RECIPES[name]
-    subject = recipe.family.build(_even_digits())
+    subject = recipe.family.build(_data_of(recipe))
     opt = recipe.learned_optimizer()
     checked = settings.check(opt, subject.family, KEY, **recipe.settings())
     assert checked.num_problems == recipe.num_problems
@@ -99,6 +99,10 @@ def test_every_recipe_s_settings_are_possible(name):
     words = recipe.trained_on("digits")
     assert ("digits" in words) == recipe.needs_data
     json.dumps(recipe.card("digits"))
+
+
+def _data_of(recipe):
+    return art.embedded() if recipe.family.builder.of_pictures else _even_digits()
 
 
 def _even_digits():
