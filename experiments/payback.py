@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from experiments.racing import GUARDED, OURS
-from learned_opt.evaluation import report
+from experiments.racing import GUARDED, OURS, PARTS, STARTED
+from learned_opt.evaluation import plots, report
 
 Rows = dict[str, dict[str, Any]]
 FIRST = ("solved", "times the learned", "paid back after")  # columns, where not all have a place
@@ -24,6 +24,19 @@ def section(summary: dict[str, Any]) -> str:
         verdict(summary["family"], rows, training),
     ]
     return "\n\n".join(parts)
+
+
+def draw(path: str, summary: dict[str, Any]) -> None:
+    """Draws total time over the number of instances.
+
+    Args:
+      path: of the PNG.
+      summary: what `experiments.thousands` writes.
+    """
+    shown = {name: row["seconds"] for name, row in summary["rows"].items() if row["solved"]}
+    training = dict.fromkeys(PARTS, sum(summary["training"].values()))
+    training[STARTED] = summary["training"]["start"]
+    plots.totals(path, shown, training, summary["about"])
 
 
 def ours(rows: Rows) -> str:

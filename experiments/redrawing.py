@@ -1,12 +1,14 @@
-"""Draws the figures' pictures again from what docs/measured keeps of them."""
+"""Draws pictures again from what docs/measured keeps."""
 
+import glob
 import json
 import os
 from typing import Any
 
 import tqdm
 
-from experiments import keeping, papers, summaries, tables
+from experiments import keeping, papers, payback, summaries, tables
+from experiments.suite import pictures
 from learned_opt import _files
 from learned_opt.evaluation import plots
 
@@ -31,13 +33,23 @@ def _short(value: Any) -> Any:
 
 
 def run(kept: str) -> None:
-    """Draws all pictures of the figures again.
+    """Draws all pictures again that can be.
 
     Of a figure that was measured before curves were kept only the final losses can be.
 
     Args:
-      kept: the folder that keeps the figures.
+      kept: the folder that keeps the figures, the families and the suite.
     """
+    _figures(kept)
+    for path in glob.glob(os.path.join(kept, "thousands", "*.json")):
+        payback.draw(f"{os.path.splitext(path)[0]}.png", _files.read_json(path))
+    for path in glob.glob(os.path.join(kept, "suite", "*", "summary.json")):
+        summary, folder = _files.read_json(path), os.path.dirname(path)
+        pictures.draw_ratios(os.path.join(folder, "ratios.png"), summary["tasks"])
+        pictures.draw_shares(os.path.join(folder, "shares.png"), summary["over_all"])
+
+
+def _figures(kept: str) -> None:
     figures = keeping.read(kept)
     for name, measured in tqdm.tqdm(figures.items(), desc="drawing", unit="figure"):
         figure = papers.FIGURES[name]

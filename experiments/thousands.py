@@ -22,7 +22,7 @@ from absl import flags
 
 from experiments import main, payback, racing, rivals, solvers, terminal
 from learned_opt import _checks, _files
-from learned_opt.evaluation import environment, plots
+from learned_opt.evaluation import environment
 
 __doc__ %= "\n".join(f"    {name:<9} {about}" for name, about in rivals.TASKS.items())
 
@@ -74,10 +74,7 @@ def _solve_family(
     text = payback.section(summary)
     _files.write_text(os.path.join(workdir, "table.md"), text + "\n")
     _files.write_json(os.path.join(workdir, "summary.json"), summary)
-    shown = {n: row["seconds"] for n, row in rows.items() if row["solved"]}
-    training = dict.fromkeys(racing.PARTS, sum(learned.seconds.values()))
-    training[racing.STARTED] = learned.seconds["start"]
-    plots.totals(os.path.join(workdir, "totals.png"), shown, training, rivals.TASKS[name])
+    payback.draw(os.path.join(workdir, "totals.png"), summary)
     return text
 
 

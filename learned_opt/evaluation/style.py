@@ -128,7 +128,8 @@ def caption(drawn: Figure, names: Iterable[str]) -> None:
     """Says below the picture which lines are grey."""
     names = list(names)
     if names:
-        text = f"grey: {', '.join(names)}"
+        between = "; " if any("," in name for name in names) else ", "
+        text = f"grey: {between.join(names)}"
         width = int(12.5 * drawn.get_size_inches()[0])
         drawn.supxlabel(textwrap.fill(text, width), fontsize="small", color="0.45")
 
@@ -236,6 +237,7 @@ def end_labels(
             linespacing=1.0,
             arrowprops={
                 "arrowstyle": "-",
+                "relpos": (0, 0.5),
                 "color": look[name].color,
                 "linewidth": 0.6,
                 "shrinkA": 0,
