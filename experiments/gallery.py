@@ -20,7 +20,7 @@ FOLDER = "docs/results"
 MEASURED = f"../{keeping.RESULTS}"  # from there
 SUITE = numbers.SUITE
 # Pages of docs that stand in the overview whenever they are there, in this order.
-BESIDE = ("claims", "mnist", "numbers", "older_numbers", "measuring")
+BESIDE = ("claims", "mnist", "cifar", "style", "watching", "numbers", "older_numbers", "measuring")
 _TREE = re.compile(r"```\{toctree\}\n(.*?)```", re.DOTALL)
 
 
