@@ -1,11 +1,10 @@
 """What a figure of the papers is: cases, each one family of problems for one number of steps."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.families import ALL_DATA, FamilySpec, Subject
-from learned_opt import data
 from learned_opt.evaluation import baselines, report
 
 # f(theta_T) over the minibatches that the run itself has seen: what Lv, Jiang, Li 2017 print as
@@ -17,6 +16,7 @@ LOSS = "loss"  # of the last minibatch
 # minibatch is what is reported.
 TUNED_SHARE = 0.05
 NO_DATA = "none"
+DIGITS = "digits"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,6 +36,12 @@ class Case:
       panel: of the picture over all cases.
       position: on the axis of that picture; None for the title.
       dataset: the data set that the case needs, or None for the one that is asked for.
+      has_digits: whether the embedded digits can stand in its place, where they are asked for.
+      is_held_out: whether curves are losses on held-out data, and the test loss, its mean over the
+        run and the training loss are measured; see `held_out.shown`.
+      also: measures beside the final loss for which optimizers are held against each other.
+      baselines: which of the figure's baselines are tuned here; none for all of them.
+      most_runs: how many runs it has at most, where one takes long; None for the figure's.
     """
 
     name: str
@@ -48,6 +54,11 @@ class Case:
     panel: str = ""
     position: Any = None
     dataset: str | None = None
+    has_digits: bool = False
+    is_held_out: bool = False
+    also: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    most_runs: int | None = None
 
     @property
     def folder(self) -> str:
@@ -72,7 +83,7 @@ class Case:
     @property
     def tune_last(self) -> int:
         """Of how many last steps the mean is tuned for."""
-        has_minibatches = self.family.builder.needs_data
+        has_minibatches = self.family.builder.has_minibatches
         return max(1, round(TUNED_SHARE * self.num_steps)) if has_minibatches else 1
 
     @property
@@ -84,12 +95,25 @@ class Case:
         """The data set that it is made of, where one is asked for on the command line."""
         if not self.family.builder.needs_data:
             return NO_DATA
+        if self.has_digits and asked == DIGITS:
+            return DIGITS
         return self.dataset or asked
 
-    def build(self, splits: data.Splits | None) -> tuple[Subject, dict]:
+    def baselines_of(self, asked: Sequence[str]) -> list[str]:
+        """Which of the baselines that are asked for are tuned here."""
+        return [name for name in asked if not self.baselines or name in self.baselines]
+
+    def runs_of(self, asked: int) -> int:
+        """How many runs it has, where so many are asked for."""
+        return asked if self.most_runs is None else min(asked, self.most_runs)
+
+    def build(self, splits: Any) -> tuple[Subject, dict]:
         """What optimizers are measured on, and the measures of theta_T by name."""
-        subject = self.family.build(splits)
-        return subject, subject.measures(all_data=self.final == ALL_DATA)
+        subject = self.family.build(splits, self.is_held_out)
+        measures = subject.measures(all_data=self.final == ALL_DATA)
+        if self.is_held_out:
+            measures = {**subject.test_measures(), **measures}
+        return subject, measures
 
     def final_of(self, row: report.Row) -> dict[str, Any]:
         """The summary of an optimizer's final loss."""

@@ -1,10 +1,11 @@
-"""Writes the pages of numbers and of claims, and the README's tables, from the figures' results.
+"""Writes the pages of numbers and of claims, and tables of other pages, from the figures' results.
 
 Reads config.json and summary.json of every figure of experiments.reproduce below --results, keeps
 what the pages need in docs/measured (one file a figure, so that the pages can be written without
-measuring again), and writes docs/numbers.md, docs/claims.md and the README's tables, which stand
-between two comments. No number there is written by hand. A figure that is not below --results
-stays as it is in docs/measured.
+measuring again), and writes docs/numbers.md, docs/claims.md, and the tables of the README and of
+all pages of docs, which stand between two comments. No number there is written by hand. A figure
+that is not below --results stays as it is in docs/measured. The site's gallery is made of
+docs/measured as well, when the site is built (experiments.gallery).
 
 Examples:
 
@@ -17,7 +18,6 @@ import glob
 import os
 import re
 import shutil
-from collections.abc import Mapping
 from typing import Any
 
 from absl import flags
@@ -29,19 +29,21 @@ from experiments.learned import without_seed
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, report
 
-# Below docs/measured and below results; also the name of its tables on a page.
-THOUSANDS = "thousands"
+THOUSANDS = "thousands"  # below docs/measured and below results; also the name of its tables
+SUITE = "suite"  # below docs/measured; also the name of a table
 PAGE = "numbers.md"
-WITH_BLOCKS = ("solving.md", "watching.md")  # besides the README
 PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
-# The README's tables: `<!-- numbers: NAME -->` and `<!-- end -->` stand around each.
-_BLOCK = re.compile(r"(<!-- numbers: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+# Tables of other pages: `<!-- numbers: NAME -->` and `<!-- end -->` are around each. `NAME narrow`
+# is the one that fits a narrow page, with the optimizers after it (`NAME narrow: A, B`) or all.
+_BLOCK = re.compile(
+    r"(<!-- numbers: ([\w-]+)( narrow)?(?:: ([^\n]*?))? -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 _HEAD = """\
 # Every number, and how it was measured
 
-This page and the README's tables are written by `python -m experiments.numbers` from
-[docs/measured](measured). [How we measure](measuring.md) has the rules. Each figure has its
+This page and the tables of others are written by `python -m experiments.numbers` from
+`docs/measured`. [How we measure](measuring.md) has the rules. Each figure has its
 command, which prints the same numbers on the same machine; then the final losses, mean with its
 95 % interval; then where each learned optimizer stands, by the paired 95 % interval of the
 difference run by run on the same problems and minibatches. A *training* with several seeds has them
@@ -102,6 +104,26 @@ def families(kept: str) -> str:
     return "\n\n".join(parts)
 
 
+def families_in_short(kept: str) -> str:
+    """A line a family: how the quickest accurate rival and the learned solver compare."""
+    lines = []
+    for name in rivals.TASKS:
+        path = os.path.join(kept, THOUSANDS, f"{name}.json")
+        if os.path.exists(path):
+            lines.append(payback.in_short(_files.read_json(path)))
+    return report.markdown(["family", "the quickest rival", "the learned solver"], lines)
+
+
+def suites(kept: str) -> list[dict[str, Any]]:
+    """The runs of the suite that are kept: dicts with `name`, `config` and `summary`."""
+    found = []
+    for folder in sorted(glob.glob(os.path.join(kept, SUITE, "*"))):
+        config = _files.read_json(os.path.join(folder, "config.json"))
+        summary = _files.read_json(os.path.join(folder, "summary.json"))
+        found.append({"name": os.path.basename(folder), "config": config, "summary": summary})
+    return found
+
+
 def _distilled(summary: dict[str, Any], config: dict[str, Any]) -> Kept:
     """What the pages need of a figure."""
     cases = {}
@@ -126,7 +148,7 @@ def _distilled(summary: dict[str, Any], config: dict[str, Any]) -> Kept:
 
 def _row(row: report.Row, final: str | None) -> report.Row:
     """A row of a report with the final loss alone, and no cost."""
-    keep = ("kind", "runs", "learning_rate", "diverged", "against", "paper", "measure")
+    keep = ("kind", "runs", "learning_rate", "diverged", "against", "also", "paper", "measure")
     kept = {key: row[key] for key in keep if key in row}
     last_step, last_loss = list(row["loss"].items())[-1]
     kept["loss"] = {last_step: last_loss}
@@ -159,8 +181,8 @@ def _section(figure: Kept, folder: str) -> str:
     parts = [
         f"## {title}",
         f"    {keeping.command(figure)}",
-        _measured_with(figure),
-        tables.overview(figure["axis"], _cases(figure)),
+        measured_with(figure),
+        tables.overview(figure["axis"], cases(figure)),
     ]
     for picture in PICTURES:
         file = f"{name}-{picture}.png"
@@ -168,14 +190,17 @@ def _section(figure: Kept, folder: str) -> str:
             parts.append(f"![{title}: {picture}]({RESULTS}/{file})")
     for case in figure["cases"].values():
         rows, about = case["rows"], case["about"]
-        parts.append(f"**{about['heading']}**, {about['label']}. {_tuned(rows)}")
+        parts.append(f"**{about['heading']}**, {about['label']}. {tuned(rows)}")
+        measured = tables.measures(rows)
+        if measured:
+            parts.append(measured)
         lines = [tables.standing(rows, about["final"], pairs, case["trainings"])]
         lines += _better_rates(rows, about["final"])
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
 
-def _cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
+def cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
     """What every case is about, and its rows; seeds of one training are one row."""
     found = []
     for case in figure["cases"].values():
@@ -186,7 +211,8 @@ def _cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
     return found
 
 
-def _measured_with(figure: Kept) -> str:
+def measured_with(figure: Kept) -> str:
+    """How many runs, which baselines, which versions, in words."""
     config, environment = figure["config"], figure["environment"]
     versions = environment["versions"]
     return (
@@ -196,8 +222,8 @@ def _measured_with(figure: Kept) -> str:
     )
 
 
-def _tuned(rows: report.Rows) -> str:
-    """The tuned rates in words."""
+def tuned(rows: report.Rows) -> str:
+    """The tuned rates of a case in words; empty where there are none."""
     parts = []
     for name, row in rows.items():
         if row["kind"] == comparison.TUNED:
@@ -238,12 +264,12 @@ def block(figure: Kept) -> str:
 
     Of what was given it has the teachers; frozen rivals are on the page of numbers.
     """
-    _, first = _cases(figure)[0]
+    _, first = cases(figure)[0]
     apart = (*baselines.FROZEN, *baselines.REFERENCES)
     given = [name for name, row in first.items() if row["kind"] == comparison.GIVEN]
     beside = ["Adam", *(name for name in given if name not in apart)]
     names = [*beside, *report.learned(first)]
-    lines = [tables.overview(figure["axis"], _cases(figure), names), ""]
+    lines = [tables.overview(figure["axis"], cases(figure), names), ""]
     for case in figure["cases"].values():
         about, rows, trainings = case["about"], case["rows"], case["trainings"]
         best = report.best_baseline(rows, about["final"])
@@ -261,41 +287,68 @@ def block(figure: Kept) -> str:
     return "\n".join(lines)
 
 
-def with_blocks(text: str, kept: dict[str, Kept], others: Mapping[str, str]) -> str:
+def narrow(figure: Kept, names: list[str] | None) -> str:
+    """What a page has of a figure that is narrow: of all that is not tuned, or of some by name."""
+    return tables.narrow(figure["axis"], cases(figure), names)
+
+
+def with_blocks(text: str, folder: str) -> str:
     """A page with its tables written anew.
 
     Args:
       text: the page.
-      kept: from `keeping.read`.
-      others: dict from a name to the text of what is no figure.
+      folder: docs/measured.
 
     Raises:
       ValueError: for a table of something that was not measured.
     """
 
     def replaced(found: re.Match) -> str:
-        before, name, after = found.groups()
-        if name in others:
-            return f"{before}{others[name]}\n{after}"
-        _checks.choice("figure", name, kept)
-        return f"{before}{block(kept[name])}\n{after}"
+        before, name, is_narrow, names, after = found.groups()
+        chosen = names.split(", ") if names else None
+        return f"{before}{_written(name, bool(is_narrow), chosen, folder)}\n{after}"
 
     return _BLOCK.sub(replaced, text)
+
+
+def _written(
+    name: str,
+    is_narrow: bool,
+    names: list[str] | None,
+    folder: str,
+) -> str:
+    """What stands between two comments."""
+    if name == THOUSANDS:
+        return families_in_short(folder) if is_narrow else families(folder)
+    if name == SUITE:
+        return tables.of_suites(suites(folder), names)
+    for watching, summary in watched.read(folder).items():
+        if name == f"{watched.WATCHING}-{watching}":
+            return watched.block(summary)
+    kept = keeping.read(folder)
+    figure = kept[_checks.choice("figure", name, kept)]
+    return narrow(figure, names) if is_narrow else block(figure)
 
 
 def pages(docs: str, readme: str) -> dict[str, str]:
     """All pages that are written, by their paths, as docs/measured has them."""
     folder = os.path.join(docs, RESULTS)
-    kept = keeping.read(folder)
-    found = {os.path.join(docs, PAGE): page(kept, folder)}
+    found = {os.path.join(docs, PAGE): page(keeping.read(folder), folder)}
     found[os.path.join(docs, claims.PAGE)] = claims.page(claims.read(folder))
-    others = {THOUSANDS: families(folder)}
-    for name, summary in watched.read(folder).items():
-        others[f"{watched.WATCHING}-{name}"] = watched.block(summary)
-    for path in (readme, *(os.path.join(docs, name) for name in WITH_BLOCKS)):
+    for path in [readme, *_pages_with_blocks(docs)]:
         if os.path.exists(path):
             with open(path, encoding="utf-8") as f:
-                found[path] = with_blocks(f.read(), kept, others)
+                found[path] = with_blocks(f.read(), folder)
+    return found
+
+
+def _pages_with_blocks(docs: str) -> list[str]:
+    """The pages of docs in which tables stand between comments."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(docs, "**", "*.md"), recursive=True)):
+        with open(path, encoding="utf-8") as f:
+            if "_build" not in path and _BLOCK.search(f.read()):
+                found.append(path)
     return found
 
 

@@ -5,10 +5,12 @@ to learn by gradient descent by gradient descent) and Lv, Jiang, Li 2017 ("rnnpr
 gradient descent: better generalization and longer horizons).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+from experiments import art
 from experiments.cases import SEEN, Case, Figure
-from experiments.families import ALL_DATA, FamilySpec
+from experiments.families import ALL_DATA, TEST_COURSE, TEST_LOSS, FamilySpec
 from learned_opt.evaluation import baselines
 
 _ACTIVATIONS = {  # Lv, Jiang, Li 2017, table 2; "lstm" is their DMoptimizer
@@ -41,6 +43,11 @@ _TABLE_4_OPTIMIZERS = ("ablation-rnnprop", "ablation-no-convex")
 # out, and where there are 10,000 steps RMSprop and Muon as well, for time.
 NEAR = ("Adam", "NAG", "RMSprop", "AdamW-cosine", "Muon")
 LONG = ("Adam", "NAG", "AdamW-cosine")
+# Those of the 2016 paper: a life of the network on CIFAR-10 takes a second or two.
+CIFAR = ("SGD", "NAG", "RMSprop", "Adam")
+# Pictures of 128 x 128 and longer runs take long: there Adam stands for the others, which are
+# measured on the first case.
+ART_NEAR = ("Adam",)
 
 
 def _table_4(activation: str) -> dict[str, float]:
@@ -148,6 +155,77 @@ def _cnn_case(
     return Case(name, f"CNN {place}", family, position=place, dataset=dataset)
 
 
+def _cifar_case(
+    name: str,
+    labels: tuple[int, ...] = (),
+    position: str = "",
+    kind: str = "normalized_cnn",
+    **settings: Any,
+) -> Case:
+    """A convolutional network on CIFAR-10, or on some of its labels, measured on test data."""
+    count = len(labels) or 10
+    return Case(
+        name,
+        f"{position or f'convolutional network, {count} labels'}, held-out loss",
+        FamilySpec(kind, settings, largest_side=16, labels=labels),
+        1_000,
+        position=position or f"{count} labels",
+        final=TEST_LOSS,
+        dataset="cifar10",
+        has_digits=True,
+        is_held_out=True,
+        also=(TEST_COURSE,),
+    )
+
+
+def art_cases(embedded: bool = False) -> tuple[Case, ...]:
+    """Neural art on photographs for tests: figure 8's two plots, and twice the steps between.
+
+    The second case asks whether the learned optimizer keeps going after what it was trained for.
+
+    Args:
+      embedded: whether pictures and features are the embedded ones. Their titles say so, and
+        pictures have half the sides, so that a figure takes minutes.
+    """
+    name = "neural-art-embedded" if embedded else "neural-art"
+    size = 32 if embedded else 64
+    words = f" ({art.EMBEDDED})" if embedded else ""
+
+    def case(
+        suffix: str,
+        title: str,
+        num_steps: int,
+        settings: Mapping[str, Any],
+        **options: Any,
+    ) -> Case:
+        family = FamilySpec("neural_art", {"split": "test", **settings})
+        title = f"{title}{words}"
+        return Case(
+            f"{name}{suffix}",
+            f"neural art, {title}",
+            family,
+            num_steps,
+            position=title,
+            dataset=art.DATASET,
+            **options,
+        )
+
+    few = {"baselines": ART_NEAR, "most_runs": 20}
+    new_style = {"size": 2 * size, "style": "test"}
+    return (
+        case("", f"{size} x {size}, training style", 128, {"size": size}),
+        case(
+            "",
+            f"{size} x {size}, twice the steps",
+            256,
+            {"size": size},
+            first_step=128,
+            **few,
+        ),
+        case("-double", f"{2 * size} x {2 * size}, new style", 128, new_style, **few),
+    )
+
+
 def _coupled(
     title: str,
     family: str,
@@ -228,6 +306,14 @@ FIGURES = {
         axis="architecture",
     ),
     # The paper shows the grid in its picture alone; depth by depth, as there.
+    "l2l-fig8": Figure(
+        "Neural art",
+        "Andrychowicz et al. 2016, figure 8",
+        art_cases(),
+        axis="problem",
+        optimizers="neural-art",
+        references=("L-BFGS",),
+    ),
     "l2l-fig6": Figure(
         "Width and depth",
         "Andrychowicz et al. 2016, figure 6",
@@ -235,6 +321,43 @@ FIGURES = {
         axis="hidden units of a layer",
         num_runs=50,
         baselines=NEAR,
+    ),
+    # The labels of CIFAR-5 and CIFAR-2 are the first ones, so that one LSTM-sub, which was trained
+    # on the last five, has seen none of them.
+    "l2l-fig7": Figure(
+        "CIFAR-10, and subsets of its labels",
+        "Andrychowicz et al. 2016, figure 7",
+        (
+            _cifar_case("cifar10"),
+            _cifar_case("cifar5", (0, 1, 2, 3, 4)),
+            _cifar_case("cifar2", (0, 1)),
+        ),
+        axis="labels",
+        optimizers="lstm-cifar10,lstm-cifar10-sub",
+        num_runs=20,
+        tune_runs=5,
+        frozen=(),
+        baselines=CIFAR,
+        pairs=(("lstm-cifar10-sub", "lstm-cifar10"),),
+    ),
+    "cifar-others": Figure(
+        "What was learned on CIFAR-10, on another convolutional network",
+        "not in the papers",
+        (
+            _cifar_case(
+                "cifar10-2x12",
+                position="2 convolutions of 12 channels",
+                channels=(12, 12),
+                hidden_sizes=(16,),
+            ),
+        ),
+        axis="network",
+        optimizers="lstm-cifar10,lstm-cifar10-going-on",
+        num_runs=20,
+        tune_runs=5,
+        frozen=(),
+        baselines=("Adam",),
+        pairs=(("lstm-cifar10-going-on", "lstm-cifar10"),),
     ),
     "rnnprop-fig2": Figure(
         "More steps",

@@ -10,7 +10,7 @@ import learned_opt
 from experiments import teachers
 from experiments.families import FamilySpec
 from learned_opt import _checks, optimizers
-from learned_opt.estimators import Adjoint, Autodiff, Estimator, MetaLoss
+from learned_opt.estimators import Adjoint, Autodiff, Estimator, Imitate, MetaLoss, Mixture
 from learned_opt.meta.optimizer import ClippedAdam
 from learned_opt.meta.settings import Curriculum, Validation
 from learned_opt.optimizers import LearnedOptimizer
@@ -35,6 +35,9 @@ class Recipe:
       source: paper and section.
       preset: of the architecture, or None for an architecture without presets.
       arguments: other arguments of the architecture.
+      parts: dict from a pattern of parameters' paths to a label, where each label has an optimizer
+        of this architecture with weights of its own, see `learned_opt.partition`; empty for one
+        optimizer of all parameters.
       family: what it is trained on.
       dataset: the data set that is meant; it can be another one by `experiments.train --dataset`.
       num_steps: the horizon, or a `Curriculum`.
@@ -47,7 +50,9 @@ class Recipe:
       optimizer: of phi, see `learned_opt.meta_train`.
       learning_rate: of phi's optimizer.
       validation: how phi is validated, and which phi is kept.
+      validation_family: what it is validated on; None for the family that it is trained on.
       start: weights that come with the library, from which the training goes on; empty for none.
+        Those of one optimizer are where each of several `parts` begins.
       shards: into how many shards the problems are cut, see `learned_opt.meta_train`.
       good_for: for the card.
       not_for: for the card.
@@ -58,6 +63,7 @@ class Recipe:
     source: str
     preset: str | None = "mnist"
     arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    parts: Mapping[str, str] = dataclasses.field(default_factory=dict)
     family: FamilySpec = BASE_MLP
     dataset: str = "mnist"
     num_steps: int | Curriculum = 100
@@ -70,6 +76,7 @@ class Recipe:
     optimizer: Any = CLIPPED_ADAM
     learning_rate: Any = 0.001
     validation: Validation = LAST_WEIGHTS
+    validation_family: FamilySpec | None = None
     start: str = ""
     shards: int = 1
     good_for: str = ""
@@ -85,7 +92,10 @@ class Recipe:
         known = optimizers.ARCHITECTURES
         build = known[_checks.choice("architecture", self.architecture, known)]
         preset = {} if self.preset is None else {"preset": self.preset}
-        return build(**preset, **self.arguments)
+        opt = build(**preset, **self.arguments)
+        if not self.parts:
+            return opt
+        return learned_opt.partition(dict.fromkeys(self.parts.values(), opt), dict(self.parts))
 
     def settings(self) -> dict[str, Any]:
         """The arguments of `meta_train`."""
@@ -126,7 +136,9 @@ class Recipe:
         """The weights from which the training goes on; None for fresh ones."""
         if not self.start:
             return None
-        _, phi = learned_opt.load_pretrained(self.start)
+        there, phi = learned_opt.load_pretrained(self.start)
+        if self.parts and there.parts is None:
+            return dict.fromkeys(self.parts.values(), phi)
         return phi
 
     def trained_on(self, dataset: str | None) -> str:
@@ -146,6 +158,7 @@ class Recipe:
             "architecture": self.architecture,
             "preset": self.preset,
             "arguments": dict(self.arguments),
+            **({"parts": dict(self.parts)} if self.parts else {}),
             **self.family.plain(),
             "num_problems": self.num_problems,
             "teacher": self.teacher,
@@ -160,10 +173,18 @@ class Recipe:
         weights are selected (Andrychowicz et al. 2016, section 3; Lv, Jiang, Li 2017, section 5).
         """
         found = []
-        coordinates = getattr(self.estimator, "coordinates", None)
+        estimator = self.estimator
+        if isinstance(estimator, Mixture):
+            beside = ", ".join(f"{horizon:,}" for horizon in estimator.horizons)
+            found.append(f"lives of {beside} steps are trained on beside the whole ones")
+            estimator = estimator.estimator
+        if isinstance(estimator, Imitate) and estimator.beside is not None:
+            share = f"the first {100 * estimator.fraction:.0f} % of the training"
+            found.append(f"{share} imitate another optimizer besides")
+        coordinates = getattr(estimator, "coordinates", None)
         if coordinates is not None:
             found.append(f"meta-gradients are estimates from {coordinates:,} coordinates")
-        elif not isinstance(self.estimator, (Adjoint, Autodiff)):
+        elif not isinstance(estimator, (Adjoint, Autodiff)):
             found.append("it is not trained by the gradient of its windows")
         if isinstance(self.optimizer, ClippedAdam):
             if self.optimizer.clip_norm is not None:
@@ -178,6 +199,10 @@ class Recipe:
             found.append("the last weights are kept, and not selected")
         if self.family.shrink > 1:
             found.append(f"the sides of the images are shrunk by {self.family.shrink}")
+        if self.family.largest_side:
+            found.append(f"images have at most {self.family.largest_side} pixels a side")
+        if self.start:
+            found.append(f"it goes on from the weights of {self.start}")
         return found
 
 

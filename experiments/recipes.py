@@ -3,6 +3,7 @@
 The next recipe is an entry of `RECIPES`.
 """
 
+import dataclasses
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -11,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments import art
 from experiments.families import FamilySpec
-from experiments.recipe import WINDOW, Recipe
+from experiments.recipe import SOME_COORDINATES, WINDOW, Recipe
 from learned_opt.estimators import NRES, Adjoint, Estimator, Imitate, MetaLoss, Mixture
 from learned_opt.meta.optimizer import ClippedAdam
 from learned_opt.meta.settings import RandomSearch, Validation
@@ -184,6 +186,66 @@ def _general(about: str, **others: Any) -> Recipe:
     return Recipe(about, "general", source, **{**settings, **others})
 
 
+# Andrychowicz et al. 2016, section 3.3: one LSTM for what is convolutional, with the normalizations
+# that follow, and one for everything else.
+CIFAR_FAMILY = FamilySpec("normalized_cnn", largest_side=16)
+OTHER_CIFAR_FAMILY = dataclasses.replace(
+    CIFAR_FAMILY, arguments={"channels": (12, 12), "hidden_sizes": (16,)}
+)
+CONV_AND_FC = types.MappingProxyType({"*[Cc]onv*": "conv", "*": "fc"})
+
+
+def _cifar(about: str, **others: Any) -> Recipe:
+    """Two LSTMs for a convolutional network, for 1,000 steps.
+
+    Lives of 100 steps are trained on beside those of 1,000, so that the beginning is not forgotten.
+    A window sees twenty steps, which is too little to learn the end of a life from: at first Adam
+    is imitated besides.
+    """
+    settings: dict[str, Any] = {
+        "parts": CONV_AND_FC,
+        "family": CIFAR_FAMILY,
+        "dataset": "cifar10",
+        "num_steps": 1_000,
+        "num_epochs": 6,
+        "episodes_per_epoch": 8,
+        "estimator": Mixture(
+            Imitate(
+                optax.adam(0.01),
+                window=WINDOW,
+                coordinates=1_000,
+                beside=SOME_COORDINATES,
+                fraction=0.6,
+            ),
+            horizons=(100,),
+        ),
+        "learning_rate": 0.01,
+        "validation": Validation(num_problems=2, selection="last"),
+    }
+    source = "Andrychowicz et al. 2016, section 3.3"
+    return Recipe(about, "lstm", source, **{**settings, **others})
+
+
+def _neural_art(kind: str, **others: Any) -> Recipe:
+    """An optimizer for pictures of 64 x 64 in one style."""
+    architecture, about, _ = _KINDS[kind]
+    settings: dict[str, Any] = {
+        "preset": "neural-art",
+        "family": FamilySpec("neural_art", {"pool": 1_800}),
+        "dataset": art.DATASET,
+        "num_steps": 128,
+        "num_epochs": 10,
+        "episodes_per_epoch": 80,
+        "estimator": Adjoint(window=32, coordinates=1_000),
+        "learning_rate": 0.01,
+        "validation": Validation(num_problems=20),
+        "validation_family": FamilySpec("neural_art", {"split": "validation", "pool": 20}),
+    }
+    settings["source"] = "Andrychowicz et al. 2016, section 3.4"
+    title = f"{about[0].upper()}{about[1:]}, for neural art"
+    return Recipe(title, architecture, **{**settings, **others})
+
+
 RECIPES = {
     "lstm-mnist": Recipe(
         "The 2016 optimizer: an LSTM that reads gradients",
@@ -229,7 +291,7 @@ RECIPES = {
     ),
     # A try to get beyond its teacher, by an estimator that sees whole lives. What it learns is the
     # decay of its steps alone: with the last layer too, at three times the rate, 1,000 windows made
-    # it worse (README).
+    # it worse (docs/mnist.md).
     "rnnprop-long-nres": Recipe(
         "rnnprop-long, going on by evolution strategies over whole lives",
         "rnnprop",
@@ -266,6 +328,44 @@ RECIPES = {
         "RNNprop, trained on a convolutional network with Random Scaling and convex functions",
         family=FamilySpec("cnn", {"structure": "c-c-p-f"}, **_TRICKS),
         **_2017,
+    ),
+    "lstm-cifar10": _cifar(
+        "Two LSTMs for a convolutional network: one for convolutions, one for the rest",
+        good_for="the start of small convolutional networks with batch normalization like that of "
+        "its training, for the first hundred steps",
+        not_for="a low loss after 1,000 steps: a tuned Adam is better there",
+    ),
+    "lstm-cifar10-sub": _cifar(
+        "lstm-cifar10, trained on the labels that CIFAR-5 and CIFAR-2 do not have",
+        family=dataclasses.replace(CIFAR_FAMILY, labels=(5, 6, 7, 8, 9)),
+    ),
+    "lstm-cifar10-going-on": _cifar(
+        "lstm-cifar10, going on for a few minutes on another convolutional network",
+        family=OTHER_CIFAR_FAMILY,
+        num_epochs=3,
+        episodes_per_epoch=2,
+        estimator=SOME_COORDINATES,
+        learning_rate=0.003,
+        start="lstm-cifar10",
+    ),
+    "neural-art": _neural_art(
+        "lstm",
+        good_for="pictures in the style of others, theta in units of 64 grey levels, from noise, "
+        "for about 128 steps",
+        not_for="losses that are no neural art; other units of theta or weights of the terms were "
+        "not trained for",
+    ),
+    # Its coordinates meet in a memory, so that none can be left out: smaller pictures.
+    "neural-art-ntm-lbfgs": _neural_art(
+        "ntm-lbfgs",
+        source="Andrychowicz et al. 2016, first version, sections 2.2 and 3.4, appendix B",
+        arguments={"history": 12},
+        family=FamilySpec("neural_art", {"pool": 1_800, "size": 32}),
+        estimator=Adjoint(window=32),
+        num_epochs=4,
+        episodes_per_epoch=20,
+        validation=Validation(num_problems=4),
+        validation_family=FamilySpec("neural_art", {"split": "validation", "pool": 20, "size": 32}),
     ),
     **_on_few_coordinates(),
     "lstm-small": _shrunk_mnist("lstm"),

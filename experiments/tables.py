@@ -59,10 +59,9 @@ def _line(
     rows: report.Rows,
     shown: Sequence[str],
 ) -> list[str]:
-    place = ", ".join(part for part in (of_case["panel"], of_case["place"]) if part)
     final = of_case["final"]
     best = report.best_baseline(rows, final)
-    cells = [place, f"{best} {_cell(rows[best], final)}" if best else "-"]
+    cells = [_place(of_case), f"{best} {_cell(rows[best], final)}" if best else "-"]
     cells += [_cell(rows[name], final) if name in rows else "-" for name in shown]
     return cells
 
@@ -73,6 +72,54 @@ def _cell(row: report.Row, final: str | None) -> str:
     if row["diverged"]:
         text += f", {100 * row['diverged']:.0f} % diverged"
     return text if row["paper"] is None else f"{text} (paper {printed(row['paper'])})"
+
+
+def narrow(
+    axis: str,
+    cases: Iterable[tuple[About, report.Rows]],
+    names: Iterable[str] | None = None,
+) -> str:
+    """The table of final losses that fits a narrow page: a line for each optimizer of a case.
+
+    The best tuned baseline comes first, then tuned Adam, then the others with their paired
+    difference to the best one.
+
+    Args:
+      axis: what the cases differ in.
+      cases: see `overview`.
+      names: which optimizers have a line; None for all that are not tuned.
+    """
+    lines = []
+    for of_case, rows in cases:
+        final, best = of_case["final"], report.best_baseline(rows, of_case["final"])
+        others = [name for name, row in rows.items() if row["kind"] != comparison.TUNED]
+        shown = dict.fromkeys([best, "Adam", *(others if names is None else names)])
+        place = _place(of_case)
+        for name in shown:
+            if name not in rows:
+                continue
+            label = f"{name}, tuned" if rows[name]["kind"] == comparison.TUNED else name
+            lines.append([place, label, _cell(rows[name], final), _beside(rows[name], name, best)])
+            place = ""
+    return report.markdown([axis, "optimizer", "final loss", "beside the best baseline"], lines)
+
+
+def _beside(
+    row: report.Row,
+    name: str,
+    best: str | None,
+) -> str:
+    if name == best:
+        return "the best"
+    held = row["against"].get(best)
+    if held is None:
+        return ""
+    # Without the other's name, which the first line of the case has.
+    return report.held_against(held, "").replace("  by ", " by ").replace(" to :", ":")
+
+
+def _place(of_case: About) -> str:
+    return ", ".join(part for part in (of_case["panel"], of_case["place"]) if part)
 
 
 def with_trainings(
@@ -97,10 +144,25 @@ def with_trainings(
         found[without_seed(name)] = {
             **row,
             "diverged": summary["diverged"],
+            "against": training_of["against"],
             "loss": dict.fromkeys(row["loss"], summary),
             "measure": {final: summary},
         }
     return found
+
+
+def measures(rows: report.Rows) -> str:
+    """The table of all that was measured of a case, an optimizer a line.
+
+    It is empty where optimizers are compared by their final losses alone.
+    """
+    if not any("also" in row for row in rows.values()):
+        return ""
+    names = list(next(iter(rows.values()))["measure"])
+    lines = []
+    for name, row in rows.items():
+        lines.append([name, *(report.interval(row["measure"][measure]) for measure in names)])
+    return report.markdown(["optimizer", *names], lines)
 
 
 def standing(
@@ -118,12 +180,29 @@ def standing(
       trainings: from `summaries.trainings`; the seeds of one stand together, not each alone.
     """
     alone = [name for name in report.learned(rows) if without_seed(name) not in trainings]
-    lines = [f"- {name}: {report.verdict(rows, name, final)}" for name in alone]
+    lines = []
+    for name in alone:
+        lines.append(f"- {name}: {report.verdict(rows, name, final)}")
+        for measure in rows[name].get("also", {}):
+            lines.append(f"- {name}, {measure}: {_also(rows, name, measure)}")
     lines += [training(name, found) for name, found in trainings.items()]
     for ours, theirs in pairs:
         if ours in rows and theirs in rows:
             lines.append(f"- {ours}: {report.held_against(rows[ours]['against'][theirs], theirs)}.")
+            for measure, against in rows[ours].get("also", {}).items():
+                held = report.held_against(against[theirs], theirs)
+                lines.append(f"- {ours}, {measure}: {held}.")
     return "\n".join(lines)
+
+
+def _also(
+    rows: report.Rows,
+    name: str,
+    measure: str,
+) -> str:
+    """The verdict of one optimizer by another measure than the final loss."""
+    held = {**rows[name], "against": rows[name]["also"][measure]}
+    return report.verdict({**rows, name: held}, name, measure)
 
 
 def training(name: str, found: dict[str, Any]) -> str:
@@ -142,3 +221,25 @@ def training(name: str, found: dict[str, Any]) -> str:
     num_runs = min(difference["num_runs"] for difference in against.values())
     parts = [report.held_against(difference, other) for other, difference in against.items()]
     return f"{text}; {report.caution(num_runs)}{'; '.join(parts)}."
+
+
+def of_suites(suites: Iterable[dict[str, Any]], names: Iterable[str] | None = None) -> str:
+    """The final losses of runs of the suite, a line for each optimizer and a column a task.
+
+    Args:
+      suites: from `numbers.suites`.
+      names: which optimizers; None for all.
+    """
+    columns: dict[str, dict[str, Any]] = {}
+    for suite in suites:
+        num_steps = suite["config"]["config"]["num_steps"]
+        for task, rows in suite["summary"]["tasks"].items():
+            columns[f"{task}, {num_steps:,} steps"] = rows
+    every = dict.fromkeys(name for rows in columns.values() for name in rows)
+    lines = []
+    for name in names or every:
+        cells = []
+        for rows in columns.values():
+            cells.append(report.interval(rows[name]["final"]) if name in rows else "-")
+        lines.append([name, *cells])
+    return report.markdown(["optimizer", *columns], lines)

@@ -20,7 +20,7 @@ import os
 
 from absl import flags
 
-from experiments import main, payback, racing, rivals, solvers
+from experiments import main, payback, racing, rivals, solvers, terminal
 from learned_opt import _checks, _files
 from learned_opt.evaluation import environment
 
@@ -45,7 +45,9 @@ def run() -> None:
         folder = flags.FLAGS.workdir or "results/thousands"
         if not flags.FLAGS.workdir or len(names) > 1:
             folder = os.path.join(folder, name)
-        print(_solve_family(name, os.path.expanduser(folder), num_instances, flags.FLAGS.seed))
+        text = _solve_family(name, os.path.expanduser(folder), num_instances, flags.FLAGS.seed)
+        print(terminal.shown(text, payback.FIRST))
+        print(f"\nEverything is in {folder}: table.md, summary.json, totals.png.")
 
 
 def _solve_family(

@@ -6,8 +6,9 @@ from typing import Any
 from learned_opt import _checks
 from learned_opt.data import digits, tfds_source
 from learned_opt.data.base import Dataset, Splits, as_dataset
-from learned_opt.data.transforms import shrink
+from learned_opt.data.transforms import shrink, with_labels
 
+#: The names that `load` knows.
 DATASETS = ("digits", *tfds_source.NAMES)
 
 
@@ -57,4 +58,13 @@ def training_data(value: Any) -> Dataset:
     return as_dataset(value)
 
 
-__all__ = ["DATASETS", "Dataset", "Splits", "as_dataset", "load", "shrink", "training_data"]
+__all__ = [
+    "DATASETS",
+    "Dataset",
+    "Splits",
+    "as_dataset",
+    "load",
+    "shrink",
+    "training_data",
+    "with_labels",
+]

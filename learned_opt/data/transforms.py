@@ -1,5 +1,6 @@
 """Data sets made of others, and images as networks read them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from learned_opt import _checks
-from learned_opt.data.base import Array, Splits, as_dataset
+from learned_opt.data.base import Array, Dataset, Splits, as_dataset
 
 
 def as_float(images: jax.Array) -> jax.Array:
@@ -53,6 +54,43 @@ def shrink(dataset: Any, factor: int) -> Any:
     _checks.divides("factor", factor, "height", shape[1])
     _checks.divides("factor", factor, "width", shape[2])
     return dataset._replace(images=_mean_pooled(dataset.images, factor))
+
+
+def with_labels(dataset: Any, labels: Sequence[int]) -> Any:
+    """The examples that have one of these labels, numbered anew from 0 in the order given.
+
+    Args:
+      dataset: a `Dataset` or a pair, see `as_dataset`; or `Splits` of them.
+      labels: the labels to keep, each once.
+
+    Returns:
+      A `Dataset` of `len(labels)` classes; `Splits` where `Splits` are given.
+
+    Raises:
+      ValueError: for fewer than two labels, one that stands there twice, or one of which the data
+        have no example.
+
+    Example:
+      >>> from learned_opt import data
+      >>> train, test = data.with_labels(data.load("digits"), (3, 8))
+      >>> sorted(set(test.labels.tolist())), test.num_classes
+      ([0, 1], 2)
+    """
+    if isinstance(dataset, Splits):
+        return Splits(with_labels(dataset.train, labels), with_labels(dataset.test, labels))
+    dataset = as_dataset(dataset)
+    labels = [_checks.positive_int("labels", label, minimum=0) for label in labels]
+    if len(labels) < 2 or len(set(labels)) < len(labels):
+        raise ValueError(f"labels must be two or more, each once, got {labels}.")
+    found = np.asarray(dataset.labels)
+    there = np.unique(found).tolist()
+    missing = sorted(set(labels) - set(there))
+    if missing:
+        raise ValueError(f"labels must be among those of the data, {there}, got {missing}.")
+    kept = np.isin(found, labels)
+    numbers = np.zeros(max(there) + 1, np.int32)
+    numbers[labels] = np.arange(len(labels))
+    return Dataset(dataset.images[kept], numbers[found[kept]], len(labels))
 
 
 def _mean_pooled(images: Array, factor: int) -> Array:

@@ -23,6 +23,8 @@ Builder = Callable[[Any, int], optax.GradientTransformation]
 # 2^k * 1e-6, k = 0 .. 29: the grid of the first version of Andrychowicz et al. 2016.
 LEARNING_RATES = tuple(float(2**k * 1e-6) for k in range(30))
 MOST_AT_ONCE = 256  # lives of one call when rates are tuned, however small they are
+# On a CPU more at once save no time, and the last rounds have few: what is missing is filled up.
+ENOUGH_AT_ONCE = {"cpu": 10}
 
 
 def inverse_time(first: float, half: float) -> optax.Schedule:
@@ -276,7 +278,9 @@ def tune(
     measure = evaluating.as_measure(measure)
     shards = devices.spread(len(rates) * num_runs)
     of_device = -(-len(rates) * num_runs // shards.num)
-    at_once = shards.num * min(evaluating.runs_at_once(problems), of_device, MOST_AT_ONCE)
+    most = max(num_runs, ENOUGH_AT_ONCE.get(jax.default_backend(), MOST_AT_ONCE))
+    most = min(most, evaluating.runs_at_once(problems), of_device, MOST_AT_ONCE)
+    at_once = shards.num * most
     measure, family, problems = devices.placed((measure, family, problems), shards.mesh)
 
     def evaluate(job_rates: np.ndarray, job_runs: np.ndarray) -> np.ndarray:

@@ -68,11 +68,31 @@ def summary(
     for step in steps:
         if _checks.positive_int("steps", step, minimum=0) > horizon:
             raise ValueError(f"steps must not lie beyond the horizon {horizon}, got {step}.")
-    values = finals(comparison, final)
     rows = {name: _row(comparison, name, steps) for name in comparison.curves}
-    for name, row in rows.items():
-        row["against"] = {} if row["kind"] == comparison_lib.TUNED else _against(name, values)
+    for name, against in differences(comparison, final).items():
+        rows[name]["against"] = against
     return rows
+
+
+def differences(
+    comparison: Comparison,
+    final: str | None = None,
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """The paired differences of each optimizer to every other one; none of what was tuned.
+
+    Args:
+      comparison: from `learned_opt.compare`.
+      final: see `summary`.
+
+    Returns:
+      Dict from name to a dict from another name to a `statistics.Difference` as a dict with its
+      verdict.
+    """
+    values = finals(comparison, final)
+    found = {}
+    for name, kind in comparison.kinds.items():
+        found[name] = {} if kind == comparison_lib.TUNED else _against(name, values)
+    return found
 
 
 def finals(comparison: Comparison, final: str | None = None) -> dict[str, np.ndarray]:

@@ -260,8 +260,8 @@ def spread(places: Sequence[float], heights: Sequence[float]) -> list[float]:
 
     Example:
       >>> from learned_opt.evaluation import style
-      >>> style.spread([0.5, 0.5, 2.0], [0.5, 0.5, 0.5])
-      [0.25, 0.75, 2.0]
+      >>> style.spread([0.5, 0.5, 1.0], [0.25, 0.25, 0.25])
+      [0.375, 0.625, 1.0]
     """
     order = sorted(range(len(places)), key=lambda i: places[i])
     offsets, below = [], 0.0

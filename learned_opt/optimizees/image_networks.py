@@ -1,7 +1,7 @@
 """The papers' networks on images, each with the family of problems that trains it."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from learned_opt import _checks, data
@@ -34,11 +34,13 @@ def network_family(
     """A network on a data set: the family of problems, and the network itself.
 
     Args:
-      network: "mlp" or "cnn"; or a function `(num_classes, **settings)` that builds a
-        `flax.linen.Module`; or such a module itself.
+      network: "mlp", "cnn" or "normalized_cnn"; or a function `(num_classes, **settings)` that
+        builds a `flax.linen.Module`; or such a module itself.
       dataset: the name of a data set, whose training split it is, or data as in `classifier`.
-      batch_size, init_scale, held_out: see `classifier`. 0.1 is the papers' scale.
-      **settings: of the network: those of `mlp_network` or `cnn_network`, or of the function.
+      batch_size, init_scale, held_out: see `classifier`. 0.1 is the papers' scale; a network with
+        batch normalization wants None.
+      **settings: of the network: those of `mlp_network`, `cnn_network` or `normalized_cnn_network`,
+        or of the function.
 
     Returns:
       A `NetworkFamily`.
@@ -241,6 +243,87 @@ def cnn_network(
     )
 
 
+def normalized_cnn(
+    dataset: Any = "digits",
+    *,
+    channels: Sequence[int] = (8, 8, 8),
+    hidden_sizes: Sequence[int] = (32,),
+    pixel_offset: float = 0.5,
+    batch_size: int = 32,
+    init_scale: float | None = None,
+    held_out: Any = None,
+) -> Optimizee:
+    """The network on CIFAR-10 of Andrychowicz et al. 2016: convolutions with batch normalization.
+
+    Three convolutions with max-pooling, then a fully connected layer of 32 units; all of these have
+    batch normalization and ReLU. The paper says no more. The rest is ours:
+
+    - Filters of 3 x 3 with zeros around images, 8 of them in each convolution.
+    - Each convolution is pooled by 2 x 2, then normalized, then goes through ReLU.
+    - Layers that are normalized have no bias beside that of the normalization.
+    - theta_0 is drawn by Flax's own initializers.
+    - Minibatches of 32, drawn with replacement; pixels in [-0.5, 0.5].
+
+    **Batch statistics.** The mean and the variance are those of the minibatch itself, in training
+    and at test time: a test image is normalized by the test batch that it stands in, and its logits
+    depend on that batch. There are no running averages, so the loss is a function of theta and a
+    minibatch alone. `accuracy` and `mean_loss` take test batches of at most 1,000 images.
+
+    Args:
+      dataset: the name of a data set, whose training split it is, or data as in `classifier`, with
+        images `[n, height, width, channels]`.
+      channels: the number of filters of each convolution.
+      hidden_sizes: the number of units of each fully connected layer but the last.
+      pixel_offset: what is subtracted from pixels.
+      batch_size: the number of examples of a minibatch.
+      init_scale: the standard deviation of theta_0, or None for the network's own initializers.
+      held_out: see `classifier`.
+
+    Returns:
+      An `Optimizee`. Its loss has derivatives in reverse mode only, of any order.
+      `network_family("normalized_cnn", ...)` also returns the network.
+
+    Raises:
+      ValueError: for an unknown name, sizes that are not positive, or other images.
+
+    Source:
+      Andrychowicz et al. 2016, section 3.3.
+    """
+    return network_family(
+        "normalized_cnn",
+        dataset,
+        batch_size=batch_size,
+        init_scale=init_scale,
+        held_out=held_out,
+        channels=channels,
+        hidden_sizes=hidden_sizes,
+        pixel_offset=pixel_offset,
+    ).family
+
+
+def normalized_cnn_network(
+    num_classes: int,
+    *,
+    channels: Sequence[int] = (8, 8, 8),
+    hidden_sizes: Sequence[int] = (32,),
+    pixel_offset: float = 0.5,
+) -> linen.Module:
+    """The Flax module of `normalized_cnn`."""
+    _checks.extra("flax.linen", "flax", "a network")
+    from learned_opt.optimizees import networks  # imports Flax, which the optimizers do without
+
+    return networks.NormalizedCNN(
+        channels=_sizes("channels", channels),
+        hidden_sizes=_sizes("hidden_sizes", hidden_sizes),
+        pixel_offset=starting.scale_or_zero("pixel_offset", pixel_offset),
+        num_classes=_checks.positive_int("num_classes", num_classes),
+    )
+
+
+def _sizes(name: str, values: Sequence[int]) -> tuple[int, ...]:
+    return tuple(_checks.positive_int(name, value) for value in values)
+
+
 def _check_structure(structure: Any) -> None:
     if not isinstance(structure, str) or not re.fullmatch("([cp]-)*(f-)*f", structure):
         raise ValueError(
@@ -249,4 +332,8 @@ def _check_structure(structure: Any) -> None:
         )
 
 
-NETWORKS: dict[str, Callable[..., linen.Module]] = {"mlp": mlp_network, "cnn": cnn_network}
+NETWORKS: dict[str, Callable[..., linen.Module]] = {
+    "mlp": mlp_network,
+    "cnn": cnn_network,
+    "normalized_cnn": normalized_cnn_network,
+}

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from learned_opt.optimizees import convolution
+from learned_opt.optimizees import batch_last, convolution
 
 ACTIVATIONS = {"sigmoid": nn.sigmoid, "relu": nn.relu, "elu": nn.elu, "tanh": nn.tanh}
 
@@ -89,6 +89,92 @@ class CNN(nn.Module):
         for _ in range(num_hidden):
             x = activation(nn.Dense(self.hidden_size)(x))
         return nn.Dense(self.num_classes)(x)
+
+
+class Normalized(nn.Module):
+    """Batch normalization by the statistics of the batch that it is given, and of nothing else.
+
+    It has no running averages: what a network makes of an image depends on the others of its batch,
+    in evaluation too. The batch is on the last axis, channels or units on the first, each with a
+    scale and a bias.
+    """
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns what has the shape of `x`."""
+        size = x.shape[0]
+        others = tuple(range(1, x.ndim))
+        scale = self.param("scale", nn.initializers.ones, (size,))
+        bias = self.param("bias", nn.initializers.zeros, (size,))
+        centred = x - x.mean(others, keepdims=True)
+        variance = jnp.square(centred).mean(others, keepdims=True)
+        factor = jnp.expand_dims(scale, others) * jax.lax.rsqrt(variance + self.epsilon)
+        return factor * centred + jnp.expand_dims(bias, others)
+
+
+class NormalizedConv(nn.Module):
+    """A convolution with 3 x 3 filters, max-pooling, batch normalization, and ReLU.
+
+    Images are `[channels, height, width, batch]`.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `[features, height // 2, width // 2, batch]`."""
+        size = batch_last.FILTER_SIZE
+        # Fans are those of `[3, 3, channels, features]`; a bias would be taken off again.
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (size, size, x.shape[0], self.features)
+        )
+        x = batch_last.max_pool(batch_last.convolve(x, kernel))
+        return nn.relu(Normalized(name="norm")(x))
+
+
+class NormalizedDense(nn.Module):
+    """A fully connected layer, batch normalization, and ReLU; the batch is the last axis."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Returns `[features, batch]`."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[0], self.features))
+        return nn.relu(Normalized(name="norm")(kernel.T @ x))
+
+
+class NormalizedCNN(nn.Module):
+    """Convolutions and fully connected layers with batch normalization.
+
+    It maps images `[batch, height, width, channels]` to logits `[batch, num_classes]`.
+
+    Attributes:
+      channels: of each convolution; a pooling of 2 x 2 follows each.
+      hidden_sizes: the units of each fully connected layer but the last.
+      pixel_offset: what is subtracted from pixels.
+      num_classes: the number of logits.
+    """
+
+    channels: tuple[int, ...]
+    hidden_sizes: tuple[int, ...]
+    pixel_offset: float
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images: jax.Array) -> jax.Array:
+        """Logits of a batch of images."""
+        structure = f"{len(self.channels)} convolutions"
+        _check_images(images.shape, structure, len(self.channels))
+        x = (images - self.pixel_offset).transpose(3, 1, 2, 0)
+        for i, channels in enumerate(self.channels):
+            x = NormalizedConv(channels, name=f"conv_{i}")(x)
+        x = x.reshape(-1, x.shape[-1])
+        for i, size in enumerate(self.hidden_sizes):
+            x = NormalizedDense(size, name=f"dense_{i}")(x)
+        return nn.Dense(self.num_classes, name="logits")(x.T)
 
 
 class LSTM(nn.Module):

@@ -333,3 +333,27 @@ def test_tfds_reads_the_newest_version(tfds_directory, tmp_path):
 def test_tfds_data_are_data_for_a_network(tfds_directory):
     problem = learned_opt.optimizees.mlp(data.load("mnist", tfds_directory).train, batch_size=2)
     assert problem.loss.args[0].shape == (NUM_TRAIN, 28, 28, 1)
+
+
+def test_labels_are_kept_and_numbered_in_their_order():
+    train, test = data.load("digits")
+    kept = data.with_labels(data.Splits(train, test), (8, 3))
+    for got, whole in zip(kept, (train, test), strict=True):
+        is_kept = (whole.labels == 8) | (whole.labels == 3)
+        np.testing.assert_array_equal(got.images, whole.images[is_kept])
+        np.testing.assert_array_equal(got.labels, (whole.labels[is_kept] == 3).astype(np.int32))
+        assert got.num_classes == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ((3, 11), r"labels must be among those of the data, \[0, 1, .* 9\], got \[11\]\."),
+        ((3,), r"labels must be two or more, each once, got \[3\]\."),
+        ((3, 3), r"labels must be two or more, each once, got \[3, 3\]\."),
+        ((3, -1), "labels must be a whole number of at least 0, got -1"),
+    ],
+)
+def test_labels_that_are_not_there(labels, message):
+    with pytest.raises(ValueError, match=message):
+        data.with_labels(data.load("digits"), labels)

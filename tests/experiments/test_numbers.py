@@ -18,10 +18,15 @@ def test_no_page_is_old():
     assert numbers.stale(str(DOCS), str(README)) == []
 
 
+# Figures whose lives are so long that rates are tuned on fewer runs; their pages say so.
+TUNED_ON_FEW = {"l2l-fig7": 5, "cifar-others": 5}
+
+
 def test_a_table_that_claims_something_has_twenty_runs():
     for figure in keeping.read(str(DOCS / keeping.RESULTS)).values():
         assert figure["config"]["num_runs"] >= 20, figure["figure"]
-        assert figure["config"]["tune_runs"] >= 20, figure["figure"]
+        least = TUNED_ON_FEW.get(figure["figure"], 20)
+        assert figure["config"]["tune_runs"] >= least, figure["figure"]
 
 
 def test_every_picture_is_there():

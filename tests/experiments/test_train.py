@@ -15,10 +15,10 @@ import optax
 import pytest
 
 import learned_opt
-from experiments import recipes, ship, teachers, train, training
+from experiments import art, papers, recipes, ship, teachers, train, training
 from experiments.families import Builder, FamilySpec
 from experiments.recipe import Recipe
-from learned_opt import _files, data, optimizees, saving, weights
+from learned_opt import _files, data, devices, optimizees, saving, weights
 from learned_opt.estimators import Adjoint, Autodiff, Imitate, MetaLoss
 from learned_opt.evaluation import baselines, comparison, report, statistics
 from learned_opt.meta import settings
@@ -41,7 +41,8 @@ KEY = jax.random.key(0)
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = str(tmp_path_factory.mktemp("trained"))
-    return training.run_recipe("rnnprop-mnist", None, workdir, "digits", **SHORT)
+    [path] = training.run_recipe("rnnprop-mnist", None, workdir, "digits", **SHORT)
+    return path
 
 
 def test_training_leaves_weights_card_snapshots_and_a_picture(trained):
@@ -75,7 +76,7 @@ def test_a_card_is_written_from_its_recipe(trained):
 def test_another_run_finds_it_done(trained):
     before = saving.read_card(trained)["sha256"]
     workdir = os.path.dirname(trained)
-    again = training.run_recipe("rnnprop-mnist", None, workdir, "digits", **SHORT)
+    [again] = training.run_recipe("rnnprop-mnist", None, workdir, "digits", **SHORT)
     assert again == trained
     assert saving.read_card(trained)["sha256"] == before
 
@@ -88,20 +89,25 @@ def test_an_unknown_recipe():
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_s_settings_are_possible(name):
     recipe = recipes.RECIPES[name]
-    subject = recipe.family.build(_even_digits())
+    subject = recipe.family.build(_data_of(recipe))
     opt = recipe.learned_optimizer()
     checked = settings.check(opt, subject.family, KEY, **recipe.settings())
     assert checked.num_problems == recipe.num_problems
     assert recipe.num_epochs >= training.SNAPSHOTS
-    assert opt.spec["name"] == recipe.architecture
+    parts = opt.spec["args"]["optimizers"].values() if recipe.parts else [opt.spec]
+    assert {part["name"] for part in parts} == {recipe.architecture}
     words = recipe.trained_on("digits")
     assert ("digits" in words) == recipe.needs_data
     json.dumps(recipe.card("digits"))
 
 
+def _data_of(recipe):
+    return art.embedded() if recipe.family.builder.of_pictures else _even_digits()
+
+
 def _even_digits():
     """Digits with sides that the recipes' factors divide."""
-    few = DIGITS.train._replace(images=DIGITS.train.images[:9], labels=np.arange(9))
+    few = DIGITS.train._replace(images=DIGITS.train.images[:10], labels=np.arange(10))
     return data.Splits(few, few)
 
 
@@ -118,7 +124,7 @@ def test_the_long_recipe_is_imitation_over_three_horizons():
 def test_a_convolutional_network_is_trained_on(tmp_path):
     """The recipe of the library, with a smaller network."""
     family = dataclasses.replace(recipes.RECIPES["rnnprop-cnn"].family, arguments=TINY_CNN)
-    path = training.run_recipe(
+    [path] = training.run_recipe(
         "rnnprop-cnn", None, str(tmp_path), "digits", family=family, **{**SHORT, "num_epochs": 1}
     )
     opt, phi = learned_opt.load(path)
@@ -191,10 +197,36 @@ def test_a_recipe_of_one_s_own_is_one_entry(name, words, tmp_path, monkeypatch):
     short = {**SHORT, "num_epochs": 1}
     if name == "family":
         short["estimator"] = Autodiff(window=2)
-    path = training.run_recipe("mine", None, str(tmp_path), **short)
+    [path] = training.run_recipe("mine", None, str(tmp_path), **short)
     info = saving.read_card(path)["info"]
     assert info["trained_on"] == words
     assert info["recipe"] == "mine"
+
+
+@pytest.mark.thorough
+def test_several_seeds_are_one_program(tmp_path, monkeypatch):
+    """Each has weights, card, snapshots and a picture of its own."""
+    own = dataclasses.replace(OWN["family"], estimator=Autodiff(window=2), num_problems=2)
+    monkeypatch.setitem(recipes.RECIPES, "mine", own)
+    short = {**SHORT, "estimator": Autodiff(window=2), "num_problems": 2, "shards": 2}
+    with devices.use(jax.devices()[:2]):
+        paths = training.run_recipe(
+            "mine", None, str(tmp_path), seed=4, num_seeds=2, **{**short, "num_epochs": 3}
+        )
+    assert [os.path.relpath(path, tmp_path) for path in paths] == [
+        "seed-4/optimizer.safetensors",
+        "seed-5/optimizer.safetensors",
+    ]
+    phis = [learned_opt.load(path)[1] for path in paths]
+    assert not np.allclose(*(jax.tree.leaves(phi)[0] for phi in phis))
+    for path, phi, seed in zip(paths, phis, (4, 5), strict=True):
+        info = saving.read_card(path)["info"]
+        assert info["seed"] == seed
+        assert [entry["epoch"] for entry in info["history"]] == [1, 2, 3]
+        folder = os.path.dirname(path)
+        assert {"training.png", "snapshots"} <= set(os.listdir(folder))
+        _, last = learned_opt.load(os.path.join(folder, "snapshots", "3"))
+        chex.assert_trees_all_equal(last, phi)
 
 
 def test_an_unknown_family():
@@ -323,6 +355,28 @@ def test_cards_that_ship_say_what_was_measured(name):
     assert info["measured"] == ship.measured(name, info["seed"], str(KEPT))
     for case in info["measured"]:
         assert case["runs"] >= statistics.LEAST_RUNS
+
+
+def test_each_part_of_the_parameters_has_an_lstm_of_its_own():
+    recipe = recipes.RECIPES["lstm-cifar10"]
+    family = recipe.family.build(DIGITS).family
+    theta = jax.eval_shape(family.init, KEY, ())
+    opt = recipe.learned_optimizer()
+    labels = opt.parts.label_fn(theta)
+    assert labels["conv_2"] == {"kernel": "conv", "norm": {"scale": "conv", "bias": "conv"}}
+    assert set(jax.tree.leaves([labels["dense_0"], labels["logits"]])) == {"fc"}
+    # Weights of one LSTM are where each of the two begins; those of two are taken as they are.
+    begun = dataclasses.replace(recipe, start="lstm-mnist").weights()
+    _, shipped = learned_opt.load_pretrained("lstm-mnist")
+    assert sorted(begun) == ["conv", "fc"]
+    jax.tree.map(np.testing.assert_array_equal, begun["conv"], shipped)
+
+
+def test_lstm_sub_has_seen_no_label_of_the_subsets():
+    seen = set(recipes.RECIPES["lstm-cifar10-sub"].family.labels)
+    subsets = [set(case.family.labels) for case in papers.FIGURES["l2l-fig7"].cases[1:]]
+    assert [len(labels) for labels in subsets] == [5, 2]
+    assert not seen & set.union(*subsets)
 
 
 def test_departures_from_the_papers():
