@@ -19,6 +19,7 @@ Examples:
 
 import dataclasses
 import os
+import shlex
 
 import jax
 import numpy as np
@@ -26,7 +27,18 @@ import tqdm
 from absl import flags
 
 import learned_opt
-from experiments import config_flags, families, habits, keeping, learned, main, measuring, recipes
+from experiments import (
+    art,
+    config_flags,
+    families,
+    habits,
+    keeping,
+    learned,
+    main,
+    measuring,
+    recipes,
+)
+from experiments.cases import Case
 from experiments.families import FamilySpec
 from experiments.habits import Habits, Recorded
 from experiments.learned import Learned
@@ -92,11 +104,11 @@ def run() -> None:
             f"{found.name!r}: learned_opt.watch looks at any."
         )
     spec, dataset = _problem(config, found.name)
-    splits = data.load(dataset, given.data_dir) if spec.builder.needs_data else None
+    splits = art.load_any(dataset, given.data_dir) if spec.builder.needs_data else None
     family = spec.build(splits).family
     workdir = os.path.expanduser(given.workdir or os.path.join("results", "watching", found.name))
     measuring.claim(workdir, {**dataclasses.asdict(config), "weights": found.digest})
-    text = _watch(config, found, family, spec.words(dataset), workdir, given.tuned_dir)
+    text = _watch(config, found, family, spec, dataset, workdir, given.tuned_dir)
     print(f"{text}\nEverything is in {workdir}.")
 
 
@@ -122,7 +134,8 @@ def _watch(
     config: Config,
     found: Learned,
     family: Optimizee,
-    words: str,
+    spec: FamilySpec,
+    dataset: str,
     workdir: str,
     tuned_dir: str,
 ) -> str:
@@ -136,7 +149,7 @@ def _watch(
         config.tune_runs,
         RIVALS,
         tuned_dir,
-        last=max(1, config.num_steps // 20),
+        last=Case("watched", "", spec, config.num_steps).tune_last,
     )
     others: dict[str, Transformation] = {name: tuned[name].tx for name in RIVALS}
     chosen, recorded = _recorded(tx, family, key, config, os.path.join(workdir, "recorded.npz"))
@@ -144,7 +157,7 @@ def _watch(
     ours = habits.observe(tx, recorded, at, pushes)
     theirs = {name: habits.observe(other, recorded, at, pushes) for name, other in others.items()}
     numbers = habits.numbers(ours, theirs, recorded)
-    title = f"{found.name} on {words}"
+    title = f"{found.name} on {spec.words(dataset)}"
     spread = recorded.gradients.std(axis=0).mean(axis=-1)
     by_spread = chosen[np.argsort(spread)]
     drawn = [int(by_spread[-1]), int(by_spread[len(by_spread) // 2])]
@@ -178,7 +191,8 @@ def _command(config: Config) -> str:
     for field in dataclasses.fields(Config):
         value = getattr(config, field.name)
         if value != field.default or field.name == "optimizer":
-            given.append(f"--{field.name}={keeping.without_folders(value)}")
+            text = f"--{field.name}={keeping.without_folders(value)}"
+            given.append(shlex.quote(text))
     return " ".join(["python -m experiments.watching", *given, "--data_dir=DIR"])
 
 
