@@ -26,7 +26,17 @@ import tqdm
 from absl import flags
 
 import learned_opt
-from experiments import config_flags, families, habits, keeping, learned, main, measuring, recipes
+from experiments import (
+    config_flags,
+    families,
+    habits,
+    keeping,
+    learned,
+    main,
+    measuring,
+    recipes,
+    terminal,
+)
 from experiments.families import FamilySpec
 from experiments.habits import Habits, Recorded
 from experiments.learned import Learned
@@ -97,7 +107,7 @@ def run() -> None:
     workdir = os.path.expanduser(given.workdir or os.path.join("results", "watching", found.name))
     measuring.claim(workdir, {**dataclasses.asdict(config), "weights": found.digest})
     text = _watch(config, found, family, spec.words(dataset), workdir, given.tuned_dir)
-    print(f"{text}\nEverything is in {workdir}.")
+    print(f"{terminal.shown(text)}\nEverything is in {workdir}.")
 
 
 def _problem(config: Config, name: str) -> tuple[FamilySpec, str]:
