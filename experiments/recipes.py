@@ -331,6 +331,9 @@ RECIPES = {
     ),
     "lstm-cifar10": _cifar(
         "Two LSTMs for a convolutional network: one for convolutions, one for the rest",
+        good_for="the start of small convolutional networks with batch normalization like that of "
+        "its training, for the first hundred steps",
+        not_for="a low loss after 1,000 steps: a tuned Adam is better there",
     ),
     "lstm-cifar10-sub": _cifar(
         "lstm-cifar10, trained on the labels that CIFAR-5 and CIFAR-2 do not have",

@@ -352,7 +352,7 @@ def _inside(
     most: float,
 ) -> str:
     """Whether an interval lies between two bounds, beyond one of them, or neither."""
-    if low > most or high < least:
+    if (low >= most and most < math.inf) or (high <= least and least > -math.inf):
         return FAILS
     above = low > least or least == -math.inf
     below = high < most or most == math.inf

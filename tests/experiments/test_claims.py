@@ -228,6 +228,8 @@ def test_what_was_seen_is_judged_by_its_interval():
     assert Seen("size", least=1.0).judge(seen, "watching/x").verdict == HOLDS
     assert Seen("size", most=1.0).judge(seen, "watching/x").verdict == FAILS
     assert Seen("size", least=1.3).judge(seen, "watching/x").verdict == OPEN
+    numbers["none"] = {"mean": 0.0, "low": 0.0, "high": 0.0}
+    assert Seen("none", least=0.0).judge(seen, "watching/x").verdict == FAILS
     assert Seen("other", least=1.3).judge(seen, "watching/x").verdict == MISSING
     seen["watching/x"]["config"]["num_runs"] = 19
     assert Seen("size", least=1.0).judge(seen, "watching/x").verdict == OPEN
