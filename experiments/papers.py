@@ -166,7 +166,7 @@ def _cifar_case(
     count = len(labels) or 10
     return Case(
         name,
-        f"{position or f'convolutional network, {count} labels'}, held-out loss",
+        f"{position or f'{count} labels'}, held-out loss",
         FamilySpec(kind, settings, largest_side=16, labels=labels),
         1_000,
         position=position or f"{count} labels",

@@ -37,6 +37,7 @@ from experiments import (
     main,
     measuring,
     recipes,
+    terminal,
 )
 from experiments.cases import Case
 from experiments.families import FamilySpec
@@ -109,7 +110,7 @@ def run() -> None:
     workdir = os.path.expanduser(given.workdir or os.path.join("results", "watching", found.name))
     measuring.claim(workdir, {**dataclasses.asdict(config), "weights": found.digest})
     text = _watch(config, found, family, spec, dataset, workdir, given.tuned_dir)
-    print(f"{text}\nEverything is in {workdir}.")
+    print(f"{terminal.shown(text)}\nEverything is in {workdir}.")
 
 
 def _problem(config: Config, name: str) -> tuple[FamilySpec, str]:

@@ -45,6 +45,8 @@ def test_the_readme_is_short():
     lines = README.read_text().splitlines()
     assert len(lines) <= 120
     assert "    make test " in README.read_text()
+    for name in learned_opt.PRETRAINED:
+        assert f'| `"{name}"' in README.read_text(), "every optimizer that ships has a line"
 
 
 def test_ten_lines(folder):
