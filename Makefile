@@ -4,6 +4,8 @@ VENV ?= .venv
 # A file of versions that pip has to keep to, or nothing for the newest.
 CONSTRAINTS ?=
 RESULTS ?= results/quadratic
+# Where the site is built.
+SITE ?= docs/_build/html
 BIN := $(VENV)/bin
 # Each worker begins with a stretch of neighbouring tests, which share compiled programs.
 PYTEST := $(BIN)/python -m pytest --numprocesses auto --dist worksteal
@@ -13,7 +15,7 @@ first_that_runs = $(firstword $(foreach name,$(1),$(shell $(name) -c '' 2>/dev/n
 PYTHON_OLDEST ?= $(call first_that_runs,python3.11)
 PYTHON_NEWEST ?= $(call first_that_runs,python3.13 python3.12)
 
-.PHONY: demo test test-thorough test-oldest test-newest test-all lint clean
+.PHONY: demo test test-thorough test-oldest test-newest test-all lint docs clean
 
 demo: $(VENV)/installed  ## Learns an optimizer for quadratic functions and compares it with tuned baselines
 	$(BIN)/python -m experiments.quadratic --workdir=$(RESULTS)
@@ -41,6 +43,16 @@ lint: $(VENV)/installed  ## Runs the linter, the formatter's check and the type 
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+
+docs: $(VENV)/documented  ## Builds the site, and looks for broken links in it
+	rm -rf $(SITE)
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs $(SITE)
+	$(BIN)/python -m experiments.links $(SITE)
+	@echo "The site is in $(SITE)/index.html."
+
+$(VENV)/documented: $(VENV)/installed
+	$(BIN)/python -m pip install --quiet $(addprefix --constraint ,$(CONSTRAINTS)) --editable '.[dev,docs]'
+	touch $@
 
 $(VENV)/installed: setup.cfg setup.py pyproject.toml $(CONSTRAINTS) $(wildcard learned_opt/native/src/*)
 	$(PYTHON) -m venv $(VENV)

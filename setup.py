@@ -7,7 +7,8 @@ against the jaxlib that is installed already, so install jaxlib (and setuptools)
 then works with that jaxlib and newer ones.
 
 Building is optional. Without a compiler or without the headers the package is installed all the
-same, and XLA's own loops do the work.
+same, and XLA's own loops do the work. A wheel says in its name which of the two it is: one with the
+library carries its platform, one without is for any.
 """
 
 import importlib.util
@@ -15,10 +16,12 @@ import os
 import runpy
 
 from setuptools import Extension, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError
 
 NATIVE = "learned_opt/native"
+LIBRARY = "learned_opt.native.lstm"
 
 
 class BuildLibrary(build_ext):
@@ -36,6 +39,25 @@ class BuildLibrary(build_ext):
         # System headers, so that only warnings about our own sources are shown.
         ext.extra_compile_args += ["-isystem", include]
         super().build_extension(ext)
+
+
+class BuildWheel(bdist_wheel):
+    """Builds a wheel, and looks whether the library came out before it gives it a name."""
+
+    def run(self):
+        """Builds the wheel; without a library it is one of a package without extensions."""
+        if not self.skip_build:
+            self.run_command("build")
+        folder = self.get_finalized_command("build").build_lib
+        if not os.path.exists(os.path.join(folder, *LIBRARY.split(".")) + ".library"):
+            self.distribution.ext_modules = None
+            self.root_is_pure = True
+        super().run()
+
+    def get_tag(self):
+        """The tags of the wheel: XLA calls the library, so it needs no particular Python."""
+        _, _, platform = super().get_tag()
+        return "py3", "none", platform
 
 
 def jaxlib_headers():
@@ -58,7 +80,7 @@ def interface():
 
 
 library = Extension(
-    "learned_opt.native.lstm",
+    LIBRARY,
     sources=[
         f"{NATIVE}/src/lstm.cc",
         f"{NATIVE}/src/general.cc",
@@ -81,7 +103,6 @@ library = Extension(
 )
 
 setup(
-    cmdclass={"build_ext": BuildLibrary},
+    cmdclass={"bdist_wheel": BuildWheel, "build_ext": BuildLibrary},
     ext_modules=[library],
-    options={"bdist_wheel": {"py_limited_api": "cp311"}},
 )

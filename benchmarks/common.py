@@ -11,7 +11,7 @@ import numpy as np
 from absl import app, flags
 from matplotlib import figure
 
-from experiments import processes
+from experiments import processes, terminal
 from learned_opt import _files
 from learned_opt.evaluation import environment
 from learned_opt.evaluation import report as report_lib
@@ -159,6 +159,7 @@ def run(main: Callable[[], None]) -> None:
     processes.define_flags()
     # That JAX looks for accelerators is no news to a user of a benchmark.
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
+    terminal.fit_help()
     app.run(checked)
 
 
@@ -302,7 +303,7 @@ def report(
     Each file appears whole or not at all.
     """
     where = f"{describe(recorded['environment'])}\n\n{text}\n"
-    print(f"\n{where}")
+    print(f"\n{terminal.shown(where)}")
     _files.write_json(os.path.join(output, "results.json"), _plain(recorded))
     _files.write_text(os.path.join(output, "table.md"), where)
     with _files.whole(os.path.join(output, "plot.png")) as temporary:

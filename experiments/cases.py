@@ -1,11 +1,10 @@
 """What a figure of the papers is: cases, each one family of problems for one number of steps."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from experiments.families import ALL_DATA, FamilySpec, Subject
-from learned_opt import data
 from learned_opt.evaluation import baselines, report
 
 # f(theta_T) over the minibatches that the run itself has seen: what Lv, Jiang, Li 2017 print as
@@ -41,6 +40,8 @@ class Case:
       is_held_out: whether curves are losses on held-out data, and the test loss, its mean over the
         run and the training loss are measured; see `held_out.shown`.
       also: measures beside the final loss for which optimizers are held against each other.
+      baselines: which of the figure's baselines are tuned here; none for all of them.
+      most_runs: how many runs it has at most, where one takes long; None for the figure's.
     """
 
     name: str
@@ -56,6 +57,8 @@ class Case:
     has_digits: bool = False
     is_held_out: bool = False
     also: tuple[str, ...] = ()
+    baselines: tuple[str, ...] = ()
+    most_runs: int | None = None
 
     @property
     def folder(self) -> str:
@@ -80,7 +83,7 @@ class Case:
     @property
     def tune_last(self) -> int:
         """Of how many last steps the mean is tuned for."""
-        has_minibatches = self.family.builder.needs_data
+        has_minibatches = self.family.builder.has_minibatches
         return max(1, round(TUNED_SHARE * self.num_steps)) if has_minibatches else 1
 
     @property
@@ -96,7 +99,15 @@ class Case:
             return DIGITS
         return self.dataset or asked
 
-    def build(self, splits: data.Splits | None) -> tuple[Subject, dict]:
+    def baselines_of(self, asked: Sequence[str]) -> list[str]:
+        """Which of the baselines that are asked for are tuned here."""
+        return [name for name in asked if not self.baselines or name in self.baselines]
+
+    def runs_of(self, asked: int) -> int:
+        """How many runs it has, where so many are asked for."""
+        return asked if self.most_runs is None else min(asked, self.most_runs)
+
+    def build(self, splits: Any) -> tuple[Subject, dict]:
         """What optimizers are measured on, and the measures of theta_T by name."""
         subject = self.family.build(splits, self.is_held_out)
         measures = subject.measures(all_data=self.final == ALL_DATA)

@@ -42,7 +42,7 @@ class Config:
         0.0, "Of a hand-designed optimizer; 0 for one that has none."
     )
     family: str = config_flags.field("quadratic", f"One of {', '.join(_FAMILIES)}.")
-    arguments: str = config_flags.field("{}", "Of the family, as JSON.")
+    arguments: str = config_flags.field("{}", "Settings of the family, as JSON.")
     dataset: str = config_flags.field(
         "digits", f"One of {', '.join(data.DATASETS)}, for a family that needs one."
     )

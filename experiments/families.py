@@ -3,12 +3,13 @@
 import dataclasses
 import functools
 import inspect
+import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from experiments import held_out, tiny_tasks
+from experiments import art, held_out, tiny_tasks
 from learned_opt import _checks, data, optimizees
-from learned_opt.optimizees import NetworkFamily, Optimizee
+from learned_opt.optimizees import NetworkFamily, Optimizee, style_transfer
 
 ACCURACY = "test accuracy"
 ALL_DATA = "loss on all data"
@@ -29,12 +30,19 @@ class Builder(NamedTuple):
         initial parameters are drawn.
       needs_data: whether the family is made of a data set.
       signature: a function with the defaults of the arguments; None for `build` itself.
+      of_pictures: whether the data are an `art.Source`, which the builder gets whole, as `source`.
     """
 
     build: Callable[..., Any]
     words: str
     needs_data: bool = False
     signature: Callable[..., Any] | None = None
+    of_pictures: bool = False
+
+    @property
+    def has_minibatches(self) -> bool:
+        """Whether a loss is that of a minibatch of data."""
+        return self.needs_data and not self.of_pictures
 
 
 _NETWORK_WORDS = "minibatches of {batch_size}, {theta_0}"
@@ -84,6 +92,13 @@ BUILDERS = {
         needs_data=True,
     ),
     "rosenbrock": Builder(optimizees.rosenbrock, "Rosenbrock's function in {dim} dimensions"),
+    "neural_art": Builder(
+        art.family,
+        "{pool} crops of {split} photographs, {size} x {size}, in the {style} style, theta_0 is "
+        "{start}",
+        needs_data=True,
+        of_pictures=True,
+    ),
 }
 
 
@@ -95,16 +110,21 @@ class Subject(NamedTuple):
       network: the network that its problems train, or None where theta is not the parameters of a
         network that classifies.
       splits: the `data.Splits` that the network reads, or None.
+      own: measures of a run that the family brings with it, by name.
     """
 
     family: Optimizee
     network: Any
     splits: data.Splits | None
+    own: Mapping[str, Callable] = types.MappingProxyType({})
 
     def measures(self, all_data: bool = False) -> dict[str, Callable]:
-        """Functions of theta_T by name: the test accuracy, and the loss on the training split."""
+        """Functions by name: the test accuracy, the loss on the training split, the family's own.
+
+        Those of the data are functions of theta_T.
+        """
         if self.network is None:
-            return {}
+            return dict(self.own)
         measures = {ACCURACY: optimizees.accuracy(self.network, self.splits.test)}
         if all_data:
             measures[ALL_DATA] = optimizees.mean_loss(self.network, self.splits.train)
@@ -155,18 +175,18 @@ class FamilySpec:
             return self.kind
         return BUILDERS[_checks.choice("family", self.kind, BUILDERS)]
 
-    def build(
-        self,
-        splits: data.Splits | None = None,
-        has_held_out: bool = False,
-    ) -> Subject:
+    def build(self, splits: Any = None, has_held_out: bool = False) -> Subject:
         """The family, and what belongs to it.
 
         Args:
-          splits: the data set, for a family that needs one.
+          splits: the data set, for a family that needs one: `data.Splits` or an `art.Source`.
           has_held_out: whether the test split is the family's held-out data.
         """
         built, splits = self._built(splits, has_held_out)
+        own: Mapping[str, Callable] = {}
+        if isinstance(built, style_transfer.Art):
+            own = built.measures()
+            built = built.family
         if not isinstance(built, NetworkFamily):
             built = NetworkFamily(built, None)
         family, network = built
@@ -175,15 +195,13 @@ class FamilySpec:
         if self.convex:
             family = optimizees.with_convex(family)
         is_plain = family is built.family
-        return Subject(family, network if is_plain else None, splits)
+        return Subject(family, network if is_plain else None, splits, own if is_plain else {})
 
-    def _built(
-        self,
-        splits: data.Splits | None,
-        has_held_out: bool,
-    ) -> tuple[Any, data.Splits | None]:
+    def _built(self, splits: Any, has_held_out: bool) -> tuple[Any, data.Splits | None]:
         if not self.builder.needs_data:
             return self.builder.build(**self.arguments), None
+        if self.builder.of_pictures:
+            return self.builder.build(source=splits, **self.arguments), None
         factor = self.shrink
         if self.largest_side:
             side = max(splits.train.images.shape[1:3])

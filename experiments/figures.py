@@ -9,16 +9,17 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import tqdm
 
-from experiments import cases, held_out, learned, measuring, summaries, tables
+from experiments import art, cases, held_out, learned, measuring, summaries, tables, terminal
 from experiments.cases import Case
 from experiments.config_flags import split
 from experiments.learned import Learned
 from experiments.plans import Plan
-from learned_opt import _files, data, devices
+from learned_opt import _files, devices
 from learned_opt.evaluation import comparison, plots, report
 from learned_opt.meta import evaluating
 
@@ -28,7 +29,7 @@ LEGENDS = {
     "not move.\n",
 }
 
-Load = Callable[[str], data.Splits | None]
+Load = Callable[[str], Any]
 
 
 def run(
@@ -51,8 +52,8 @@ def run(
     tuned_dir = os.path.expanduser(tuned_dir)
 
     @functools.cache
-    def load(dataset: str) -> data.Splits | None:
-        return None if dataset == cases.NO_DATA else data.load(dataset, data_dir)
+    def load(dataset: str) -> Any:
+        return None if dataset == cases.NO_DATA else art.load_any(dataset, data_dir)
 
     folders = {case: os.path.join(workdir, case.folder) for case in plan.cases}
     for case, folder in folders.items():
@@ -74,7 +75,7 @@ def run(
             done[case] = _case(case, plan, folder, tuned_dir, load)
             bar.update(case.num_steps)
     text = summaries.write(plan.name, plan.figure, plan.found, done, workdir)
-    print(f"\n{text}\nEverything is in {workdir}.")
+    print(f"\n{terminal.shown(text)}\nEverything is in {workdir}.")
 
 
 def _claim(workdir: str, plan: Plan) -> None:
@@ -170,7 +171,7 @@ def _measure(
         jax.random.fold_in(tune_key, case.num_steps),
         case.num_steps,
         config.tune_runs,
-        split(config.baselines),
+        case.baselines_of(split(config.baselines)),
         tuned_dir,
         measure=measures.get(case.final),
         last=case.tune_last,
@@ -180,7 +181,7 @@ def _measure(
         held_out.shown(subject.family) if case.is_held_out else subject.family,
         evaluation_key,
         case.num_steps,
-        config.num_runs,
+        case.runs_of(config.num_runs),
         tuned=tuned,
         measure=measures or None,
         costs=config.costs,

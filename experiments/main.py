@@ -5,7 +5,7 @@ from collections.abc import Callable
 from absl import app, logging
 
 import learned_opt
-from experiments import processes
+from experiments import processes, terminal
 
 # What a user can get wrong, and what a machine may lack.
 TOLD_IN_ONE_LINE = (
@@ -34,6 +34,7 @@ def run(main: Callable[[], None]) -> None:
         processes.run(main, _told)
 
     processes.define_flags()
+    terminal.fit_help()
     app.run(guarded)
 
 

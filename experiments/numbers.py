@@ -1,14 +1,16 @@
-"""Writes the page of all numbers, and the README's tables, from the results of the figures.
+"""Writes the pages of numbers and of claims, and tables of other pages, from the figures' results.
 
 Reads config.json and summary.json of every figure of experiments.reproduce below --results, keeps
 what the pages need in docs/measured (one file a figure, so that the pages can be written without
-measuring again), and writes docs/numbers.md and the README's tables, which stand between two
-comments. No number there is written by hand. A figure that is not below --results stays as it is in
-docs/measured.
+measuring again), and writes docs/numbers.md, docs/claims.md, and the tables of the README and of
+all pages of docs, which stand between two comments. No number there is written by hand. A figure
+that is not below --results stays as it is in docs/measured. The site's gallery is made of
+docs/measured as well, when the site is built (experiments.gallery).
 
 Examples:
 
     python -m experiments.numbers --results=results
+    python -m experiments.numbers --redraw
     python -m experiments.numbers --check       # whether the pages are what docs/measured says
 """
 
@@ -20,26 +22,28 @@ from typing import Any
 
 from absl import flags
 
-from experiments import main, papers, payback, rivals, tables
+from experiments import keeping, main, papers, payback, redrawing, rivals, tables, watched
+from experiments.claims import page as claims
+from experiments.keeping import RESULTS, Kept
 from experiments.learned import without_seed
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, report
 
-Kept = dict[str, Any]  # what docs/measured has of a figure
-
-RESULTS = "measured"  # below docs
-THOUSANDS = "thousands"  # below that, and below results; also the name of its tables on a page
+THOUSANDS = "thousands"  # below docs/measured and below results; also the name of its tables
+SUITE = "suite"  # below docs/measured; also the name of a table
 PAGE = "numbers.md"
-SOLVING = "solving.md"
 PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
-# The README's tables: `<!-- numbers: NAME -->` and `<!-- end -->` stand around each.
-_BLOCK = re.compile(r"(<!-- numbers: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+# Tables of other pages: `<!-- numbers: NAME -->` and `<!-- end -->` are around each. `NAME narrow`
+# is the one that fits a narrow page, with the optimizers after it (`NAME narrow: A, B`) or all.
+_BLOCK = re.compile(
+    r"(<!-- numbers: ([\w-]+)( narrow)?(?:: ([^\n]*?))? -->\n).*?(<!-- end -->)", re.DOTALL
+)
 
 _HEAD = """\
 # Every number, and how it was measured
 
-This page and the README's tables are written by `python -m experiments.numbers` from
-[docs/measured](measured). [How we measure](measuring.md) has the rules. Each figure has its
+This page and the tables of others are written by `python -m experiments.numbers` from
+`docs/measured`. [How we measure](measuring.md) has the rules. Each figure has its
 command, which prints the same numbers on the same machine; then the final losses, mean with its
 95 % interval; then where each learned optimizer stands, by the paired 95 % interval of the
 difference run by run on the same problems and minibatches. A *training* with several seeds has them
@@ -67,6 +71,7 @@ def collect(results: str, kept: str) -> list[str]:
             drawn = os.path.join(os.path.dirname(path), f"{picture}.png")
             if os.path.exists(drawn):
                 shutil.copyfile(drawn, os.path.join(kept, f"{name}-{picture}.png"))
+        redrawing.keep(os.path.dirname(path), kept, name)
         found.append(name)
     return found
 
@@ -97,6 +102,26 @@ def families(kept: str) -> str:
             picture = f"![{name}: total time]({RESULTS}/{THOUSANDS}/{name}.png)"
             parts += [payback.section(_files.read_json(path)), picture]
     return "\n\n".join(parts)
+
+
+def families_in_short(kept: str) -> str:
+    """A line a family: how the quickest accurate rival and the learned solver compare."""
+    lines = []
+    for name in rivals.TASKS:
+        path = os.path.join(kept, THOUSANDS, f"{name}.json")
+        if os.path.exists(path):
+            lines.append(payback.in_short(_files.read_json(path)))
+    return report.markdown(["family", "the quickest rival", "the learned solver"], lines)
+
+
+def suites(kept: str) -> list[dict[str, Any]]:
+    """The runs of the suite that are kept: dicts with `name`, `config` and `summary`."""
+    found = []
+    for folder in sorted(glob.glob(os.path.join(kept, SUITE, "*"))):
+        config = _files.read_json(os.path.join(folder, "config.json"))
+        summary = _files.read_json(os.path.join(folder, "summary.json"))
+        found.append({"name": os.path.basename(folder), "config": config, "summary": summary})
+    return found
 
 
 def _distilled(summary: dict[str, Any], config: dict[str, Any]) -> Kept:
@@ -140,17 +165,11 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def read(kept: str) -> dict[str, Kept]:
-    """What `collect` has kept, in the order of the figures."""
-    names = [name for name in papers.FIGURES if os.path.exists(os.path.join(kept, f"{name}.json"))]
-    return {name: _files.read_json(os.path.join(kept, f"{name}.json")) for name in names}
-
-
 def page(kept: dict[str, Kept], folder: str) -> str:
     """The text of docs/numbers.md.
 
     Args:
-      kept: from `read`.
+      kept: from `keeping.read`.
       folder: where that was kept, with the pictures.
     """
     return "\n".join([_HEAD, *(_section(figure, folder) for figure in kept.values())])
@@ -161,9 +180,9 @@ def _section(figure: Kept, folder: str) -> str:
     pairs = papers.FIGURES[name].pairs
     parts = [
         f"## {title}",
-        f"    {command(figure)}",
-        _measured_with(figure),
-        tables.overview(figure["axis"], _cases(figure)),
+        f"    {keeping.command(figure)}",
+        measured_with(figure),
+        tables.overview(figure["axis"], cases(figure)),
     ]
     for picture in PICTURES:
         file = f"{name}-{picture}.png"
@@ -171,7 +190,7 @@ def _section(figure: Kept, folder: str) -> str:
             parts.append(f"![{title}: {picture}]({RESULTS}/{file})")
     for case in figure["cases"].values():
         rows, about = case["rows"], case["about"]
-        parts.append(f"**{about['heading']}**, {about['label']}. {_tuned(rows)}")
+        parts.append(f"**{about['heading']}**, {about['label']}. {tuned(rows)}")
         measured = tables.measures(rows)
         if measured:
             parts.append(measured)
@@ -181,58 +200,19 @@ def _section(figure: Kept, folder: str) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
+def cases(figure: Kept) -> list[tuple[tables.About, report.Rows]]:
     """What every case is about, and its rows; seeds of one training are one row."""
-    return [(case["about"], _with_trainings(case)) for case in figure["cases"].values()]
-
-
-def _with_trainings(case: dict[str, Any]) -> report.Rows:
-    final = case["about"]["final"]
-    found: report.Rows = {}
-    for name, row in case["rows"].items():
-        training = case["trainings"].get(without_seed(name))
-        if training is None or row["kind"] != comparison.LEARNED:
-            found[name] = row
-            continue
-        summary = training["summary"]
-        found[without_seed(name)] = {
-            **row,
-            "diverged": summary["diverged"],
-            "loss": dict.fromkeys(row["loss"], summary),
-            "measure": {final: summary},
-        }
+    found = []
+    for case in figure["cases"].values():
+        about = case["about"]
+        found.append(
+            (about, tables.with_trainings(case["rows"], case["trainings"], about["final"]))
+        )
     return found
 
 
-def command(figure: Kept) -> str:
-    """The command that measures a figure as it was measured."""
-    name, config = figure["figure"], figure["config"]
-    own = papers.FIGURES[name]
-    given = [f"--figure={name}"]
-    if config["dataset"] != "mnist":
-        given.append(f"--dataset={config['dataset']}")
-    for setting, default in (
-        ("num_runs", own.num_runs),
-        ("tune_runs", own.tune_runs),
-        ("optimizers", own.optimizers),
-        ("baselines", ",".join(own.baselines)),
-        ("num_steps", 0),
-        ("evaluation_seed", 0),
-    ):
-        if config[setting] != default:
-            given.append(f"--{setting}={_without_folders(config[setting])}")
-    measured = list(figure["cases"])
-    if len(measured) < len(own.cases):
-        given.append(f"--cases={','.join(measured)}")
-    return " ".join(["python -m experiments.reproduce", *given, "--data_dir=DIR"])
-
-
-def _without_folders(value: Any) -> str:
-    """Files by their names alone: folders are those of a machine."""
-    return re.sub(r"=[^,]*/", "=", str(value))
-
-
-def _measured_with(figure: Kept) -> str:
+def measured_with(figure: Kept) -> str:
+    """How many runs, which baselines, which versions, in words."""
     config, environment = figure["config"], figure["environment"]
     versions = environment["versions"]
     return (
@@ -242,8 +222,8 @@ def _measured_with(figure: Kept) -> str:
     )
 
 
-def _tuned(rows: report.Rows) -> str:
-    """The tuned rates in words."""
+def tuned(rows: report.Rows) -> str:
+    """The tuned rates of a case in words; empty where there are none."""
     parts = []
     for name, row in rows.items():
         if row["kind"] == comparison.TUNED:
@@ -284,12 +264,12 @@ def block(figure: Kept) -> str:
 
     Of what was given it has the teachers; frozen rivals are on the page of numbers.
     """
-    _, first = _cases(figure)[0]
+    _, first = cases(figure)[0]
     apart = (*baselines.FROZEN, *baselines.REFERENCES)
     given = [name for name, row in first.items() if row["kind"] == comparison.GIVEN]
     beside = ["Adam", *(name for name in given if name not in apart)]
     names = [*beside, *report.learned(first)]
-    lines = [tables.overview(figure["axis"], _cases(figure), names), ""]
+    lines = [tables.overview(figure["axis"], cases(figure), names), ""]
     for case in figure["cases"].values():
         about, rows, trainings = case["about"], case["rows"], case["trainings"]
         best = report.best_baseline(rows, about["final"])
@@ -307,37 +287,68 @@ def block(figure: Kept) -> str:
     return "\n".join(lines)
 
 
-def with_blocks(text: str, kept: dict[str, Kept], thousands: str = "") -> str:
+def narrow(figure: Kept, names: list[str] | None) -> str:
+    """What a page has of a figure that is narrow: of all that is not tuned, or of some by name."""
+    return tables.narrow(figure["axis"], cases(figure), names)
+
+
+def with_blocks(text: str, folder: str) -> str:
     """A page with its tables written anew.
 
     Args:
       text: the page.
-      kept: from `read`.
-      thousands: from `families`.
+      folder: docs/measured.
 
     Raises:
-      ValueError: for a table of a figure that was not measured.
+      ValueError: for a table of something that was not measured.
     """
 
     def replaced(found: re.Match) -> str:
-        before, name, after = found.groups()
-        if name == THOUSANDS:
-            return f"{before}{thousands}\n{after}"
-        _checks.choice("figure", name, kept)
-        return f"{before}{block(kept[name])}\n{after}"
+        before, name, is_narrow, names, after = found.groups()
+        chosen = names.split(", ") if names else None
+        return f"{before}{_written(name, bool(is_narrow), chosen, folder)}\n{after}"
 
     return _BLOCK.sub(replaced, text)
+
+
+def _written(
+    name: str,
+    is_narrow: bool,
+    names: list[str] | None,
+    folder: str,
+) -> str:
+    """What stands between two comments."""
+    if name == THOUSANDS:
+        return families_in_short(folder) if is_narrow else families(folder)
+    if name == SUITE:
+        return tables.of_suites(suites(folder), names)
+    for watching, summary in watched.read(folder).items():
+        if name == f"{watched.WATCHING}-{watching}":
+            return watched.block(summary)
+    kept = keeping.read(folder)
+    figure = kept[_checks.choice("figure", name, kept)]
+    return narrow(figure, names) if is_narrow else block(figure)
 
 
 def pages(docs: str, readme: str) -> dict[str, str]:
     """All pages that are written, by their paths, as docs/measured has them."""
     folder = os.path.join(docs, RESULTS)
-    kept = read(folder)
-    found = {os.path.join(docs, PAGE): page(kept, folder)}
-    for path in (readme, os.path.join(docs, SOLVING)):
+    found = {os.path.join(docs, PAGE): page(keeping.read(folder), folder)}
+    found[os.path.join(docs, claims.PAGE)] = claims.page(claims.read(folder))
+    for path in [readme, *_pages_with_blocks(docs)]:
         if os.path.exists(path):
             with open(path, encoding="utf-8") as f:
-                found[path] = with_blocks(f.read(), kept, families(folder))
+                found[path] = with_blocks(f.read(), folder)
+    return found
+
+
+def _pages_with_blocks(docs: str) -> list[str]:
+    """The pages of docs in which tables stand between comments."""
+    found = []
+    for path in sorted(glob.glob(os.path.join(docs, "**", "*.md"), recursive=True)):
+        with open(path, encoding="utf-8") as f:
+            if "_build" not in path and _BLOCK.search(f.read()):
+                found.append(path)
     return found
 
 
@@ -355,6 +366,9 @@ def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("results", "results", "The folder in which the figures are.")
     flags.DEFINE_string("docs", "docs", "The folder of the page; the README stands beside it.")
+    flags.DEFINE_bool(
+        "redraw", False, "Whether to draw the pictures again from what docs/measured keeps."
+    )
     flags.DEFINE_bool("check", False, "Whether to write nothing, and to fail where a page is old.")
 
 
@@ -372,7 +386,11 @@ def run() -> None:
         print("The pages are what docs/measured says.")
         return
     kept = os.path.join(docs, RESULTS)
-    found = collect(flags.FLAGS.results, kept) + collect_families(flags.FLAGS.results, kept)
+    results = flags.FLAGS.results
+    found = collect(results, kept) + collect_families(results, kept)
+    found += watched.collect(results, kept)
+    if flags.FLAGS.redraw:
+        redrawing.run(kept)
     for path, text in pages(docs, readme).items():
         _files.write_text(path, text)
     print(f"{len(found)} results were read: {', '.join(found)}. The pages are written.")

@@ -5,8 +5,10 @@ to learn by gradient descent by gradient descent) and Lv, Jiang, Li 2017 ("rnnpr
 gradient descent: better generalization and longer horizons).
 """
 
+from collections.abc import Mapping
 from typing import Any
 
+from experiments import art
 from experiments.cases import SEEN, Case, Figure
 from experiments.families import ALL_DATA, TEST_COURSE, TEST_LOSS, FamilySpec
 from learned_opt.evaluation import baselines
@@ -43,6 +45,9 @@ NEAR = ("Adam", "NAG", "RMSprop", "AdamW-cosine", "Muon")
 LONG = ("Adam", "NAG", "AdamW-cosine")
 # Those of the 2016 paper: a life of the network on CIFAR-10 takes a second or two.
 CIFAR = ("SGD", "NAG", "RMSprop", "Adam")
+# Pictures of 128 x 128 and longer runs take long: there Adam stands for the others, which are
+# measured on the first case.
+ART_NEAR = ("Adam",)
 
 
 def _table_4(activation: str) -> dict[str, float]:
@@ -173,11 +178,60 @@ def _cifar_case(
     )
 
 
+def art_cases(embedded: bool = False) -> tuple[Case, ...]:
+    """Neural art on photographs for tests: figure 8's two plots, and twice the steps between.
+
+    The second case asks whether the learned optimizer keeps going after what it was trained for.
+
+    Args:
+      embedded: whether pictures and features are the embedded ones. Their titles say so, and
+        pictures have half the sides, so that a figure takes minutes.
+    """
+    name = "neural-art-embedded" if embedded else "neural-art"
+    size = 32 if embedded else 64
+    words = f" ({art.EMBEDDED})" if embedded else ""
+
+    def case(
+        suffix: str,
+        title: str,
+        num_steps: int,
+        settings: Mapping[str, Any],
+        **options: Any,
+    ) -> Case:
+        family = FamilySpec("neural_art", {"split": "test", **settings})
+        title = f"{title}{words}"
+        return Case(
+            f"{name}{suffix}",
+            f"neural art, {title}",
+            family,
+            num_steps,
+            position=title,
+            dataset=art.DATASET,
+            **options,
+        )
+
+    few = {"baselines": ART_NEAR, "most_runs": 20}
+    new_style = {"size": 2 * size, "style": "test"}
+    return (
+        case("", f"{size} x {size}, training style", 128, {"size": size}),
+        case(
+            "",
+            f"{size} x {size}, twice the steps",
+            256,
+            {"size": size},
+            first_step=128,
+            **few,
+        ),
+        case("-double", f"{2 * size} x {2 * size}, new style", 128, new_style, **few),
+    )
+
+
 def _coupled(
     title: str,
     family: str,
     recipe: str,
     source: str = "not in the papers",
+    within: str | None = None,
 ) -> Figure:
     """Problems of ten coordinates for optimizers whose coordinates talk to each other, or do not.
 
@@ -192,6 +246,7 @@ def _coupled(
         axis="steps",
         num_runs=512,
         tune_runs=128,
+        within=within,
         optimizers=_seeds(*names),
         references=tuple(baselines.REFERENCES),
     )
@@ -203,6 +258,14 @@ FIGURES = {
         "quadratic",
         "quadratic",
         source="Andrychowicz et al. 2016, first version, figure 4, left",
+    ),
+    # Three seeds of each training; above stand the weights that ship.
+    "l2l-quadratics": _coupled(
+        "Random quadratics, three seeds of each training",
+        "quadratic",
+        "quadratic",
+        source="Andrychowicz et al. 2016, figure 4, left; first version likewise",
+        within="l2l-v1-fig4",
     ),
     "rotated": _coupled(
         "Rotated quadratics, condition number 1,000", "rotated_quadratic", "rotated"
@@ -243,6 +306,14 @@ FIGURES = {
         axis="architecture",
     ),
     # The paper shows the grid in its picture alone; depth by depth, as there.
+    "l2l-fig8": Figure(
+        "Neural art",
+        "Andrychowicz et al. 2016, figure 8",
+        art_cases(),
+        axis="problem",
+        optimizers="neural-art",
+        references=("L-BFGS",),
+    ),
     "l2l-fig6": Figure(
         "Width and depth",
         "Andrychowicz et al. 2016, figure 6",

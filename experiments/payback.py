@@ -2,10 +2,11 @@
 
 from typing import Any
 
-from experiments.racing import GUARDED, OURS
-from learned_opt.evaluation import report
+from experiments.racing import GUARDED, OURS, PARTS, STARTED
+from learned_opt.evaluation import plots, report
 
 Rows = dict[str, dict[str, Any]]
+FIRST = ("solved", "times the learned", "paid back after")  # columns, where not all have a place
 
 
 def section(summary: dict[str, Any]) -> str:
@@ -23,6 +24,19 @@ def section(summary: dict[str, Any]) -> str:
         verdict(summary["family"], rows, training),
     ]
     return "\n\n".join(parts)
+
+
+def draw(path: str, summary: dict[str, Any]) -> None:
+    """Draws total time over the number of instances.
+
+    Args:
+      path: of the PNG.
+      summary: what `experiments.thousands` writes.
+    """
+    shown = {name: row["seconds"] for name, row in summary["rows"].items() if row["solved"]}
+    training = dict.fromkeys(PARTS, sum(summary["training"].values()))
+    training[STARTED] = summary["training"]["start"]
+    plots.totals(path, shown, training, summary["about"])
 
 
 def ours(rows: Rows) -> str:
@@ -115,3 +129,24 @@ def verdict(
         f"{name}: the learned solver ({own}) is {ratio:.2g} times as fast as {best}, the best "
         f"rival; its learning has paid for itself after {count:,.0f} instances."
     )
+
+
+def in_short(summary: dict[str, Any]) -> list[str]:
+    """A family, its quickest accurate rival, and how the learned solver stands beside that one.
+
+    Args:
+      summary: what `experiments.thousands` writes.
+    """
+    rows, training = summary["rows"], sum(summary["training"].values())
+    own, best = ours(rows), best_rival(rows)
+    family = f"{summary['family']}: {summary['about']}"
+    if not rows[own]["solved"]:
+        share = 100 * max(rows[kind]["share"] for kind in (OURS, GUARDED))
+        return [family, best or "none", f"not accurate enough ({share:.0f} %)"]
+    if best is None:
+        return [family, "none", "alone accurate enough"]
+    ratio = rows[own]["seconds"] / rows[best]["seconds"]
+    if ratio >= 1:
+        return [family, best, f"takes {ratio:.2g} times as long"]
+    count = pays_after(rows, best, training)
+    return [family, best, f"{1 / ratio:.2g} times as fast, paid back after {count:,.0f}"]

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Collection
 from typing import NamedTuple
 
-from experiments import config_flags, learned, papers, teachers
+from experiments import art, config_flags, learned, papers, teachers
 from experiments.cases import DIGITS, Case, Figure
 from experiments.config_flags import split
 from experiments.learned import Learned
@@ -106,6 +106,7 @@ def plan(
       FileNotFoundError: for a learned optimizer that is not there.
     """
     figure = papers.FIGURES[_checks.choice("figure", name, papers.FIGURES)]
+    figure = _of_these_pictures(figure, places.data_dir)
     config = _complete(figure, config)
     chosen = _chosen(figure, config, only)
     found = learned.find_all(split(config.optimizers), places)
@@ -136,6 +137,15 @@ def _complete(figure: Figure, config: Config) -> Config:
     return config
 
 
+def _of_these_pictures(figure: Figure, data_dir: str | None) -> Figure:
+    """A figure that says so where its pictures and features are the embedded ones."""
+    of_pictures = [case.family.builder.of_pictures for case in figure.cases]
+    if not any(of_pictures) or art.has_folder(data_dir):
+        return figure
+    cases = papers.art_cases(embedded=True)
+    return dataclasses.replace(figure, title=f"{figure.title}: {art.EMBEDDED}", cases=cases)
+
+
 def _chosen(
     figure: Figure,
     config: Config,
@@ -154,8 +164,8 @@ def _chosen(
     for case in scaled:
         if only and case.folder not in only:
             continue
-        is_other = case.dataset is not None and not case.has_digits
-        if is_other and config.dataset == DIGITS:
+        is_embedded = case.has_digits or case.family.builder.of_pictures
+        if case.dataset is not None and not is_embedded and config.dataset == DIGITS:
             print(
                 f"{case.title} is left out: it needs {case.dataset}, and --dataset=digits is for "
                 "what is embedded."

@@ -50,6 +50,7 @@ class Recipe:
       optimizer: of phi, see `learned_opt.meta_train`.
       learning_rate: of phi's optimizer.
       validation: how phi is validated, and which phi is kept.
+      validation_family: what it is validated on; None for the family that it is trained on.
       start: weights that come with the library, from which the training goes on; empty for none.
         Those of one optimizer are where each of several `parts` begins.
       shards: into how many shards the problems are cut, see `learned_opt.meta_train`.
@@ -75,6 +76,7 @@ class Recipe:
     optimizer: Any = CLIPPED_ADAM
     learning_rate: Any = 0.001
     validation: Validation = LAST_WEIGHTS
+    validation_family: FamilySpec | None = None
     start: str = ""
     shards: int = 1
     good_for: str = ""

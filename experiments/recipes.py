@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from experiments import art
 from experiments.families import FamilySpec
 from experiments.recipe import SOME_COORDINATES, WINDOW, Recipe
 from learned_opt.estimators import NRES, Adjoint, Estimator, Imitate, MetaLoss, Mixture
@@ -225,6 +226,26 @@ def _cifar(about: str, **others: Any) -> Recipe:
     return Recipe(about, "lstm", source, **{**settings, **others})
 
 
+def _neural_art(kind: str, **others: Any) -> Recipe:
+    """An optimizer for pictures of 64 x 64 in one style."""
+    architecture, about, _ = _KINDS[kind]
+    settings: dict[str, Any] = {
+        "preset": "neural-art",
+        "family": FamilySpec("neural_art", {"pool": 1_800}),
+        "dataset": art.DATASET,
+        "num_steps": 128,
+        "num_epochs": 10,
+        "episodes_per_epoch": 80,
+        "estimator": Adjoint(window=32, coordinates=1_000),
+        "learning_rate": 0.01,
+        "validation": Validation(num_problems=20),
+        "validation_family": FamilySpec("neural_art", {"split": "validation", "pool": 20}),
+    }
+    settings["source"] = "Andrychowicz et al. 2016, section 3.4"
+    title = f"{about[0].upper()}{about[1:]}, for neural art"
+    return Recipe(title, architecture, **{**settings, **others})
+
+
 RECIPES = {
     "lstm-mnist": Recipe(
         "The 2016 optimizer: an LSTM that reads gradients",
@@ -270,7 +291,7 @@ RECIPES = {
     ),
     # A try to get beyond its teacher, by an estimator that sees whole lives. What it learns is the
     # decay of its steps alone: with the last layer too, at three times the rate, 1,000 windows made
-    # it worse (README).
+    # it worse (docs/mnist.md).
     "rnnprop-long-nres": Recipe(
         "rnnprop-long, going on by evolution strategies over whole lives",
         "rnnprop",
@@ -326,6 +347,25 @@ RECIPES = {
         estimator=SOME_COORDINATES,
         learning_rate=0.003,
         start="lstm-cifar10",
+    ),
+    "neural-art": _neural_art(
+        "lstm",
+        good_for="pictures in the style of others, theta in units of 64 grey levels, from noise, "
+        "for about 128 steps",
+        not_for="losses that are no neural art; other units of theta or weights of the terms were "
+        "not trained for",
+    ),
+    # Its coordinates meet in a memory, so that none can be left out: smaller pictures.
+    "neural-art-ntm-lbfgs": _neural_art(
+        "ntm-lbfgs",
+        source="Andrychowicz et al. 2016, first version, sections 2.2 and 3.4, appendix B",
+        arguments={"history": 12},
+        family=FamilySpec("neural_art", {"pool": 1_800, "size": 32}),
+        estimator=Adjoint(window=32),
+        num_epochs=4,
+        episodes_per_epoch=20,
+        validation=Validation(num_problems=4),
+        validation_family=FamilySpec("neural_art", {"split": "validation", "pool": 20, "size": 32}),
     ),
     **_on_few_coordinates(),
     "lstm-small": _shrunk_mnist("lstm"),

@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 import learned_opt
-from experiments import main, numbers, recipes, training
+from experiments import keeping, main, recipes, training
 from experiments.recipe import Recipe
 from learned_opt import _checks, _files, saving, weights
 from learned_opt.evaluation import report
@@ -131,7 +131,7 @@ def measured(
     It stands there as `name` or as `name:seed`.
     """
     found: dict[tuple, Info] = {}
-    for figure in numbers.read(kept).values():
+    for figure in keeping.read(kept).values():
         for folder, case in figure["cases"].items():
             row = case["rows"].get(name, case["rows"].get(f"{name}:{seed}"))
             if row is None:
@@ -290,7 +290,7 @@ def define_flags() -> None:
         "workdir", None, "Where experiments.train left it; default results/train/RECIPE."
     )
     flags.DEFINE_string(
-        "measured", f"docs/{numbers.RESULTS}", "Where experiments.numbers keeps the figures."
+        "measured", f"docs/{keeping.RESULTS}", "Where experiments.numbers keeps the figures."
     )
     flags.DEFINE_bool("cards_only", False, "Whether the weights that ship stay as they are.")
 

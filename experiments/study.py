@@ -5,7 +5,7 @@ import os
 
 import jax
 
-from experiments import config_flags, measuring, training
+from experiments import config_flags, measuring, terminal, training
 from experiments.cases import Case
 from experiments.recipe import Recipe
 from experiments.training import Trained
@@ -233,8 +233,10 @@ def _report(
         first_step,
         values=done.finals,
     )
-    print(f"\n{title}\n\n{table}")
-    print(f"The {LEARNED} optimizer after {horizon} steps: {report.verdict(rows, LEARNED)}")
+    first = [f"loss at {horizon}", "rate", *measured, "diverged", "step", "bytes"]
+    print(f"\n{title}\n\n{terminal.shown(table, first)}")
+    verdict = f"The {LEARNED} optimizer after {horizon} steps: {report.verdict(rows, LEARNED)}"
+    print(terminal.shown(verdict))
 
 
 def _usage(path: str) -> str:

@@ -1,7 +1,7 @@
 """What stands over all cases of a figure: the overview, claims, seeds, and the pictures."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -55,7 +55,7 @@ def write(
         ]
     text = "\n\n".join(sections) + "\n"
     _files.write_text(os.path.join(workdir, "table.md"), text)
-    _draw(figure, found, done, workdir)
+    _draw(figure, found, done, seeds, workdir)
     summary = {
         "figure": name,
         "title": title,
@@ -130,39 +130,58 @@ def _draw(
     figure: Figure,
     found: Found,
     done: Done,
+    seeds: dict[str, Any],
     workdir: str,
 ) -> None:
     """The pictures over all cases."""
-    learned = list(found)
-    panels: dict[str, dict[str, dict[Any, dict]]] = {}
-    for case, of_case in done.items():
-        series = panels.setdefault(case.panel, {})
-        for label, name in _shown(case, of_case.rows, figure, found).items():
-            values = series.setdefault(label, {})
-            values[case.place] = case.final_of(of_case.rows[name])
-    picture = os.path.join(workdir, "overview.png")
-    title = f"{figure.title}\n{figure.source}"
-    plots.overview(picture, panels, learned, title, figure.axis)
+    rows = {
+        case: tables.with_trainings(of_case.rows, seeds[case.folder], case.measure)
+        for case, of_case in done.items()
+    }
+    draw_overview(os.path.join(workdir, "overview.png"), figure, rows)
     if len(done) > MOST_PANELS:
         return
     beside = []
     for case, of_case in done.items():
         beside.append((case.heading, of_case.curves, case.first_step))
-    plots.panels(os.path.join(workdir, "curves.png"), beside, learned)
+    shown = plots.panels(os.path.join(workdir, "curves.png"), beside, list(found))
+    _files.write_json(os.path.join(workdir, "curves.json"), shown)
+
+
+def draw_overview(
+    path: str,
+    figure: Figure,
+    rows: Mapping[Case, report.Rows],
+) -> None:
+    """Draws the final losses of all cases.
+
+    Args:
+      path: of the PNG.
+      figure: the figure.
+      rows: those of each case, where a training is one row.
+    """
+    learned: dict[str, None] = {}  # an ordered set
+    panels: dict[str, dict[str, dict[Any, dict]]] = {}
+    for case, of_case in rows.items():
+        learned.update(dict.fromkeys(report.learned(of_case)))
+        series = panels.setdefault(case.panel, {})
+        for label, name in _shown(case, of_case, figure).items():
+            values = series.setdefault(label, {})
+            values[case.place] = case.final_of(of_case[name])
+    plots.overview(path, panels, learned, f"{figure.title}\n{figure.source}", figure.axis)
 
 
 def _shown(
     case: Case,
     rows: report.Rows,
     figure: Figure,
-    found: Found,
 ) -> dict[str, str]:
     """What the picture shows of a case: the best baseline, Adam, references, and learned ones."""
     shown = {}
     best = report.best_baseline(rows, case.measure)
     if best is not None:
         shown["best baseline"] = best
-    for name in ("Adam", *figure.references, *found):
+    for name in ("Adam", *figure.references, *report.learned(rows)):
         if name in rows:
             shown[name] = name
     return shown

@@ -59,10 +59,9 @@ def _line(
     rows: report.Rows,
     shown: Sequence[str],
 ) -> list[str]:
-    place = ", ".join(part for part in (of_case["panel"], of_case["place"]) if part)
     final = of_case["final"]
     best = report.best_baseline(rows, final)
-    cells = [place, f"{best} {_cell(rows[best], final)}" if best else "-"]
+    cells = [_place(of_case), f"{best} {_cell(rows[best], final)}" if best else "-"]
     cells += [_cell(rows[name], final) if name in rows else "-" for name in shown]
     return cells
 
@@ -73,6 +72,83 @@ def _cell(row: report.Row, final: str | None) -> str:
     if row["diverged"]:
         text += f", {100 * row['diverged']:.0f} % diverged"
     return text if row["paper"] is None else f"{text} (paper {printed(row['paper'])})"
+
+
+def narrow(
+    axis: str,
+    cases: Iterable[tuple[About, report.Rows]],
+    names: Iterable[str] | None = None,
+) -> str:
+    """The table of final losses that fits a narrow page: a line for each optimizer of a case.
+
+    The best tuned baseline comes first, then tuned Adam, then the others with their paired
+    difference to the best one.
+
+    Args:
+      axis: what the cases differ in.
+      cases: see `overview`.
+      names: which optimizers have a line; None for all that are not tuned.
+    """
+    lines = []
+    for of_case, rows in cases:
+        final, best = of_case["final"], report.best_baseline(rows, of_case["final"])
+        others = [name for name, row in rows.items() if row["kind"] != comparison.TUNED]
+        shown = dict.fromkeys([best, "Adam", *(others if names is None else names)])
+        place = _place(of_case)
+        for name in shown:
+            if name not in rows:
+                continue
+            label = f"{name}, tuned" if rows[name]["kind"] == comparison.TUNED else name
+            lines.append([place, label, _cell(rows[name], final), _beside(rows[name], name, best)])
+            place = ""
+    return report.markdown([axis, "optimizer", "final loss", "beside the best baseline"], lines)
+
+
+def _beside(
+    row: report.Row,
+    name: str,
+    best: str | None,
+) -> str:
+    if name == best:
+        return "the best"
+    held = row["against"].get(best)
+    if held is None:
+        return ""
+    # Without the other's name, which the first line of the case has.
+    return report.held_against(held, "").replace("  by ", " by ").replace(" to :", ":")
+
+
+def _place(of_case: About) -> str:
+    return ", ".join(part for part in (of_case["panel"], of_case["place"]) if part)
+
+
+def with_trainings(
+    rows: report.Rows,
+    trainings: Mapping[str, Any],
+    final: str | None,
+) -> report.Rows:
+    """The rows of a case, where the seeds of one training are one row.
+
+    Args:
+      rows: of a case.
+      trainings: from `summaries.trainings`.
+      final: the measure that is the final loss.
+    """
+    found: report.Rows = {}
+    for name, row in rows.items():
+        training_of = trainings.get(without_seed(name))
+        if training_of is None or row["kind"] != comparison.LEARNED:
+            found[name] = row
+            continue
+        summary = training_of["summary"]
+        found[without_seed(name)] = {
+            **row,
+            "diverged": summary["diverged"],
+            "against": training_of["against"],
+            "loss": dict.fromkeys(row["loss"], summary),
+            "measure": {final: summary},
+        }
+    return found
 
 
 def measures(rows: report.Rows) -> str:
@@ -145,3 +221,25 @@ def training(name: str, found: dict[str, Any]) -> str:
     num_runs = min(difference["num_runs"] for difference in against.values())
     parts = [report.held_against(difference, other) for other, difference in against.items()]
     return f"{text}; {report.caution(num_runs)}{'; '.join(parts)}."
+
+
+def of_suites(suites: Iterable[dict[str, Any]], names: Iterable[str] | None = None) -> str:
+    """The final losses of runs of the suite, a line for each optimizer and a column a task.
+
+    Args:
+      suites: from `numbers.suites`.
+      names: which optimizers; None for all.
+    """
+    columns: dict[str, dict[str, Any]] = {}
+    for suite in suites:
+        num_steps = suite["config"]["config"]["num_steps"]
+        for task, rows in suite["summary"]["tasks"].items():
+            columns[f"{task}, {num_steps:,} steps"] = rows
+    every = dict.fromkeys(name for rows in columns.values() for name in rows)
+    lines = []
+    for name in names or every:
+        cells = []
+        for rows in columns.values():
+            cells.append(report.interval(rows[name]["final"]) if name in rows else "-")
+        lines.append([name, *cells])
+    return report.markdown(["optimizer", *columns], lines)

@@ -20,9 +20,9 @@ import os
 
 from absl import flags
 
-from experiments import main, payback, racing, rivals, solvers
+from experiments import main, payback, racing, rivals, solvers, terminal
 from learned_opt import _checks, _files
-from learned_opt.evaluation import environment, plots
+from learned_opt.evaluation import environment
 
 __doc__ %= "\n".join(f"    {name:<9} {about}" for name, about in rivals.TASKS.items())
 
@@ -45,7 +45,9 @@ def run() -> None:
         folder = flags.FLAGS.workdir or "results/thousands"
         if not flags.FLAGS.workdir or len(names) > 1:
             folder = os.path.join(folder, name)
-        print(_solve_family(name, os.path.expanduser(folder), num_instances, flags.FLAGS.seed))
+        text = _solve_family(name, os.path.expanduser(folder), num_instances, flags.FLAGS.seed)
+        print(terminal.shown(text, payback.FIRST))
+        print(f"\nEverything is in {folder}: table.md, summary.json, totals.png.")
 
 
 def _solve_family(
@@ -72,10 +74,7 @@ def _solve_family(
     text = payback.section(summary)
     _files.write_text(os.path.join(workdir, "table.md"), text + "\n")
     _files.write_json(os.path.join(workdir, "summary.json"), summary)
-    shown = {n: row["seconds"] for n, row in rows.items() if row["solved"]}
-    training = dict.fromkeys(racing.PARTS, sum(learned.seconds.values()))
-    training[racing.STARTED] = learned.seconds["start"]
-    plots.totals(os.path.join(workdir, "totals.png"), shown, training, rivals.TASKS[name])
+    payback.draw(os.path.join(workdir, "totals.png"), summary)
     return text
 
 

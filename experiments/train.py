@@ -46,6 +46,13 @@ def define_flags() -> None:
         "data_dir", None, "TFDS directory that has the data set; not needed for digits."
     )
     flags.DEFINE_integer("seed", 0, "Seed of meta-training: initial weights and training problems.")
+    flags.DEFINE_integer(
+        "num_seeds",
+        1,
+        "How many seeds, from --seed on, are trained as one program that goes over all devices; "
+        "the optimizer of each is in seed-SEED within --workdir.",
+        lower_bound=1,
+    )
     for name, description in _OVERRIDES.items():
         flags.DEFINE_integer(name, None, description)
     flags.DEFINE_multi_string(
@@ -64,16 +71,19 @@ def run() -> None:
         value = getattr(given, name)
         if value is not None:
             overrides[name] = _checks.positive_int(name, value)
-    path = training.run_recipe(
+    paths = training.run_recipe(
         given.recipe,
         given.data_dir,
         given.workdir or f"results/train/{given.recipe}",
         given.dataset,
         given.seed,
+        given.num_seeds,
         config_flags.settings("set", given.set),
         **overrides,
     )
-    print(f"The optimizer is in {path}: opt, phi = learned_opt.load(path); tx = opt.transform(phi)")
+    for path in paths:
+        print(f"The optimizer is in {path}")
+    print("Use it: opt, phi = learned_opt.load(path); tx = opt.transform(phi)")
 
 
 if __name__ == "__main__":

@@ -3,16 +3,18 @@
 import dataclasses
 import os
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 import learned_opt
-from experiments import recipes
+from experiments import art, recipes
 from experiments.families import Subject
 from experiments.recipe import Recipe
-from learned_opt import _checks, data
+from learned_opt import _checks
 from learned_opt.estimators import Estimator, Mixture
 from learned_opt.evaluation import environment, plots
 from learned_opt.meta.settings import check
@@ -21,6 +23,7 @@ from learned_opt.optimizers import LearnedOptimizer
 
 SNAPSHOTS = 3
 WEIGHTS = "optimizer.safetensors"
+CHECKPOINTS = "meta_training"
 
 
 class Prepared(NamedTuple):
@@ -62,7 +65,7 @@ class Trained(NamedTuple):
 def prepare(
     recipe: Recipe,
     dataset: str | None = None,
-    splits: data.Splits | None = None,
+    splits: Any = None,
     seed: int = 0,
     notes: dict[str, Any] | None = None,
 ) -> Prepared:
@@ -71,7 +74,7 @@ def prepare(
     Args:
       recipe: the recipe.
       dataset: the name of the data set.
-      splits: the data set; None for a recipe that needs none.
+      splits: the data set, `data.Splits` or an `art.Source`; None for a recipe that needs none.
       seed: of meta-training.
       notes: plain data for the card, such as the recipe's name.
 
@@ -82,6 +85,9 @@ def prepare(
     subject = recipe.family.build(splits)
     key = jax.random.key(seed)
     settings = recipe.settings()
+    if recipe.validation_family is not None:
+        validated = recipe.validation_family.build(splits).family
+        settings["validation"] = dataclasses.replace(settings["validation"], problem=validated)
     checked = check(opt, subject.family, key, **settings)
     card = {
         **(notes or {}),
@@ -114,27 +120,77 @@ def carry_out(
       num_snapshots: how many times the weights are kept in the course of the training.
       progress_bar: see `meta_train`.
     """
-    num_epochs = prepared.recipe.num_epochs
-    marks = [num_epochs * part // num_snapshots for part in range(1, num_snapshots + 1)]
-
-    def snapshot(progress: learned_opt.Progress) -> None:
-        epoch = progress.entry["epoch"]
-        if epoch not in marks:
-            return
-        num_horizons = epoch * prepared.recipe.episodes_per_epoch
-        path = os.path.join(workdir, "snapshots", str(num_horizons))
-        _save(path, prepared, progress.best_phi)
-
     result = learned_opt.meta_train(
         prepared.opt,
         prepared.subject.family,
         prepared.key,
         phi=prepared.recipe.weights(),
-        workdir=os.path.join(workdir, "meta_training"),
-        callback=snapshot,
+        workdir=os.path.join(workdir, CHECKPOINTS),
+        callback=_snapshots([prepared], [workdir], num_snapshots),
         progress_bar=progress_bar,
         **prepared.settings,
     )
+    return _finished(prepared, workdir, result)
+
+
+def carry_out_seeds(
+    seeds: Sequence[Prepared],
+    workdir: str,
+    num_snapshots: int = 0,
+    progress_bar: bool | str = True,
+) -> list[Trained]:
+    """Meta-trains several seeds of one recipe as one program, which goes over all devices.
+
+    Args:
+      seeds: from `prepare`, of one recipe with several seeds.
+      workdir: where the checkpoints go, and the weights of each seed, to `seed-SEED`.
+      num_snapshots, progress_bar: see `carry_out`.
+    """
+    first = seeds[0]
+    workdirs = [os.path.join(workdir, f"seed-{each.card['seed']}") for each in seeds]
+    results = learned_opt.meta_train_seeds(
+        first.opt,
+        first.subject.family,
+        jnp.stack([each.key for each in seeds]),
+        phi=first.recipe.weights(),
+        workdir=os.path.join(workdir, CHECKPOINTS),
+        callback=_snapshots(seeds, workdirs, num_snapshots),
+        progress_bar=progress_bar,
+        **first.settings,
+    )
+    done = zip(seeds, workdirs, results, strict=True)
+    return [_finished(*of_seed) for of_seed in done]
+
+
+def _snapshots(
+    seeds: Sequence[Prepared],
+    workdirs: Sequence[str],
+    num_snapshots: int,
+) -> Callable[[learned_opt.Progress], None]:
+    """A callback that keeps the weights of every seed some times in the course of the training."""
+    recipe = seeds[0].recipe
+    marks = [recipe.num_epochs * part // num_snapshots for part in range(1, num_snapshots + 1)]
+
+    def snapshot(progress: learned_opt.Progress) -> None:
+        epoch = progress.entry["epoch"]
+        if epoch not in marks:
+            return
+        num_horizons = epoch * recipe.episodes_per_epoch
+        phis = [progress.best_phi]
+        if np.ndim(progress.entry["validation_loss"]):  # those of several seeds are stacked
+            phis = [jax.tree.map(lambda x, i=i: x[i], progress.best_phi) for i in range(len(seeds))]
+        for prepared, workdir, phi in zip(seeds, workdirs, phis, strict=True):
+            _save(os.path.join(workdir, "snapshots", str(num_horizons)), prepared, phi)
+
+    return snapshot
+
+
+def _finished(
+    prepared: Prepared,
+    workdir: str,
+    result: MetaTrainResult,
+) -> Trained:
+    """Saves what a training gave."""
     path = os.path.join(workdir, WEIGHTS)
     _save(
         path,
@@ -165,9 +221,10 @@ def run_recipe(
     workdir: str,
     dataset: str | None = None,
     seed: int = 0,
+    num_seeds: int = 1,
     changes: Mapping[str, Any] = types.MappingProxyType({}),
     **overrides: Any,
-) -> str:
+) -> list[str]:
     """Meta-trains by one of the recipes.
 
     Args:
@@ -176,11 +233,13 @@ def run_recipe(
       workdir: where everything goes.
       dataset: what to train on, where the recipe needs a data set; None for the recipe's own.
       seed: of meta-training.
+      num_seeds: how many seeds, from that one on, as one program; each has a folder in `workdir`
+        where they are several.
       changes: other values in some places of the recipe, see `Recipe.changed`.
       **overrides: fields of the recipe.
 
     Returns:
-      The path of the trained optimizer.
+      The path of the trained optimizer, of each seed.
 
     Raises:
       ValueError: for settings that are not possible, before anything is written.
@@ -189,13 +248,23 @@ def run_recipe(
     recipe = dataclasses.replace(recipe, **overrides).changed(changes)
     workdir = os.path.expanduser(workdir)
     dataset = (dataset or recipe.dataset) if recipe.needs_data else None
-    splits = data.load(dataset, data_dir) if dataset else None
+    if recipe.family.builder.of_pictures:
+        dataset = _checks.choice("data set", dataset, [art.DATASET])
+    splits = art.load_any(dataset, data_dir) if dataset else None
     notes: dict[str, Any] = {"recipe": name}
     if changes:
         notes["changed"] = dict(changes)
-    prepared = prepare(recipe, dataset, splits, seed, notes)
-    print(f"{name}: {recipe.about}; {prepared.num_horizons:,} horizons at most.")
-    trained = carry_out(prepared, workdir, SNAPSHOTS)
-    picture = os.path.join(workdir, "training.png")
-    plots.history(picture, trained.result.history, f"{name}, seed {seed}")
-    return trained.path
+    words = splits.about if isinstance(splits, art.Source) else dataset
+    numbers = range(seed, seed + num_seeds)
+    seeds = [prepare(recipe, words, splits, number, notes) for number in numbers]
+    at_most = f"{seeds[0].num_horizons:,} horizons at most"
+    of_each = at_most if num_seeds == 1 else f"{num_seeds} seeds, {at_most} each"
+    print(f"{name}: {recipe.about}; {of_each}.")
+    if num_seeds == 1:
+        trained = [carry_out(seeds[0], workdir, SNAPSHOTS)]
+    else:
+        trained = carry_out_seeds(seeds, workdir, SNAPSHOTS)
+    for number, each in zip(numbers, trained, strict=True):
+        picture = os.path.join(os.path.dirname(each.path), "training.png")
+        plots.history(picture, each.result.history, f"{name}, seed {number}")
+    return [each.path for each in trained]

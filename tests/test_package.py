@@ -7,8 +7,10 @@ import os
 import pathlib
 import pkgutil
 import re
+import shutil
 import subprocess
 import sys
+import zipfile
 
 import pytest
 
@@ -123,3 +125,31 @@ def test_the_oldest_versions_are_those_of_setup_cfg():
 def test_the_loops_are_built_against_the_oldest_jaxlib():
     """Every newer jaxlib accepts a library that was built against an older one."""
     assert f'"jaxlib=={minimum_versions()["jax"]};' in (ROOT / "pyproject.toml").read_text()
+
+
+# Wheels
+
+
+@pytest.mark.thorough
+def test_a_wheel_without_the_loops_carries_no_platform(tmp_path):
+    """Where there is no compiler."""
+    pytest.importorskip("setuptools.command.bdist_wheel", reason="a build needs setuptools 77")
+    for name in ("setup.py", "setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    ignored = shutil.ignore_patterns("*.library", "__pycache__")
+    shutil.copytree(ROOT / "learned_opt", tmp_path / "learned_opt", ignore=ignored)
+    command = [sys.executable, "setup.py", "-q", "bdist_wheel"]
+    env = {**os.environ, "CC": "false", "CXX": "false"}
+    subprocess.run(command, cwd=tmp_path, env=env, check=True, capture_output=True)
+    (wheel,) = (tmp_path / "dist").iterdir()
+    assert wheel.name == f"learned_opt-{learned_opt.__version__}-py3-none-any.whl"
+    names = zipfile.ZipFile(wheel).namelist()
+    assert "learned_opt/weights/general.safetensors" in names
+    assert not [name for name in names if name.endswith(".library") or ".data/" in name]
+
+
+def test_the_version_is_one():
+    """The package's, and that of the citation."""
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"\nversion: {learned_opt.__version__}\n" in citation
+    assert f"version = {{{learned_opt.__version__}}}" in (ROOT / "docs" / "citing.md").read_text()

@@ -14,16 +14,26 @@ from learned_opt.evaluation import comparison
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = ROOT / "README.md"
-SOLVING = ROOT / "docs" / "solving.md"
+DOCS = ROOT / "docs"
+# Python in the README and in pages, and the cells of tutorials, whose settings come first.
+_BLOCKS = re.compile(
+    r"```(?:python|\{code-cell\} python)\n(?:---\n.*?^---\n)?(.*?)```", re.DOTALL | re.MULTILINE
+)
 
 
 def python_blocks(page=README):
-    return re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL)
+    return _BLOCKS.findall(page.read_text())
+
+
+def cells(name):
+    """The cells of a tutorial that show no picture: that is a notebook's part."""
+    blocks = python_blocks(DOCS / "tutorials" / f"{name}.md")
+    return [block for block in blocks if "Image" not in block]
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """An empty folder to run in, with the file that the README's text loads."""
+    """An empty folder to run in, with the file that a page's text loads."""
     monkeypatch.chdir(tmp_path)
     os.makedirs("results/quadratic")
     opt = learned_opt.lstm(hidden_sizes=(2,))
@@ -31,40 +41,62 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_an_optimizer_in_a_training_loop(folder):
-    loop, *_ = python_blocks()
+def test_the_readme_is_short():
+    lines = README.read_text().splitlines()
+    assert len(lines) <= 120
+    assert "    make test " in README.read_text()
+    for name in learned_opt.PRETRAINED:
+        assert f'| `"{name}"' in README.read_text(), "every optimizer that ships has a line"
+
+
+def test_ten_lines(folder):
+    (loop,) = python_blocks()
     names = {}
     exec(loop, names)
-    assert np.isfinite(names["value"])
+    first = names["loss"](np_like(names["params"]))
+    assert names["value"] < 0.5 * first
+
+
+def np_like(params):
+    """Where the README's loop begins."""
+    return {"w": np.full_like(params["w"], 0.5) + np.eye(3, dtype=np.float32)}
+
+
+def test_an_optimizer_in_training_loops(folder):
+    plain, flax, *_ = python_blocks(DOCS / "start" / "first.md")
+    for loop in (plain, flax):
+        names = {}
+        exec(loop, names)
+        assert np.isfinite(names["value"])
+    assert names["value"] < 1.0  # it begins at the loss of guessing, log 10
 
 
 def test_what_an_optimizer_does(folder):
-    watched = python_blocks()[1]
-    exec(watched, {})
+    exec(cells("watching")[0], {})
     assert (folder / "histories.png").exists()
     assert (folder / "proposals.png").exists()
 
 
 @pytest.mark.parametrize("num_epochs", [2, pytest.param(None, marks=pytest.mark.thorough)])
 def test_a_problem_of_your_own(folder, monkeypatch, num_epochs):
-    """With two epochs of meta-training for the README's twenty, and then as it stands."""
-    *_, own_problem, compare = python_blocks()
-    assert len([line for line in own_problem.splitlines() if line.strip()]) <= 20
+    """With two epochs of meta-training for the tutorial's twenty, and then as it stands."""
+    family, training, running, compare = cells("problem")
     if num_epochs is not None:
         shorter = with_arguments(learned_opt.meta_train, num_epochs=num_epochs)
         monkeypatch.setattr(learned_opt, "meta_train", shorter)
     names = {}
-    exec(own_problem, names)
+    for cell in (family, training, running):
+        exec(cell, names)
     losses = names["run"].losses
     assert losses[-1] < 0.3 * losses[0]
 
-    # All nine take half a minute to compile, and are tested elsewhere.
     only_adam = with_arguments(comparison.tune_all, names=("Adam",))
     monkeypatch.setattr(comparison, "tune_all", only_adam)
     printed = []
     names["print"] = printed.append
     exec(compare, names)
-    assert "| mine " in printed[0]
+    assert "- mine: " in printed[0]
+    assert "| mine " in names["table"]
     assert (folder / "results/mine/curves.png").exists()
 
 
@@ -81,7 +113,7 @@ def with_arguments(function, **changed):
 @pytest.mark.parametrize("shortened", [True, pytest.param(False, marks=pytest.mark.thorough)])
 def test_a_solver_for_a_family(folder, monkeypatch, shortened):
     """With less training than the page's, and then as it stands."""
-    (block,) = python_blocks(SOLVING)
+    (block,) = python_blocks(DOCS / "solving.md")
     if shortened:
         short_start = with_arguments(learned_opt.learn_start, num_updates=100)
         short_training = with_arguments(learned_opt.meta_train, num_epochs=1, episodes_per_epoch=2)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import learned_opt
+from experiments import art
 from learned_opt import optimizees, weights
 
 FOLDER = os.path.dirname(weights.__file__)
@@ -20,6 +21,7 @@ def test_the_papers_optimizers_ship():
         "rnnprop-long",
         "gac-quadratic",
         "ntm-bfgs-quadratic",
+        "neural-art",
     } <= set(learned_opt.PRETRAINED)
 
 
@@ -62,7 +64,10 @@ def test_shipped_weights_minimize_what_they_have_not_seen(name):
     """Fresh functions of the family that they were trained on, or the base MLP on other images."""
     family = learned_opt.pretrained_card(name)["info"].get("family", "mlp")
     is_network = family in ("mlp", "tiny")
-    problem = optimizees.mlp("digits") if is_network else getattr(optimizees, family)()
+    if family == "neural_art":  # with features that it has not seen either
+        problem = art.family(art.embedded(), "test", size=32, pool=4).family
+    else:
+        problem = optimizees.mlp("digits") if is_network else getattr(optimizees, family)()
     if family == "tiny":  # it is for networks as they usually begin
         problem = optimizees.mlp("digits", activation="relu", init_scale=None)
     losses = learned_opt.evaluate(learned_opt.pretrained(name), problem, KEY, 100, 4)

@@ -36,7 +36,7 @@ import os
 
 from absl import flags
 
-from experiments import main
+from experiments import main, terminal
 from experiments.config_flags import split
 from experiments.suite import optimizers, results, running, shares, tasks, writing
 from experiments.suite.sources import Sources
@@ -96,7 +96,8 @@ def run() -> None:
         raise ValueError(
             f"--workdir={workdir} has no runs yet: run without --costs and --report_only."
         )
-    print(writing.write(workdir, there, settings))
+    text = writing.write(workdir, there, settings)
+    print(terminal.shown(text, ("what", "verdict", "measured", "final loss", "over Adam")))
     print(f"Everything is in {workdir}.")
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from experiments.suite import pictures, shares
 from experiments.suite import results as results_lib
-from experiments.suite import shares
-from experiments.suite.optimizers import ABLATION, ADAM, OPTIMIZERS, OURS
+from experiments.suite.optimizers import ABLATION, ADAM, OURS
 from experiments.suite.results import RIVALS, Results
 from experiments.suite.running import Settings
 from experiments.suite.tasks import GROUPS, TASKS, WIDTH
-from learned_opt import _checks, _files
+from learned_opt import _files
 from learned_opt.evaluation import plots
 
 LEGEND = (
@@ -193,12 +193,8 @@ def _draw(
         curves = {name: done.curves[results_lib.WHOLE] for name, done in there.items()}
         learned = {OURS, ABLATION} & set(curves)
         plots.curves(os.path.join(workdir, task, "curves.png"), curves, learned, task)
-    ratios = {
-        task: {name: row["ratio"] for name, row in rows.items() if "ratio" in row}
-        for task, rows in summary["tasks"].items()
-    }
-    _draw_ratios(os.path.join(workdir, "ratios.png"), ratios)
-    _draw_shares(os.path.join(workdir, "shares.png"), summary["over_all"])
+    pictures.draw_ratios(os.path.join(workdir, "ratios.png"), summary["tasks"])
+    pictures.draw_shares(os.path.join(workdir, "shares.png"), summary["over_all"])
     widths: dict[str, dict[Any, dict[str, float]]] = {}
     for task, rows in summary["tasks"].items():
         if TASKS[task].group == WIDTH:
@@ -208,68 +204,3 @@ def _draw(
     if widths:
         path = os.path.join(workdir, "widths.png")
         plots.overview(path, {"mnist": widths}, {OURS, ABLATION}, "A perceptron", "width")
-
-
-def _figure(width: float, height: float) -> Any:
-    figures = _checks.extra("matplotlib.figure", "matplotlib", "a picture")
-    return figures.Figure(figsize=(width, height), layout="constrained")
-
-
-def _save(figure: Any, path: str) -> None:
-    with _files.whole(path) as temporary:
-        figure.savefig(temporary, dpi=150)
-
-
-def _draw_ratios(path: str, ratios: dict[str, dict[str, dict[str, float]]]) -> None:
-    """Final losses over tuned Adam's: a row a task; what diverged stands at the right edge."""
-    figure = _figure(8, 1.5 + 0.3 * len(ratios))
-    axes = figure.add_subplot()
-    names = [name for name in OPTIMIZERS if any(name in row for row in ratios.values())]
-    highest = 10.0
-    for i, name in enumerate(names):
-        places, values = [], []
-        for place, row in enumerate(ratios.values()):
-            if name in row:
-                places.append(place)
-                values.append(min(row[name]["mean"], highest))
-        marker, size = ("*", 90) if name == OURS else ("o", 24)
-        axes.scatter(values, places, size, f"C{i % 10}", marker=marker, label=name, alpha=0.8)
-    axes.axvline(1, color="0.5", linewidth=1)
-    axes.set(xscale="log", xlabel=f"final loss over that of {ADAM} (at most {highest:g})")
-    axes.set_yticks(range(len(ratios)), list(ratios))
-    axes.invert_yaxis()
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    _save(figure, path)
-
-
-def _draw_shares(path: str, groups: dict[str, dict[str, Any]]) -> None:
-    """The share of each tuned rival's steps that an optimizer needs, a panel a group of tasks."""
-    groups = {group: rows for group, rows in groups.items() if rows}
-    figure = _figure(1 + 5.5 * len(groups), 5)
-    all_axes = figure.subplots(1, max(1, len(groups)), squeeze=False, sharey=True)[0]
-    for axes, (group, rows) in zip(all_axes, groups.items(), strict=False):
-        for i, rival in enumerate(RIVALS):
-            found = [row["needed"].get(rival) for row in rows.values()]
-            places = [place for place, one in enumerate(found) if one]
-            mean, low, high = (
-                np.array([one[key] for one in found if one]) for key in ("mean", "low", "high")
-            )
-            shift = (i - 1) / (2 * len(RIVALS))
-            axes.errorbar(
-                np.array(places) + shift,
-                mean,
-                np.array([mean - low, high - mean]),
-                fmt="o",
-                markersize=4,
-                color=f"C{i}",
-                capsize=2,
-                label=rival,
-            )
-        axes.axhline(1, color="0.5", linewidth=1)
-        axes.set_xticks(range(len(rows)), list(rows), rotation=60, ha="right")
-        axes.set(title=group, ylim=(0, 1.05 * shares.CAP))
-        axes.grid(alpha=0.25)
-    all_axes[0].set_ylabel("share of the rival's steps")
-    all_axes[0].legend(fontsize="small")
-    _save(figure, path)

@@ -114,8 +114,7 @@ def _draw(path: str, found: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
         axes.set_xscale("log")
         drawing.logarithmic(axes, "y")
         axes.legend(fontsize="xx-small")
-    with _files.whole(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    drawing.save(figure, path)
 
 
 def _position(rows: Sequence[Mapping[str, Any]]) -> str | None:

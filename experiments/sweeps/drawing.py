@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.sweeps.plan import text
 from learned_opt import _checks
+from learned_opt.evaluation import style
 
 MOST_PANELS = 24
 
@@ -31,9 +32,14 @@ def figure(count: int, each: int = 1) -> tuple[Any, np.ndarray]:
 
 def logarithmic(axes: Any, axis: str) -> None:
     """A logarithmic axis, where there is something to draw on it."""
-    axes.grid(alpha=0.25, which="both")
+    axes.grid(alpha=0.25)
     if np.isfinite(axes.dataLim.minposy):
         axes.set(**{f"{axis}scale": "log"})
+
+
+def save(made: Any, path: str) -> None:
+    """Writes a picture, with plain numbers on its axes."""
+    style.finish(made, [axes for axes in made.axes if axes.get_visible()], path)
 
 
 def word(value: Any) -> str:

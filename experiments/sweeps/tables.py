@@ -11,7 +11,7 @@ from experiments.sweeps.folders import Folder
 from experiments.sweeps.plan import Sweep, Unit
 from experiments.sweeps.results import Group, Outcome, Setting
 from learned_opt import _checks, _files
-from learned_opt.evaluation import report, statistics
+from learned_opt.evaluation import report, statistics, style
 
 LEGEND = (
     "Mean of the {label} at the end with its 95 % interval over seeds and runs. In brackets behind "
@@ -174,8 +174,7 @@ def _draw(
         for axes_of_finals in below:
             _draw_finals(axes_of_finals, group)
             axes_of_finals.set(xlabel=chosen[0], ylabel=f"{first.label} at the end")
-    with _files.whole(path) as temporary:
-        figure.savefig(temporary, dpi=120)
+    drawing.save(figure, path)
 
 
 def _are_numbers(group: Group) -> bool:
@@ -188,7 +187,7 @@ def _draw_curves(
     group: Group,
     chosen: Sequence[str],
 ) -> None:
-    """The mean curve of every setting, from dark to light; the best one is red."""
+    """The mean curve of every setting, from dark to light; the best one is vermilion."""
     matplotlib = _checks.extra("matplotlib", "matplotlib", "a picture")
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.9, len(group.settings)))
     axes.set_visible(True)
@@ -196,7 +195,7 @@ def _draw_curves(
         is_best = setting is group.best
         axes.plot(
             drawing.drawable(setting.curve),
-            color="C3" if is_best else color,
+            color=style.LEARNED_COLORS[1] if is_best else color,
             linewidth=2 if is_best else 1,
             zorder=3 if is_best else 2,
             label=", ".join(map(drawing.short, setting.values)) if chosen else None,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from experiments import terminal
 from experiments.sweeps import claims, folders, plan, programs, running, tables
 from experiments.sweeps.folders import Folder
 from experiments.sweeps.plan import Sweep
@@ -90,7 +91,8 @@ def report(
     """Writes and prints the table of what is done."""
     table = tables.write(workdir, sweep, states[folders.DONE], options.best_over)
     if table:
-        print(f"\n{table}\nEverything is in {workdir}: table.md, summary.json, sweep.png, units/.")
+        print(f"\n{terminal.shown(table, ['loss'])}")
+        print(f"Everything is in {workdir}: table.md, summary.json, sweep.png, units/.")
 
 
 def show_status(

@@ -8,6 +8,7 @@ from learned_opt.data import digits, tfds_source
 from learned_opt.data.base import Dataset, Splits, as_dataset
 from learned_opt.data.transforms import shrink, with_labels
 
+#: The names that `load` knows.
 DATASETS = ("digits", *tfds_source.NAMES)
 
 

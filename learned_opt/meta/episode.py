@@ -9,16 +9,13 @@ shards estimate. Everything else is the same on all of them.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import PartitionSpec
 
-from learned_opt import devices
-from learned_opt.devices import PROBLEMS, TRIALS, Shards
+from learned_opt.devices import Shards
 from learned_opt.estimators import Estimator
 from learned_opt.meta import evaluating
 from learned_opt.meta.optimizer import Bound
@@ -430,61 +427,3 @@ def _average(state: MetaState) -> tuple[MetaState, jax.Array]:
     average = jnp.where(count > 0, total / (1 - 0.9**epochs), jnp.inf)
     state = state._replace(average_loss=total, average_count=count)
     return state, average.astype(state.best_loss.dtype)
-
-
-class Lift(NamedTuple):
-    """How many runs are in a program, and how they are side by side; static under jit.
-
-    Attributes:
-      transform: `jax.vmap`, or what stands in its place.
-      key_axis: 0 where every run has a key of its own, None where all have the same.
-      axes: of a mesh, for the first axes of a state.
-    """
-
-    transform: Callable[..., Callable]
-    key_axis: int | None
-    axes: tuple
-
-    def spec_of_key(self) -> PartitionSpec:
-        """Over which axes of a mesh the key is cut, and whatever else every run has of its own."""
-        return PartitionSpec() if self.key_axis is None else PartitionSpec(*self.axes)
-
-    def specs(self, shards: Shards) -> Any:
-        """Over which axes of a mesh a state is cut."""
-        whole: Any = PartitionSpec(*self.axes)
-        specs = MetaState(*[whole] * len(MetaState._fields))
-        if shards.num == 1:  # lives have no axis of shards
-            return specs
-        of_shards: Any = PartitionSpec(*self.axes, PROBLEMS)
-        return specs._replace(lives=of_shards)
-
-
-def _alone(function: Callable, in_axes: Any = 0) -> Callable:
-    """In the place of `jax.vmap`, for one run alone."""
-    del in_axes
-    return function
-
-
-def _in_turn(function: Callable, in_axes: Any = 0) -> Callable:
-    """In the place of `jax.vmap`: one after the other, so that each has the bits of one alone."""
-
-    def every(*args: Any) -> Any:
-        axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
-        mapped = [arg for arg, axis in zip(args, axes, strict=True) if axis is not None]
-
-        def one(i: jax.Array, *own: Any) -> Any:
-            del i
-            rest = iter(own)
-            return function(
-                *(arg if axis is None else next(rest) for arg, axis in zip(args, axes, strict=True))
-            )
-
-        num = jax.tree.leaves(mapped)[0].shape[0]
-        return devices.in_turn(one, num, *mapped)
-
-    return every
-
-
-ALONE = Lift(_alone, None, ())
-TRIALS_OF_A_SEARCH = Lift(jax.vmap, None, (None,))  # every device has all of them
-SEEDS = Lift(_in_turn, 0, (TRIALS,))

@@ -61,7 +61,7 @@ class Bar:
         history: list,
     ) -> None:
         """Begins at the window where the stage's checkpoint stands."""
-        title = "learning-rate search" if name == "search" else "meta-training"
+        title = "learning-rate search" if name.startswith("search") else "meta-training"
         self._bar.set_description(title, refresh=False)
         self._validation = None
         for entry in history:

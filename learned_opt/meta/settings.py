@@ -129,10 +129,14 @@ class MetaTrainSettings:
     @property
     def total_windows(self) -> int:
         """Windows of the search and of all stages, at most."""
-        search_epochs = self.learning_rate.num_epochs if self.is_searched else 0
-        searching = search_epochs * self.windows_of_epoch(0)
         stages = range(len(self.horizons))
-        return searching + self.num_epochs * sum(map(self.windows_of_epoch, stages))
+        return self.windows_of_search + self.num_epochs * sum(map(self.windows_of_epoch, stages))
+
+    @property
+    def windows_of_search(self) -> int:
+        """Windows of a search, side by side in all its trials."""
+        search_epochs = self.learning_rate.num_epochs if self.is_searched else 0
+        return search_epochs * self.windows_of_epoch(0)
 
     def episodes_of_stage(self, stage: int) -> int:
         """Horizons in an epoch of a stage: about as many steps as in one of the first."""

@@ -85,8 +85,8 @@ def proximal(
     Args:
       sample: `sample(key) -> instance`.
       smooth: `smooth(theta, instance) -> scalar`, f.
-      prox: `prox(theta, t, instance) -> theta`, argmin_x h(x) + |x - theta|^2 / 2t; a projection
-        reads no t.
+      prox: `prox(theta, t, instance) -> theta`, `argmin_x h(x) + |x - theta|^2 / 2t`; a
+        projection reads no t.
       nonsmooth: `nonsmooth(theta, instance) -> scalar`, h; None for a projection, where it is zero.
       step: t, at most 1 / L, where L is the Lipschitz constant of grad f.
       init: `init(key, instance) -> y_0`.

@@ -33,7 +33,9 @@ def personal_classifiers(
     individuality: float = 0.5,
     split: str = "train",
 ) -> Optimizee:
-    """Which digits a user likes: f(w, b) = mean log(1 + exp(-y (w x + b))) + l2/2 (|w|^2 + b^2).
+    """Which digits a user likes: a logistic regression for each.
+
+    The loss is `f(w, b) = mean log(1 + exp(-y (w x + b))) + l2/2 (|w|^2 + b^2)`.
 
     Each user has an own way of writing: all images go through one random map that stretches,
     slants and shifts them and changes their contrast. Each user likes some digits and not others:

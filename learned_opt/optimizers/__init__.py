@@ -24,7 +24,7 @@ from learned_opt.optimizers.safeguard import SafeguardState, safeguard
 from learned_opt.optimizers.small_fc_lopt import small_fc_lopt
 from learned_opt.optimizers.tensorwise import TensorRule
 
-# The next architecture goes here: its name in a spec, and the function that builds it.
+#: Name in a spec, and the function that builds the optimizer. The next architecture goes here.
 ARCHITECTURES: dict[str, Callable[..., LearnedOptimizer]] = {
     "general": general,
     "lstm": lstm,

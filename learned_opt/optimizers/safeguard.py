@@ -96,7 +96,7 @@ def safeguard(
     Each update takes one loss and one gradient, as ever; a rejection loses one gradient.
 
     Let the gradient of f be L-Lipschitz. With `optax.sgd(1 / L)` and share 0.5 the loss falls from
-    each accepted point to the next by at least |g(x)|^2 / (2 L), whatever `tx` does, up to the
+    each accepted point to the next by at least `|g(x)|^2 / (2 L)`, whatever `tx` does, up to the
     rounding of the loss. So after t updates with r rejections all holds that follows from this for
     t - r steps of gradient descent:
 

@@ -17,6 +17,7 @@ def _names():
     return tuple(sorted(name.removesuffix(saving.SUFFIX) for name in files))
 
 
+#: The names of all weights that come with the package.
 PRETRAINED = _names()
 
 

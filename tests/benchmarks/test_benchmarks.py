@@ -182,6 +182,7 @@ def test_meta_training_benchmark_with_its_race(tmp_path):
     assert len(record["runs"]) == len(methods) * record["time_to_adam"][0]["seeds"]
 
 
+@pytest.mark.thorough
 def test_estimators_benchmark(tmp_path):
     """Lives of one length, and a mixture in the second tier: nearly all of it is compilation."""
     record, table = quick("estimators", tmp_path / "out", "--horizons=10", "--rounds=1")

@@ -142,7 +142,9 @@ def whole_life(opt, estimator, num_problems, num_steps, phi, family, key):
 
 
 @pytest.mark.parametrize("make", [estimators.PES, estimators.NRES])
-@pytest.mark.parametrize("architecture", ["step-size", "small_fc_lopt"])
+@pytest.mark.parametrize(
+    "architecture", ["step-size", pytest.param("small_fc_lopt", marks=pytest.mark.thorough)]
+)
 def test_the_mean_over_many_draws_is_the_gradient_of_the_whole_life(make, architecture):
     """Within its standard error, against autodiff through everything, weight by weight."""
     opt = learned_step_size() if architecture == "step-size" else learned_opt.small_fc_lopt()

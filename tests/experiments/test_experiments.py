@@ -119,6 +119,7 @@ def check_mnist(workdir):
     assert saving.read_card(workdir / "optimizer")["info"]["trained_on"].startswith("digits, a per")
 
 
+@pytest.mark.thorough
 def test_mnist_on_digits(tmp_path):
     assert in_process(mnist, *MNIST, f"--workdir={tmp_path}") == 0
     check_mnist(tmp_path)

@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from experiments import numbers, papers
+from experiments import keeping, numbers, papers
 from learned_opt import _files
 from tests.experiments.programs import in_process
 
@@ -23,7 +23,7 @@ TUNED_ON_FEW = {"l2l-fig7": 5, "cifar-others": 5}
 
 
 def test_a_table_that_claims_something_has_twenty_runs():
-    for figure in numbers.read(str(DOCS / numbers.RESULTS)).values():
+    for figure in keeping.read(str(DOCS / keeping.RESULTS)).values():
         assert figure["config"]["num_runs"] >= 20, figure["figure"]
         least = TUNED_ON_FEW.get(figure["figure"], 20)
         assert figure["config"]["tune_runs"] >= least, figure["figure"]
@@ -37,8 +37,8 @@ def test_every_picture_is_there():
 
 
 def test_every_command_names_a_figure_and_no_folder():
-    for figure in numbers.read(str(DOCS / numbers.RESULTS)).values():
-        command = numbers.command(figure)
+    for figure in keeping.read(str(DOCS / keeping.RESULTS)).values():
+        command = keeping.command(figure)
         name = re.search(r"--figure=([\w-]+)", command)[1]
         assert name in papers.FIGURES
         assert "/" not in command

@@ -115,6 +115,7 @@ def tiny(monkeypatch):
     return task
 
 
+@pytest.mark.thorough
 def test_a_family_from_learning_to_the_table(tiny, tmp_path, capsys, monkeypatch):
     """And once more: nothing is learned twice, and times of learning are not forgotten."""
     given = ("--family=tiny", "--num_instances=32", f"--workdir={tmp_path}")

@@ -15,10 +15,10 @@ import optax
 import pytest
 
 import learned_opt
-from experiments import papers, recipes, ship, teachers, train, training
+from experiments import art, papers, recipes, ship, teachers, train, training
 from experiments.families import Builder, FamilySpec
 from experiments.recipe import Recipe
-from learned_opt import _files, data, optimizees, saving, weights
+from learned_opt import _files, data, devices, optimizees, saving, weights
 from learned_opt.estimators import Adjoint, Autodiff, Imitate, MetaLoss
 from learned_opt.evaluation import baselines, comparison, report, statistics
 from learned_opt.meta import settings
@@ -41,7 +41,8 @@ KEY = jax.random.key(0)
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     workdir = str(tmp_path_factory.mktemp("trained"))
-    return training.run_recipe("rnnprop-mnist", None, workdir, "digits", **SHORT)
+    [path] = training.run_recipe("rnnprop-mnist", None, workdir, "digits", **SHORT)
+    return path
 
 
 def test_training_leaves_weights_card_snapshots_and_a_picture(trained):
@@ -75,7 +76,7 @@ def test_a_card_is_written_from_its_recipe(trained):
 def test_another_run_finds_it_done(trained):
     before = saving.read_card(trained)["sha256"]
     workdir = os.path.dirname(trained)
-    again = training.run_recipe("rnnprop-mnist", None, workdir, "digits", **SHORT)
+    [again] = training.run_recipe("rnnprop-mnist", None, workdir, "digits", **SHORT)
     assert again == trained
     assert saving.read_card(trained)["sha256"] == before
 
@@ -88,7 +89,7 @@ def test_an_unknown_recipe():
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_s_settings_are_possible(name):
     recipe = recipes.RECIPES[name]
-    subject = recipe.family.build(_even_digits())
+    subject = recipe.family.build(_data_of(recipe))
     opt = recipe.learned_optimizer()
     checked = settings.check(opt, subject.family, KEY, **recipe.settings())
     assert checked.num_problems == recipe.num_problems
@@ -98,6 +99,10 @@ def test_every_recipe_s_settings_are_possible(name):
     words = recipe.trained_on("digits")
     assert ("digits" in words) == recipe.needs_data
     json.dumps(recipe.card("digits"))
+
+
+def _data_of(recipe):
+    return art.embedded() if recipe.family.builder.of_pictures else _even_digits()
 
 
 def _even_digits():
@@ -119,7 +124,7 @@ def test_the_long_recipe_is_imitation_over_three_horizons():
 def test_a_convolutional_network_is_trained_on(tmp_path):
     """The recipe of the library, with a smaller network."""
     family = dataclasses.replace(recipes.RECIPES["rnnprop-cnn"].family, arguments=TINY_CNN)
-    path = training.run_recipe(
+    [path] = training.run_recipe(
         "rnnprop-cnn", None, str(tmp_path), "digits", family=family, **{**SHORT, "num_epochs": 1}
     )
     opt, phi = learned_opt.load(path)
@@ -192,10 +197,36 @@ def test_a_recipe_of_one_s_own_is_one_entry(name, words, tmp_path, monkeypatch):
     short = {**SHORT, "num_epochs": 1}
     if name == "family":
         short["estimator"] = Autodiff(window=2)
-    path = training.run_recipe("mine", None, str(tmp_path), **short)
+    [path] = training.run_recipe("mine", None, str(tmp_path), **short)
     info = saving.read_card(path)["info"]
     assert info["trained_on"] == words
     assert info["recipe"] == "mine"
+
+
+@pytest.mark.thorough
+def test_several_seeds_are_one_program(tmp_path, monkeypatch):
+    """Each has weights, card, snapshots and a picture of its own."""
+    own = dataclasses.replace(OWN["family"], estimator=Autodiff(window=2), num_problems=2)
+    monkeypatch.setitem(recipes.RECIPES, "mine", own)
+    short = {**SHORT, "estimator": Autodiff(window=2), "num_problems": 2, "shards": 2}
+    with devices.use(jax.devices()[:2]):
+        paths = training.run_recipe(
+            "mine", None, str(tmp_path), seed=4, num_seeds=2, **{**short, "num_epochs": 3}
+        )
+    assert [os.path.relpath(path, tmp_path) for path in paths] == [
+        "seed-4/optimizer.safetensors",
+        "seed-5/optimizer.safetensors",
+    ]
+    phis = [learned_opt.load(path)[1] for path in paths]
+    assert not np.allclose(*(jax.tree.leaves(phi)[0] for phi in phis))
+    for path, phi, seed in zip(paths, phis, (4, 5), strict=True):
+        info = saving.read_card(path)["info"]
+        assert info["seed"] == seed
+        assert [entry["epoch"] for entry in info["history"]] == [1, 2, 3]
+        folder = os.path.dirname(path)
+        assert {"training.png", "snapshots"} <= set(os.listdir(folder))
+        _, last = learned_opt.load(os.path.join(folder, "snapshots", "3"))
+        chex.assert_trees_all_equal(last, phi)
 
 
 def test_an_unknown_family():

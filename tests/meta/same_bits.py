@@ -80,6 +80,16 @@ def main():
     with learned_opt.xla_loops():  # one device alone of several has no others
         seeds = learned_opt.meta_train_seeds(LSTM, quadratic(2), keys, **COMMON)
         report("seeds", seeds[2], train(1, LSTM, quadratic(2), {}, keys[2], shards=1))
+        uneven = {
+            "num_steps": learned_opt.Curriculum((2, 4), patience=1),
+            "num_epochs": 4,
+            "learning_rate": SEARCH,
+            "validation": learned_opt.Validation(num_problems=5, patience=1),
+        }
+        seeds = learned_opt.meta_train_seeds(LSTM, quadratic(2), keys, **{**COMMON, **uneven})
+        for i, key in enumerate(keys):
+            alone = train(1, LSTM, quadratic(2), uneven, key, shards=1)
+            report(f"seed {i} that ends by itself", seeds[i], alone)
     many = learned_opt.meta_train_seeds(LSTM, quadratic(2), keys, **{**COMMON, "shards": 2})
     report("sharded seeds", many[2], train(2, LSTM, quadratic(2), {}, keys[2], shards=2))
 

@@ -56,6 +56,7 @@ def same_bits(*given):
     return done.stdout.splitlines()
 
 
+@pytest.mark.thorough
 def test_any_number_of_devices_gives_the_same_bits():
     assert same_bits("drawn coordinates") == ["same: drawn coordinates on 4"]
 
@@ -71,7 +72,7 @@ def test_any_number_of_devices_gives_the_same_numbers():
 def test_everything_has_the_same_bits_on_any_number_of_devices():
     """Every estimator, a search, several families and seeds."""
     lines = same_bits()
-    assert len(lines) == 18
+    assert len(lines) == 22
     assert [line for line in lines if not line.startswith("same")] == []
 
 
@@ -128,18 +129,32 @@ def test_shards_that_are_not_possible_are_refused(settings, words):
         train(4, **settings)
 
 
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"learning_rate": "search"}, "got a search of the learning rate"),
-        ({"num_steps": learned_opt.Curriculum((2, 4))}, "got a Curriculum"),
-        ({"validation": learned_opt.Validation(patience=2)}, r"got Validation\.patience"),
-    ],
-)
-def test_seeds_that_end_at_different_times_are_refused(settings, words):
-    keys = jax.random.split(KEY, 4)
-    with pytest.raises(ValueError, match=words):
-        learned_opt.meta_train_seeds(small_lstm(), quadratic(), keys, **{**TINY, **settings})
+def test_seeds_that_end_at_different_times_are_those_of_each_alone():
+    """Each has a rate of its own search, and stages that end when its own validation says so."""
+    settings = {
+        "num_steps": learned_opt.Curriculum((2, 4), patience=1),
+        "num_epochs": 4,
+        "learning_rate": learned_opt.RandomSearch(0.01, 1.0, num_trials=2, num_epochs=1),
+        "validation": learned_opt.Validation(num_problems=5, patience=1),
+        "shards": 1,
+    }
+    keys = jax.random.split(KEY, 2)
+    with devices.use(jax.devices()[:2]):
+        seeds = learned_opt.meta_train_seeds(
+            small_lstm(), quadratic(), keys, progress_bar=False, **{**TINY, **settings}
+        )
+    epochs = []
+    for key, got in zip(keys, seeds, strict=True):
+        want = train(1, key, **settings)
+        chex.assert_trees_all_close(got.phi, want.phi, rtol=1e-3, atol=1e-5)
+        assert got.learning_rate == pytest.approx(want.learning_rate)
+        course = [(entry["epoch"], entry["num_steps"]) for entry in got.history]
+        assert course == [(entry["epoch"], entry["num_steps"]) for entry in want.history]
+        epochs.append(len(course))
+    assert epochs[0] != epochs[1]
+
+
+def test_seeds_need_a_key_each():
     with pytest.raises(ValueError, match="keys must be a vector of random keys"):
         learned_opt.meta_train_seeds(small_lstm(), quadratic(), KEY, **TINY)
 

@@ -577,6 +577,7 @@ def read_until(process, windows):
         seen += line.startswith("window")
 
 
+@pytest.mark.thorough
 def test_killed_and_resumed_runs_end_with_identical_weights(tmp_path):
     never_stopped, _ = start("", 0).communicate()
 
@@ -661,6 +662,7 @@ def test_a_curriculum_s_stage_ends_when_validation_no_longer_improves():
     assert [e["num_steps"] for e in result.history] == [2] * 2 + [4] * 2 + [8] * 5
 
 
+@pytest.mark.thorough
 def test_an_interrupted_curriculum_ends_with_the_same_weights(tmp_path):
     teacher = optax.adam(0.1)
     adjoint = estimators.Adjoint(window=2)

@@ -201,6 +201,7 @@ def test_vmap_is_one_call_whatever_is_batched():
 
 
 @pytest.mark.usefixtures("native_loops")
+@pytest.mark.thorough
 def test_derivatives_of_any_order_are_those_of_plain_jax():
     arguments = make_arguments(3, 4, sizes=(4,))
     tangents = make_arguments(3, 4, sizes=(4,), seed=1)

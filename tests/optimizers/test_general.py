@@ -177,7 +177,7 @@ def test_it_computes_its_formulas():
             np.testing.assert_allclose(leaf(u, path), w, rtol=2e-3, atol=2e-4 * rms(w))
 
 
-@pytest.mark.parametrize("factor", [128.0, 2.0**-7])
+@pytest.mark.parametrize("factor", [128.0, pytest.param(2.0**-7, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("what", ["parameters", "loss"])
 def test_another_unit_changes_nothing_but_rounding(what, factor):
     _, _, tx = an_optimizer()

@@ -1,0 +1,207 @@
+"""Paints one picture in the style of another with a learned optimizer (Gatys et al. 2015).
+
+The picture itself is what is optimized: its features are to be those of the content, and the Gram
+matrices of its features those of the style. The weights `neural-art` come with the package. Without
+--features a convolutional network of random filters tells content and style: it needs no file, and
+gives the colours and the fine texture of a style. A network that was trained on photographs gives
+more; nothing is downloaded here.
+
+%s
+
+Examples:
+
+    python -m experiments.style --content=me.jpg --style=painting.jpg --out=painted.png
+    python -m experiments.style --content=me.jpg --style=painting.jpg --out=painted.png --size=256
+        --features=vgg19.safetensors --style_layers=conv1_1=1,conv2_1=1 --content_layers=conv2_2=1
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+import optax
+import tqdm
+from absl import flags
+
+from experiments import config_flags, learned, main
+from learned_opt import _checks
+from learned_opt.data import pictures
+from learned_opt.meta import unrolling
+from learned_opt.optimizees import base as optimizee_base
+from learned_opt.optimizees import feature_files, feature_networks, style_transfer
+from learned_opt.optimizees.feature_networks import Features
+from learned_opt.optimizees.style_transfer import Art, Terms
+
+__doc__ %= feature_files.LAYOUTS
+OPTIMIZER = "neural-art"
+SUFFIX = ".png"
+
+
+class Course(NamedTuple):
+    """Where an optimization stands.
+
+    Attributes:
+      theta: the picture.
+      loss: f(theta) of the step before.
+    """
+
+    theta: jax.Array
+    loss: float
+
+
+def courses(
+    art: Art,
+    transformation: unrolling.Transformation,
+    key: jax.Array,
+    num_steps: int,
+) -> Iterator[Course]:
+    """Yields where it stands after each step.
+
+    Args:
+      art: whose first content picture is painted.
+      transformation: a pair `(opt, phi)` or an optax transformation.
+      key: of theta_0.
+      num_steps: how many steps.
+    """
+    family = optimizee_base.as_family(art.family)
+    problem = jax.jit(optimizee_base.begin)(family, key)
+    rule, phi = unrolling.separate(transformation)
+
+    def update(phi: Any, family: Any, problem: Any, theta: Any, state: Any) -> tuple:
+        loss, gradient, _ = optimizee_base.value_and_grad_at(family, problem, theta, 0, ())
+        updates, state = unrolling.join(rule, phi).update(gradient, state, theta)
+        return optax.apply_updates(theta, updates), state, loss
+
+    step = jax.jit(update)
+    theta = problem.theta_0
+    state = jax.jit(lambda phi, theta: unrolling.join(rule, phi).init(theta))(phi, theta)
+    for _ in range(num_steps):
+        theta, state, loss = step(phi, family, problem, theta, state)
+        yield Course(theta, float(loss))
+
+
+def layers(flag: str, text: str) -> dict[str, float] | None:
+    """Layers with their weights from NAME=WEIGHT,NAME=WEIGHT; None where there is no text.
+
+    Raises:
+      ValueError: for a text of another kind.
+    """
+    if not text:
+        return None
+    found = config_flags.settings(flag, config_flags.split(text))
+    for name, weight in found.items():
+        _checks.positive_float(f"--{flag}: the weight of {name}", weight)
+    return found
+
+
+def features_of(
+    path: str | None,
+    style: dict[str, float] | None,
+    content: dict[str, float] | None,
+) -> Features:
+    """The features of a file, or random filters where there is none."""
+    if path:
+        return feature_files.read_features(os.path.expanduser(path), style, content)
+    net = feature_networks.random_features()
+    net = net._replace(style=style or net.style, content=content or net.content)
+    net.network.up_to([*net.style, *net.content])  # checks their names
+    return net
+
+
+def define_flags() -> None:
+    """Defines the flags of this program."""
+    flags.DEFINE_string("content", None, "The picture that is painted.", required=True)
+    flags.DEFINE_string("style", None, "The picture whose style it gets.", required=True)
+    flags.DEFINE_string("out", None, "Where the result goes, a .png.", required=True)
+    flags.DEFINE_string(
+        "features", None, "A file of a feature network, see above; random filters without one."
+    )
+    flags.DEFINE_string(
+        "style_layers", "", "LAYER=WEIGHT,..: which features are style; empty for the network's."
+    )
+    flags.DEFINE_string(
+        "content_layers", "", "LAYER=WEIGHT,..: which features are content; empty likewise."
+    )
+    flags.DEFINE_integer(
+        "size", 128, "The smaller side of the result in pixels; both pictures must be as large."
+    )
+    flags.DEFINE_integer("steps", 128, "Steps; the optimizer that ships was trained for 128.")
+    flags.DEFINE_string("start", "noise", "noise, or content: from what the optimizer starts.")
+    flags.DEFINE_string(
+        "optimizer", OPTIMIZER, "A learned optimizer: one that ships, or the path of a file."
+    )
+    flags.DEFINE_integer("seed", 0, "Seed of the noise.")
+    for name, value in style_transfer.WEIGHTS._asdict().items():
+        flags.DEFINE_float(f"{name}_weight", value, f"The weight of the {name} term.")
+
+
+def run() -> None:
+    """Paints what the command line asks for."""
+    given = flags.FLAGS
+    out = _checked_out(given.out)
+    size = _checks.positive_int("--size", given.size, style_transfer.LEAST_SIZE)
+    num_steps = _checks.positive_int("--steps", given.steps)
+    _checks.choice("--start", given.start, style_transfer.STARTS)
+    # A file that is no picture, or no network, is told before anything is compiled.
+    content = pictures.read_picture(os.path.expanduser(given.content), size)
+    style = pictures.read_picture(os.path.expanduser(given.style), size)
+    net = features_of(
+        given.features,
+        layers("style_layers", given.style_layers),
+        layers("content_layers", given.content_layers),
+    )
+    found = learned.find(given.optimizer, learned.Places("results/train", None, train=False))
+    weights = Terms(*(getattr(given, f"{name}_weight") for name in Terms._fields))
+    art = style_transfer.neural_art(
+        pictures.resized(content, size)[None],
+        pictures.resized(style, size),
+        net,
+        weights,
+        given.start,
+    )
+    key = jax.random.key(given.seed)
+    theta = paint(art, (found.opt, found.phi), key, num_steps, net.network.about)
+    pictures.write_picture(out, style_transfer.to_pixels(theta))
+    print(f"{out}: {num_steps} steps of {found.name}, features of {net.network.about}.")
+
+
+def paint(
+    art: Art,
+    transformation: unrolling.Transformation,
+    key: jax.Array,
+    num_steps: int,
+    title: str,
+) -> np.ndarray:
+    """theta after all steps, with a bar.
+
+    Raises:
+      ValueError: where it diverged.
+    """
+    steps = courses(art, transformation, key, num_steps)
+    bar = tqdm.tqdm(steps, title, total=num_steps, unit="step")
+    for course in bar:
+        bar.set_postfix_str(f"loss {course.loss:.3g}", refresh=False)
+    theta = np.asarray(course.theta)
+    if not np.isfinite(theta).all():
+        raise ValueError(
+            f"the picture diverged within {num_steps} steps: choose fewer --steps, or another "
+            "--optimizer."
+        )
+    return theta
+
+
+def _checked_out(path: str) -> str:
+    """Where the result goes, if it can go there."""
+    path = os.path.expanduser(path)
+    if not path.lower().endswith(SUFFIX):
+        raise ValueError(f"--out must end in {SUFFIX}, got {path!r}.")
+    if os.path.isdir(path):
+        raise ValueError(f"--out must be a file, got the folder {path!r}.")
+    return path
+
+
+if __name__ == "__main__":
+    define_flags()
+    main.run(run)
