@@ -90,8 +90,9 @@ def differences(
     """
     values = finals(comparison, final)
     found = {}
-    for name, kind in comparison.kinds.items():
-        found[name] = {} if kind == comparison_lib.TUNED else _against(name, values)
+    for name in values:
+        is_tuned = comparison.kinds[name] == comparison_lib.TUNED
+        found[name] = {} if is_tuned else _against(name, values)
     return found
 
 
