@@ -40,7 +40,7 @@ _BLOCK = re.compile(
 )
 
 _HEAD = """\
-# Every number, and how it was measured
+# The numbers of all figures, and how they were measured
 
 This page and the tables of others are written by `python -m experiments.numbers` from
 `docs/measured`. [How we measure](measuring.md) has the rules. Each figure has its
