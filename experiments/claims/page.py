@@ -10,7 +10,7 @@ from experiments.claims.finals import Finals
 from experiments.claims.verdicts import FAILS, HOLDS, MISSING, OPEN, Judged, Results
 from experiments.keeping import Kept
 from experiments.watched import WATCHING
-from learned_opt.evaluation import report
+from learned_opt.evaluation import report, statistics
 
 PAGE = "claims.md"
 CLAIMS = (*first_paper.CLAIMS, *second_paper.CLAIMS)
@@ -175,6 +175,11 @@ def _shortages(claim: Claim, figure: Kept) -> list[str]:
         asked = max(asked, PERCEPTRON_RUNS)
     if runs < asked:
         found.append(f"fewer than the {asked} that the protocol asks for")
+    tune_runs = figure["config"]["tune_runs"]
+    if tune_runs < statistics.LEAST_RUNS:
+        found.append(
+            f"rates tuned on {tune_runs} runs, where {statistics.LEAST_RUNS} are asked for"
+        )
     seeds = _seeds(claim, figure)
     if seeds and min(seeds) < SEEDS:
         found.append(

@@ -277,12 +277,23 @@ class MoreThan(Check):
             gains.append(gain)
         (mean, low, high), (than_mean, than_low, than_high) = gains
         words = (
-            f"{self.ours} below {self.rival} by {mean:.0%} [{low:.0%}, {high:.0%}] on {self.case}, "
-            f"by {than_mean:.0%} [{than_low:.0%}, {than_high:.0%}] on {self.than}"
+            f"{self.ours} against {self.rival}: {_share(mean, low, high)} on {self.case}, "
+            f"{_share(than_mean, than_low, than_high)} on {self.than}"
         )
         if low > than_high:
             return Judged(HOLDS, words)
         return Judged(FAILS if high < than_low else OPEN, words)
+
+
+def _share(
+    mean: float,
+    low: float,
+    high: float,
+) -> str:
+    """A gain in words."""
+    if mean < 0:
+        return f"above by {-mean:.0%} [{-high:.0%}, {-low:.0%}]"
+    return f"below by {mean:.0%} [{low:.0%}, {high:.0%}]"
 
 
 def _gain(case: Finals, check: MoreThan) -> tuple[float, float, float] | None:
