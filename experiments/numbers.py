@@ -66,7 +66,8 @@ def collect(results: str, kept: str) -> list[str]:
             continue  # a study's, or a family's
         config = _files.read_json(os.path.join(os.path.dirname(path), "config.json"))
         name = summary["figure"]
-        _files.write_json(os.path.join(kept, f"{name}.json"), _distilled(summary, config))
+        file = os.path.join(kept, f"{name}.json")
+        _files.write_json(file, _distilled(summary, config), indent=1)  # half of it is indentation
         for picture in PICTURES:
             drawn = os.path.join(os.path.dirname(path), f"{picture}.png")
             if os.path.exists(drawn):

@@ -78,9 +78,13 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         f.write(text)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(
+    path: str | os.PathLike,
+    value: Any,
+    indent: int = 2,
+) -> None:
     """Writes plain data as a JSON file, whole; see `portable` for numbers that are not finite."""
-    write_text(path, json.dumps(portable(value), indent=2) + "\n")
+    write_text(path, json.dumps(portable(value), indent=indent) + "\n")
 
 
 def read_json(path: str | os.PathLike) -> Any:

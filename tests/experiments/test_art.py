@@ -128,8 +128,8 @@ def test_a_figure_says_what_it_is_made_of(optimizer, folder):
     assert all(art.EMBEDDED in case.title for case in embedded.cases)
     assert art.EMBEDDED not in own.figure.title
     assert {case.folder for case in own.cases}.isdisjoint(case.folder for case in embedded.cases)
-    assert own.cases[2].baselines_of(["SGD", "Adam"]) == ["Adam"]
-    assert (own.cases[0].runs_of(100), own.cases[2].runs_of(100)) == (100, 20)
+    assert own.cases[3].baselines_of(["SGD", "Adam"]) == ["Adam"]
+    assert (own.cases[0].runs_of(100), own.cases[3].runs_of(100)) == (100, 20)
     assert own.cases[0].tune_last == 1
 
 
