@@ -77,7 +77,8 @@ def test_what_an_optimizer_does(folder):
     assert (folder / "proposals.png").exists()
 
 
-@pytest.mark.parametrize("num_epochs", [2, pytest.param(None, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("num_epochs", [2, None])
 def test_a_problem_of_your_own(folder, monkeypatch, num_epochs):
     """With two epochs of meta-training for the tutorial's twenty, and then as it stands."""
     family, training, running, compare = cells("problem")
@@ -110,7 +111,8 @@ def with_arguments(function, **changed):
     return wrapped
 
 
-@pytest.mark.parametrize("shortened", [True, pytest.param(False, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("shortened", [True, False])
 def test_a_solver_for_a_family(folder, monkeypatch, shortened):
     """With less training than the page's, and then as it stands."""
     (block,) = python_blocks(DOCS / "solving.md")

@@ -78,6 +78,7 @@ def test_update_benchmark(tmp_path):
     assert 16 <= of_matrices["general"] < 17
 
 
+@pytest.mark.thorough
 def test_communicating_benchmark(tmp_path):
     record, table = quick("communicating", tmp_path / "out", "--rounds=1")
     results = {r["optimizer"]: r for r in record["results"]}
@@ -96,6 +97,7 @@ def test_communicating_benchmark(tmp_path):
     assert results["lstm"]["memory_over_lstm"] == 1
 
 
+@pytest.mark.thorough
 def test_meta_gradient_benchmark(tmp_path):
     record, table = quick("meta_gradient", tmp_path / "out")
     assert {r["method"] for r in record["results"]} == {"naive", "autodiff", "adjoint", "forward"}
@@ -112,6 +114,7 @@ def test_meta_gradient_benchmark(tmp_path):
     assert "NOT THE SAME" not in table
 
 
+@pytest.mark.thorough
 def test_start_benchmark(tmp_path):
     record, table = quick("start", tmp_path / "out", "--rounds=1")
     assert [r["what"] for r in record["results"]] == [
@@ -147,6 +150,7 @@ def test_programs_above_the_memory_limit_are_not_run(tmp_path):
     assert all(r["seconds"] is None and r["temporary_bytes"] > 0 for r in results)
 
 
+@pytest.mark.thorough
 def test_meta_training_benchmark(tmp_path):
     """Without the race to Adam, which is in test_racing.py and in the second tier."""
     record, table = quick("meta_training", tmp_path / "out", "--rounds=1", "--max_horizons=0")

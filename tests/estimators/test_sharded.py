@@ -75,7 +75,7 @@ def windows(estimator, opt, phi, problem, num=2):
 @pytest.mark.parametrize(
     ("name", "shape"),
     [
-        ("partition", "loss"),
+        pytest.param("partition", "loss", marks=pytest.mark.thorough),
         pytest.param("partition", "log", marks=pytest.mark.thorough),
         pytest.param("lstm", "loss", marks=pytest.mark.thorough),
         pytest.param("rnnprop", "loss", marks=pytest.mark.thorough),

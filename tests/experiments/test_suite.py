@@ -312,6 +312,7 @@ def test_the_program_leaves_its_files(done):
     assert rows["lion"]["final"]["mean"] == pytest.approx(np.mean(values), rel=1e-5)
 
 
+@pytest.mark.thorough
 def test_what_is_there_is_not_run_again_and_what_is_missing_is(done, monkeypatch):
     kept = done / "quadratic-vector" / "adam-tuned.npz"
     lost = done / "quadratic-vector" / "lion.npz"

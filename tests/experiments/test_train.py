@@ -121,6 +121,7 @@ def test_the_long_recipe_is_imitation_over_three_horizons():
     assert prepared.card["teacher"] == "rnnprop-mnist, then Adam with 0.02 / (1 + t / 1500)"
 
 
+@pytest.mark.thorough
 def test_a_convolutional_network_is_trained_on(tmp_path):
     """The recipe of the library, with a smaller network."""
     family = dataclasses.replace(recipes.RECIPES["rnnprop-cnn"].family, arguments=TINY_CNN)
@@ -253,6 +254,7 @@ TRAIN = [
 ]
 
 
+@pytest.mark.thorough
 def test_from_the_command_line_interrupted_and_resumed(tmp_path, monkeypatch, capsys):
     """A training goes on where it was stopped, to the weights of one that was not stopped."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -129,6 +129,7 @@ def test_shards_that_are_not_possible_are_refused(settings, words):
         train(4, **settings)
 
 
+@pytest.mark.thorough
 def test_seeds_that_end_at_different_times_are_those_of_each_alone():
     """Each has a rate of its own search, and stages that end when its own validation says so."""
     settings = {

@@ -12,7 +12,7 @@ import pytest
 
 import learned_opt
 from learned_opt import estimators
-from learned_opt.meta import programs, progress, training
+from learned_opt.meta import programs, progress, runs, session, training
 from learned_opt.optimizees import base as optimizee_base
 
 KEY = jax.random.key(5)
@@ -162,8 +162,8 @@ def test_a_stage_of_a_curriculum_does_not_forget_the_best_of_the_one_before():
 def test_history_counts_the_seconds_of_training_alone(monkeypatch):
     """On a clock that only validations and windows move, each by its own."""
     now = [0.0]
-    monkeypatch.setattr(training.time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(training._Pace, "windows", lambda self, most: most)
+    monkeypatch.setattr(session.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(session._Pace, "windows", lambda self, most: most)
 
     def slow(function, cost):
         def call(*args):
@@ -172,8 +172,8 @@ def test_history_counts_the_seconds_of_training_alone(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(training, "_windows", slow(training._windows, 1.0))
-    monkeypatch.setattr(training, "_end_epoch", slow(training._end_epoch, 100.0))
+    monkeypatch.setattr(runs, "windows", slow(runs.windows, 1.0))
+    monkeypatch.setattr(runs, "end_epoch", slow(runs.end_epoch, 100.0))
     assert [entry["seconds"] for entry in tiny().history] == [1, 2, 3]
 
 
@@ -498,7 +498,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(tmp_path, monkeypatch, es
 
     with monkeypatch.context() as patched:
         patched.setattr(progress.Bar, "advance", cut)
-        patched.setattr(training._Pace, "windows", lambda self, most: 1)
+        patched.setattr(session._Pace, "windows", lambda self, most: 1)
         with pytest.raises(PowerCutError):
             tiny(estimator=estimator, workdir=tmp_path)
     resumed = tiny(estimator=estimator, workdir=tmp_path)
@@ -509,7 +509,7 @@ def test_a_notice_is_followed_after_the_window_at_hand(tmp_path, monkeypatch):
     """In the middle of a horizon: its lives are in the checkpoint, and go on to the same bits."""
     settings = {"num_steps": 40, "num_epochs": 1, "episodes_per_epoch": 1}
     never_stopped = tiny(**settings)
-    monkeypatch.setattr(training._Pace, "windows", lambda self, most: 1)
+    monkeypatch.setattr(session._Pace, "windows", lambda self, most: 1)
     advance = progress.Bar.advance
 
     def ask_to_leave(self, state, windows):
@@ -539,7 +539,7 @@ def slowly(self, state, windows):
     print("window", np.max(state.window), flush=True)
     time.sleep(float(sys.argv[2]))
 progress.Bar.advance = slowly
-training._Pace.windows = lambda self, most: 1
+session._Pace.windows = lambda self, most: 1
 
 result = learned_opt.meta_train(
     learned_opt.lstm(hidden_sizes=(3,)), learned_opt.optimizees.quadratic(2), jax.random.key(0),

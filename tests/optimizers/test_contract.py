@@ -65,6 +65,7 @@ CASES = {
 }
 LEARNED = [name for name, case in CASES.items() if case.state_dtype is not None]
 COORDINATEWISE = [name for name, case in CASES.items() if case.opt.coordinatewise]
+SECOND_TIER = ("lstm", "lstm-bfloat16", "ntm-bfgs")  # much like others
 # One of each lift: a coordinatewise one with a count, one whose coordinates meet, one of whole
 # tensors, and a partition.
 OF_EACH_LIFT = ("rnnprop", "ntm-lbfgs", "small-fc", "partition")
@@ -73,7 +74,7 @@ OF_EACH_LIFT = ("rnnprop", "ntm-lbfgs", "small-fc", "partition")
 def cases(names=tuple(CASES), first=None):
     """A parametrization by case; all but those of `first` are of the second tier."""
     if first is None:
-        first = [name for name in names if name != "lstm"]
+        first = [name for name in names if name not in SECOND_TIER]
     second_tier = pytest.mark.thorough
     return pytest.mark.parametrize(
         "name",
