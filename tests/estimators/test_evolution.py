@@ -109,6 +109,7 @@ def test_the_closed_form_is_that_of_the_problem():
     assert np.all(np.abs(losses.mean(axis=0) - expected) < 5 * error)
 
 
+@pytest.mark.thorough
 def test_truncated_gradients_are_drawn_to_a_step_that_is_too_short():
     assert truncated_rate() < 0.6 * best_rate()
     found = learned_rate(estimators.Autodiff(window=WINDOW, stop_gradient=False))

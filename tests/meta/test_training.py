@@ -350,7 +350,9 @@ def test_a_meta_loss_of_ones_own_learns_by_every_estimator():
         assert losses[-1] < losses[0] - 0.1
 
 
-@pytest.mark.parametrize("estimator", [estimators.PES, estimators.NRES])
+@pytest.mark.parametrize(
+    "estimator", [pytest.param(estimators.PES, marks=pytest.mark.thorough), estimators.NRES]
+)
 def test_small_fc_lopt_learns_by_evolution_strategies(estimator):
     """On quadratics, beside the weights that it begins with."""
     opt = learned_opt.small_fc_lopt()
