@@ -136,7 +136,7 @@ def run():
     import numpy as np
 
     import learned_opt
-    from learned_opt.meta import progress, training
+    from learned_opt.meta import progress, session
 
     given = flags.FLAGS
     advance = progress.Bar.advance
@@ -148,7 +148,7 @@ def run():
 
     if given.wait:
         progress.Bar.advance = slowly
-        training._Pace.windows = lambda self, most: 1
+        session._Pace.windows = lambda self, most: 1
     result = learned_opt.meta_train(
         learned_opt.lstm(hidden_sizes=(3,)),
         learned_opt.optimizees.quadratic(2),

@@ -533,7 +533,7 @@ PROGRAM = """
 import hashlib, sys, time
 import jax, numpy as np
 import learned_opt
-from learned_opt.meta import progress, training
+from learned_opt.meta import progress, session
 
 advance = progress.Bar.advance
 def slowly(self, state, windows):
