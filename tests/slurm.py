@@ -32,6 +32,7 @@ SWEEP = [
     "--over=learning_rate=0.003,0.01",
 ]
 NUM_UNITS = 2
+SECONDS_TO_PUT_AWAY = 15
 # The notice comes 60 seconds before the end, and up to a minute earlier.
 LIMITS = "--slurm=timeout_min=3,slurm_signal_delay_s=60,cpus_per_task=1"
 CONFIGURATION = """
@@ -144,10 +145,13 @@ def requeue_one(environment: dict[str, str], workdir: pathlib.Path) -> str:
 
 
 def is_done(environment: dict[str, str], workdir: pathlib.Path) -> bool:
-    """Whether all units are done; meanwhile lets jobs go on at once that would wait."""
+    """Whether all units are done; meanwhile lets jobs go on soon that would wait for minutes."""
     for line in said(environment, "squeue", "--noheader", "--format=%i %T").splitlines():
         job, _, state = line.partition(" ")
-        if state == "PENDING":  # Slurm makes what was requeued wait for two minutes
+        if state == "PENDING":
+            # What was requeued waits for two minutes: where the node has not yet put away the last
+            # start of a job, it refuses the next one, and the job is lost.
+            time.sleep(SECONDS_TO_PUT_AWAY)
             said(environment, "scontrol", "update", f"JobId={job}", "StartTime=now")
     units = workdir / "units"
     return units.exists() and len(os.listdir(units)) == NUM_UNITS

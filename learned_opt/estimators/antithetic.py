@@ -149,8 +149,8 @@ class Antithetic:
         lives = self._renewed(opt, phi, family, lives, renewal_key)
         fresh = self._draw_noise(noise_key, phi, num_pairs)
         perturbation, credited = self._perturb(lives, fresh)
-        plus_terms, plus = self._advance(opt, phi, perturbation, 1.0, family, lives, lives.plus)
-        minus_terms, minus = self._advance(opt, phi, perturbation, -1.0, family, lives, lives.minus)
+        (plus_terms, minus_terms), sides = self._advance(opt, phi, perturbation, family, lives)
+        plus, minus = (jax.tree.map(lambda x, i=i: x[i], sides) for i in range(2))
         end = lives.t + self.window
         counts = self._counts(weights, end, lives.horizon)
         difference = jnp.sum(counts * (plus_terms - minus_terms), axis=0)  # [pairs]
@@ -260,30 +260,37 @@ class Antithetic:
         opt: LearnedOptimizer,
         phi: Phi,
         perturbation: Phi,
-        sign: float,
         family: Family,
         lives: PairedLives,
-        side: Side,
     ) -> tuple[jax.Array, Side]:
-        """Carries one side through a window: the terms of the meta-loss `[T, pairs]`, the side."""
+        """Carries both sides through a window, in one program.
+
+        Returns:
+          The terms of the meta-loss, `[2, T, pairs]`, and the sides, leaves `[2, pairs, ...]`.
+        """
 
         def one(
+            sign: jax.Array,
             noise: Phi,
             problem: Problem,
             t: jax.Array,
             horizon: jax.Array,
             side: Side,
         ) -> tuple:
-            moved = jax.tree.map(lambda p, e: p + sign * e, phi, noise)
+            moved = jax.tree.map(lambda p, e: p + sign.astype(e.dtype) * e, phi, noise)
             tx = opt.transform(moved)
             return advance(tx, family, problem, t, horizon, side, self.window)
 
-        targets, side = jax.vmap(one)(perturbation, lives.problems, lives.t, lives.horizon, side)
-        terms = self._clipped(targets, lives.first[:, None])
+        of_pairs = jax.vmap(one, (None, 0, 0, 0, 0, 0))
+        of_sides = jax.vmap(of_pairs, (0, None, None, None, None, 0))
+        both = jax.tree.map(lambda plus, minus: jnp.stack([plus, minus]), lives.plus, lives.minus)
+        signs = jnp.asarray([1.0, -1.0])
+        targets, sides = of_sides(signs, perturbation, lives.problems, lives.t, lives.horizon, both)
+        terms = self._clipped(targets, lives.first[None, :, None])
         if family.shape is not None:
-            shapes = jax.vmap(jax.vmap(family.shape, (0, None)))
+            shapes = jax.vmap(jax.vmap(jax.vmap(family.shape, (0, None))), (0, None))
             terms = shapes(terms, lives.first)
-        return terms.T, side
+        return jnp.moveaxis(terms, 1, 2), sides
 
     def _clipped(self, losses: jax.Array, first: jax.Array) -> jax.Array:
         if self.clip is None:
