@@ -375,7 +375,7 @@ def define_flags() -> None:
 
 def run() -> None:
     """Writes the pages, or checks them."""
-    docs = flags.FLAGS.docs
+    docs = keeping.docs_folder(flags.FLAGS.docs)
     readme = os.path.join(os.path.dirname(os.path.abspath(docs)), "README.md")
     if flags.FLAGS.check:
         old = stale(docs, readme)
@@ -394,7 +394,8 @@ def run() -> None:
         redrawing.run(kept)
     for path, text in pages(docs, readme).items():
         _files.write_text(path, text)
-    print(f"{len(found)} results were read: {', '.join(found)}. The pages are written.")
+    read = f"{len(found)} results were read: {', '.join(found)}" if found else "No result was read"
+    print(f"{read}. The pages are written from {kept}.")
 
 
 if __name__ == "__main__":

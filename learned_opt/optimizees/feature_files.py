@@ -97,14 +97,17 @@ def read_features(
 def _arrays(path: str) -> dict[str, np.ndarray]:
     """All arrays of a file."""
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no file of features at {path}.")
+        raise FileNotFoundError(f"there is no file of features at {path}: check the path.")
     try:
         if path.endswith(".safetensors"):
             return safetensors.numpy.load_file(path)
         with np.load(path, allow_pickle=False) as there:
             return {name: there[name] for name in there.files}
     except (safetensors.SafetensorError, zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged, or no .safetensors or .npz file: {error}.") from error
+        # NumPy's own words tell how to unpickle, which nobody should do with a stranger's file.
+        raise ValueError(
+            f"{path} is damaged, or no .safetensors or .npz file: take a whole copy, or convert it."
+        ) from error
     except AttributeError:  # np.load of a single array
         raise ValueError(f"{path} holds one array without a name: write an .npz file.") from None
 

@@ -103,7 +103,7 @@ def folder(tmp_path):
 
 def test_a_folder_that_lacks_something_is_told(folder, monkeypatch):
     data_dir = str(folder.parent)
-    with pytest.raises(FileNotFoundError, match=r"one file .*features\.\*, got 0"):
+    with pytest.raises(FileNotFoundError, match=r"one file .*features\.\*, got none"):
         art.load(data_dir)
     (folder / "features.npz").write_bytes(b"")
     net = art.embedded().net

@@ -105,6 +105,7 @@ def site(tmp_path):
     _files.write_json(folder / "summary.json", summary)
     _files.write_json(folder / "config.json", {"config": config, "environment": environment})
     (folder / "curves.png").write_bytes(b"a picture")
+    (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("before\n<!-- numbers: l2l-fig4 -->\n<!-- end -->\nafter\n")
     return tmp_path
 

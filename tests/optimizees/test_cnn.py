@@ -260,7 +260,7 @@ def test_structures_that_are_none(structure):
         ({"growth": 1.5}, "growth must be a whole number of at least 1, got 1.5"),
         ({"hidden_size": -1}, "hidden_size must be a whole number of at least 1, got -1"),
         ({"activation": "rely"}, "unknown activation 'rely'. Did you mean 'relu'"),
-        ({"pixel_offset": np.inf}, "pixel_offset must be a finite number above 0, got inf"),
+        ({"pixel_offset": np.inf}, "pixel_offset must be 0 or a finite number above it, got inf"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"init_scale": -0.1}, "init_scale must be a finite number above 0, got -0.1"),
         ({"dataset": "mnits"}, "unknown data set 'mnits'. Did you mean 'mnist'"),
