@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
 import learned_opt
 from experiments import gallery, keeping, links, numbers, pages, tables
 from learned_opt import _files
-from learned_opt.evaluation import report
+from learned_opt.evaluation import cost, report
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -77,6 +80,29 @@ def test_every_public_name_has_an_entry_in_the_reference():
 def test_no_entry_is_written_twice():
     names = [name for _, name in entries()]
     assert len(names) == len(set(names)) > 80
+
+
+# What pages say of the state
+
+
+def test_the_page_of_the_state_says_what_it_takes():
+    theta = {"w": jnp.zeros((40, 50))}
+    optimizers = {
+        "Adam": optax.adam(1e-3),
+        "`lstm` with two layers of 20": learned_opt.lstm(),
+        '`rnnprop("mnist")`': learned_opt.rnnprop("mnist"),
+        "`lstm_gac`": learned_opt.lstm_gac(),
+        "`ntm_lbfgs(history=30)`": learned_opt.ntm_lbfgs(history=30),
+        "`general`": learned_opt.general(num_steps=10),
+    }
+    text = (DOCS / "why/state.md").read_text()
+    for name, opt in optimizers.items():
+        tx = opt
+        if isinstance(opt, learned_opt.LearnedOptimizer):
+            tx = opt, opt.init(jax.random.key(0))
+        # A count of the steps is no parameter's.
+        num_bytes = round(cost.state_bytes_per_parameter(tx, theta))
+        assert f"| {name} | {num_bytes // 4} | {num_bytes} |" in text
 
 
 # Pages from elsewhere
