@@ -197,7 +197,7 @@ def _section(figure: Kept, folder: str) -> str:
         f"## {title}",
         f"    {keeping.command(figure)}",
         measured_with(figure),
-        tables.overview(figure["axis"], cases(figure)),
+        tables.fitting(figure["axis"], cases(figure)),
     ]
     for picture in PICTURES:
         file = f"{name}-{picture}.png"
@@ -284,7 +284,7 @@ def block(figure: Kept) -> str:
     given = [name for name, row in first.items() if row["kind"] == comparison.GIVEN]
     beside = ["Adam", *(name for name in given if name not in apart)]
     names = [*beside, *report.learned(first)]
-    lines = [tables.overview(figure["axis"], cases(figure), names), ""]
+    lines = [tables.fitting(figure["axis"], cases(figure), names), ""]
     for case in figure["cases"].values():
         about, rows, trainings = case["about"], case["rows"], case["trainings"]
         best = report.best_baseline(rows, about["final"])

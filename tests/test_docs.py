@@ -159,6 +159,22 @@ def test_pages_that_no_table_of_contents_has_stand_with_the_results(tmp_path):
 # Narrow tables
 
 
+def cells(table):
+    """The cells below the header of some tables, without the empty ones."""
+    lines = [line for line in table.split("\n") if line.startswith("| ")]
+    return {cell.strip() for line in lines for cell in line.strip("| ").split("|")} - {"", "-"}
+
+
+@pytest.mark.parametrize("name", keeping.read(str(DOCS / keeping.RESULTS)))
+def test_a_table_that_fits_a_page_leaves_nothing_out(name):
+    figure = _files.read_json(str(DOCS / keeping.RESULTS / f"{name}.json"))
+    axis, cases = figure["axis"], numbers.cases(figure)
+    table = tables.fitting(axis, cases)
+    assert max(map(len, table.split("\n"))) <= tables.WIDEST
+    turned = {cell.removeprefix(f"{axis}: ") for cell in cells(table)}
+    assert cells(tables.overview(axis, cases)) - {axis} <= turned | {axis}
+
+
 def test_a_narrow_table_holds_everything_against_the_best_baseline():
     kept = str(DOCS / keeping.RESULTS)
     figure = _files.read_json(f"{kept}/l2l-fig4.json")
