@@ -365,7 +365,11 @@ def pages(docs: str, readme: str) -> dict[str, str]:
     measured = sentences.Measured(keeping.read(folder), _tasks(folder), lines)
     elsewhere = [costs.PAGE, *(sentence.page for sentence in sentences.SENTENCES)]
     above = os.path.normpath(os.path.join(docs, os.pardir))
-    paths = [readme, *_pages_with_blocks(docs), *(os.path.join(above, page) for page in elsewhere)]
+    paths = [
+        readme,
+        *_pages_with_blocks(docs),
+        *(os.path.normpath(os.path.join(above, page)) for page in elsewhere),
+    ]
     for path in {os.path.abspath(path): path for path in reversed(paths)}.values():
         if os.path.exists(path):
             with open(path, encoding="utf-8") as f:

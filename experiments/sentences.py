@@ -50,11 +50,40 @@ def _quadratics(measured: Measured) -> dict[str, str]:
     case = measured.figures["l2l-quadratics"]["cases"]["quadratic-100"]
     training = case["trainings"]["lstm-quadratic"]
     best = report.best_baseline(case["rows"], case["about"]["final"])
-    held = report.held_against(training["against"][best], "it")
-    return {
-        "final": report.interval(training["summary"]),
-        "difference": held.removeprefix("below it by "),
-    }
+    difference = _difference(training["against"][best], "below")
+    return {"final": report.interval(training["summary"]), "difference": difference}
+
+
+def _difference(against: Mapping[str, Any], verdict: str) -> str:
+    """A paired difference; raises ValueError where the verdict is not what the sentence says."""
+    if against["verdict"] != verdict:
+        raise ValueError(
+            f"a sentence says {verdict!r} where {against['verdict']!r} was measured: change it on "
+            "its page and in experiments/sentences.py."
+        )
+    return report.held_against(dict(against), "it").removeprefix(f"{verdict} it by ")
+
+
+def _held(
+    figure: str,
+    case: str,
+    ours: str,
+    **others: tuple[str, str],
+) -> Callable[[Measured], dict[str, str]]:
+    """Paired differences of an optimizer to others: of each its name and the verdict."""
+
+    def numbers(measured: Measured) -> dict[str, str]:
+        against = measured.figures[figure]["cases"][case]["rows"][ours]["against"]
+        return {
+            name: _difference(against[other], verdict) for name, (other, verdict) in others.items()
+        }
+
+    return numbers
+
+
+def _final_of_art(measured: Measured) -> dict[str, str]:
+    row = measured.figures["l2l-fig8"]["cases"]["neural-art-256"]["rows"]["neural-art"]
+    return {"final": f"{report.last(row, None)['mean']:.3g}"}
 
 
 def _two_finals(measured: Measured) -> dict[str, str]:
@@ -126,7 +155,7 @@ def _beside_muon(matrices: str) -> tuple[str, str, dict[str, str]]:
     return "{:.2f}", "time / muon", {"optimizer": "general", "matrices": matrices}
 
 
-_GENERAL = os.path.join("docs", "general.md")
+_GENERAL, _STYLE = "docs/general.md", "docs/style.md"
 
 SENTENCES = (
     Sentence(
@@ -211,6 +240,36 @@ SENTENCES = (
             many=_beside_muon("256 x 62 x 62"),
         ),
     ),
+    Sentence(
+        _STYLE,
+        "it is below the best baseline, Adam, by {adam}, and below L-BFGS, which evaluates the "
+        "function several times a step, by {l_bfgs}.",
+        _held(
+            "l2l-fig8",
+            "neural-art-32",
+            "neural-art",
+            adam=("Adam", "below"),
+            l_bfgs=("L-BFGS", "below"),
+        ),
+    ),
+    Sentence(
+        _STYLE,
+        "below L-BFGS by {l_bfgs}, and *above* AdamW with cosine decay (which the paper does not "
+        "have) by {adamw}.",
+        _held(
+            "l2l-fig8",
+            "neural-art-128",
+            "neural-art",
+            l_bfgs=("L-BFGS", "below"),
+            adamw=("AdamW-cosine", "above"),
+        ),
+    ),
+    Sentence(_STYLE, "It neither diverges nor rises by 256 steps: {final}, no", _final_of_art),
+    Sentence(
+        _STYLE,
+        "It is above L-BFGS there by {l_bfgs}, and not below everything.",
+        _held("l2l-fig8", "neural-art-double-128", "neural-art", l_bfgs=("L-BFGS", "above")),
+    ),
 )
 
 
@@ -251,5 +310,6 @@ def _replaced(
     numbers: Mapping[str, str],
 ) -> str:
     for name in sorted(found.groupdict(), key=found.start, reverse=True):
-        text = text[: found.start(name)] + numbers[name] + text[found.end(name) :]
+        if " ".join(found[name].split()) != numbers[name]:  # or else a line may break within it
+            text = text[: found.start(name)] + numbers[name] + text[found.end(name) :]
     return text
