@@ -14,7 +14,7 @@ from learned_opt.evaluation import comparison, report
 
 About = dict[str, Any]
 
-WIDEST = 116  # characters of a table that does not scroll sideways on a page
+WIDEST = 113  # characters of a table that does not scroll sideways on a page
 MOST_LONG = 4  # cases of a table with a line for each optimizer of a case
 
 
