@@ -300,6 +300,11 @@ def define_flags() -> None:
 def run() -> None:
     """Ships what the command line asks for."""
     name = flags.FLAGS.recipe
+    if not os.path.isdir(flags.FLAGS.measured):
+        raise FileNotFoundError(
+            f"there is no folder {flags.FLAGS.measured}: run this at the root of the repository, "
+            "or name it with --measured."
+        )
     folder = os.path.dirname(weights.__file__)
     if flags.FLAGS.cards_only:
         count = renew(name, flags.FLAGS.measured, folder)

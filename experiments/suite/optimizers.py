@@ -156,9 +156,13 @@ def chosen(names: list[str]) -> dict[str, Optimizer]:
       names: of optimizers, of kinds, or "all".
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or none.
     """
     known = [*OPTIMIZERS, TUNED, FROZEN, LEARNED, "all"]
+    if not names:
+        raise ValueError(
+            f"--optimizers must name at least one, got none: one of {', '.join(known)}."
+        )
     wanted = {_checks.choice("optimizer", name, known) for name in names}
     return {
         name: optimizer

@@ -209,8 +209,10 @@ def chosen(names: list[str]) -> dict[str, Task]:
       names: of tasks, of groups, or "all".
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or none.
     """
     known = [*TASKS, *GROUPS, "all"]
+    if not names:
+        raise ValueError(f"--tasks must name at least one, got none: one of {', '.join(known)}.")
     wanted = {_checks.choice("task", name, known) for name in names}
     return {name: task for name, task in TASKS.items() if wanted & {name, task.group, "all"}}

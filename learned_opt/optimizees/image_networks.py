@@ -75,7 +75,10 @@ def _built(
         return network(num_classes, **settings)
     if settings:
         names = ", ".join(settings)
-        raise ValueError(f"network has its settings already, got {names} beside a module.")
+        raise ValueError(
+            f"network has its settings already, got {names} beside a module: set them in the "
+            "module."
+        )
     return network
 
 

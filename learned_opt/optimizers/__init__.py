@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from typing import Any
 
 from learned_opt import _checks
 from learned_opt.optimizers.base import (
@@ -69,7 +70,7 @@ def from_spec(
     if name == PARTITION:
         return _partition_from_spec(args, label_fn, architectures)
     build = _architecture(name, {**ARCHITECTURES, **architectures})
-    _check_arguments(name, build, args)
+    check_arguments(name, build, args)
     try:
         opt = build(**args)
     except TypeError as error:
@@ -80,7 +81,11 @@ def from_spec(
     return opt
 
 
-def _check_arguments(name, build, args):
+def check_arguments(
+    name: Any,
+    build: Callable[..., LearnedOptimizer],
+    args: dict,
+) -> None:
     """Raises ValueError for an argument that the architecture does not take."""
     parameters = inspect.signature(build).parameters
     if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):

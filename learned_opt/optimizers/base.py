@@ -384,9 +384,10 @@ def _traced_reads(opt, theta):
     try:
         traced = trace(everything)
     except Exception as error:
+        first_line = str(error).strip().split("\n", 1)[0]
         raise ValueError(
-            "the update of this optimizer takes more than gradients, parameters and the loss: "
-            f"{error}"
+            "the update of this optimizer takes more than gradients, parameters and the loss, "
+            f"which are all that there is here: {first_line}"
         ) from error
     is_used = _used_inputs(traced)
     found = set()

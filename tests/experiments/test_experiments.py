@@ -177,6 +177,21 @@ def test_mnist_on_digits_from_the_command_line(tmp_path):
             "there is no file nowhere/a.safetensors: check the path",
         ),
         (ship, ["--recipe=lstm-small"], "the recipe 'lstm-small' must say what it is good for"),
+        (
+            ship,
+            ["--recipe=lstm-mnist", "--measured=nowhere", "--cards_only"],
+            "there is no folder nowhere: run this at the root",
+        ),
+        (
+            train,
+            ["--recipe=lstm-quadratic", "--set=arguments.hidden=3"],
+            "the architecture 'lstm' takes no argument 'hidden': leave it out. It takes preset",
+        ),
+        (
+            train,
+            ["--recipe=lstm-quadratic", "--set=family=quadratic"],
+            "family of a recipe has settings of its own: change one of them, as in family.kind=",
+        ),
     ],
 )
 def test_bad_input_is_told_in_one_line_and_leaves_nothing(module, flags, message, tmp_path, capsys):

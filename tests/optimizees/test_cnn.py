@@ -254,7 +254,7 @@ def test_structures_that_are_none(structure):
         ({"structure": "p-p-p-f"}, r"at most 2 poolings for images of 4 x 4 pixels, got 'p-p-p-f'"),
         (
             {"dataset": (np.zeros((3, 16), np.float32), np.arange(3))},
-            r"images must be \[n, .*got shape \('n', 16\)",
+            r"images must be \[n, .*got shape \(n, 16\)",
         ),
         ({"channels": 0}, "channels must be a whole number of at least 1, got 0"),
         ({"growth": 1.5}, "growth must be a whole number of at least 1, got 1.5"),
