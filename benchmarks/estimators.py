@@ -72,7 +72,7 @@ _LEARNING_RATE = common.define_positive(
 _horizons = common.define_numbers_or(
     "horizons", [100, 1_000, 10_000], [10, 20], "Lengths of lives, in steps"
 )
-_seeds = common.define_count("seeds", 3, 1, "From how many seeds is meta-trained")
+_seeds = common.define_count("seeds", 3, 1, "Seeds of meta-training")
 _num_problems = common.define_count("num_problems", 4, 2, "Problems that live at once")
 _num_pairs = common.define_count("num_pairs", 16, 2, "Pairs of lives that PES and NRES have")
 _num_validation = common.define_count("num_validation", 8, 2, "Lives that measure the meta-loss")

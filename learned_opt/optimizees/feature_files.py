@@ -22,10 +22,12 @@ from learned_opt.optimizees.feature_networks import (
 
 LAYOUTS = """\
 A file of features is .safetensors or .npz. Its names tell the network:
+
     features.0.weight, features.0.bias, ..   VGG-16 or VGG-19 of torchvision or timm (without batch
                                              normalization); kernels [outputs, inputs, 3, 3]
     block1_conv1/kernel, block1_conv1/bias, ..   VGG-19 of Keras; kernels [3, 3, inputs, outputs]
     conv1/kernel, fire2/squeeze1x1/kernel, ..    SqueezeNet 1.1; kernels [.., inputs, outputs]
+
 Only layers up to the last one that is named as content or style need be there. Layers are called
 conv1_1, conv1_2, conv2_1, .. of VGG, and conv1, fire2, fire3, .. of SqueezeNet."""
 
