@@ -47,7 +47,7 @@ EMBEDDED, TFDS = "embedded", "TFDS"
 __doc__ %= (
     ", ".join(f"{share:g}" for share in shares.SHARES[:-1]),
     ", ".join(tasks.GROUPS),
-    "\n".join(f"    {name:<26} {task.about}" for name, task in tasks.TASKS.items()),
+    "\n".join(f"    {name:<28} {task.about}" for name, task in tasks.TASKS.items()),
     "\n".join(f"    {name:<16} {one.about}" for name, one in optimizers.OPTIMIZERS.items()),
 )
 

@@ -130,13 +130,13 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "prodigy": _plain("Prodigy", optax.contrib.prodigy),
     "dowg": _plain("DoWG", optax.contrib.dowg),
     ABLATION: Optimizer(
-        "ours, with Nesterov's momentum in the network's place",
+        "general with nothing learned: Nesterov's momentum in the network's place",
         LEARNED,
         _ablated,
         scheduled=True,
     ),
     OURS: Optimizer(
-        "ours: learned on tiny tasks",
+        "general, the optimizer that ships: learned on tiny networks",
         LEARNED,
         _learned,
         scheduled=True,
