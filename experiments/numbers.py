@@ -362,7 +362,7 @@ def pages(docs: str, readme: str) -> dict[str, str]:
     found[os.path.join(docs, claims.PAGE)] = claims.page(claims.read(folder))
     root = os.path.dirname(os.path.abspath(readme))
     lines = costs.read(os.path.join(root, costs.PAGE))
-    measured = sentences.Measured(keeping.read(folder), _tasks(folder), lines)
+    measured = sentences.Measured(keeping.read(folder), suites(folder), lines)
     elsewhere = [costs.PAGE, *(sentence.page for sentence in sentences.SENTENCES)]
     above = os.path.normpath(os.path.join(docs, os.pardir))
     paths = [
@@ -375,14 +375,6 @@ def pages(docs: str, readme: str) -> dict[str, str]:
             with open(path, encoding="utf-8") as f:
                 text = with_blocks(f.read(), folder, lines)
             found[path] = sentences.written(os.path.relpath(path, root), text, measured)
-    return found
-
-
-def _tasks(kept: str) -> dict[str, Any]:
-    """What all runs of the suite that are kept say of each task."""
-    found = {}
-    for run_of_suite in suites(kept):
-        found.update(run_of_suite["summary"]["tasks"])
     return found
 
 

@@ -14,6 +14,7 @@ from experiments.costs import Line
 from experiments.keeping import Kept
 from learned_opt.evaluation import report
 
+_ABLATION = "over that of general-ablated"  # in the words of a goal
 _ALONE = r"(?:[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]\d+)?|inf)"
 _NUMBER = rf"{_ALONE}(?:\s+\[{_ALONE},\s+{_ALONE}\])?"  # also with its interval
 
@@ -23,13 +24,21 @@ class Measured(NamedTuple):
 
     Attributes:
       figures: from `keeping.read`.
-      tasks: what the runs of the suite say of each task, by its name.
+      suites: from `numbers.suites`.
       costs: from `costs.read`.
     """
 
     figures: dict[str, Kept]
-    tasks: dict[str, Any]
+    suites: list[dict[str, Any]]
     costs: list[Line]
+
+    @property
+    def tasks(self) -> dict[str, Any]:
+        """What the runs of the suite say of each task, by its name."""
+        found: dict[str, Any] = {}
+        for suite in self.suites:
+            found.update(suite["summary"]["tasks"])
+        return found
 
 
 class Sentence(NamedTuple):
@@ -125,6 +134,12 @@ def _shares(rival: str) -> Callable[[Measured], dict[str, str]]:
 def _share_of_muon(measured: Measured) -> dict[str, str]:
     share = measured.tasks["transformer"]["general"]["needed"]["muon"]
     return {"share": report.interval(share, "{:.2f}")}
+
+
+def _ratio_to_ablation(measured: Measured) -> dict[str, str]:
+    (suite,) = [suite for suite in measured.suites if "transformer" in suite["summary"]["tasks"]]
+    (goal,) = [goal for goal in suite["summary"]["goals"] if _ABLATION in goal["what"]]
+    return {"ratio": report.interval({**goal, "mean": goal["value"]}, "{:.2f}")}
 
 
 def _of_costs(**places: tuple[str, str, dict[str, str]]) -> Callable[[Measured], dict[str, str]]:
@@ -229,6 +244,11 @@ SENTENCES = (
         _GENERAL,
         "{general} where the harness is at {general_ablated}",
         _finals("general", "general-ablated", task="transformer"),
+    ),
+    Sentence(
+        _GENERAL,
+        "and there the interval of the ratio, {ratio}, holds one.",
+        _ratio_to_ablation,
     ),
     Sentence(
         _GENERAL,

@@ -152,7 +152,7 @@ def test_numbers_of_a_sentence_are_written_anew(monkeypatch):
     numbers_of = {"a": "1.5 [1, 2]", "b": "-3"}
     sentence = sentences.Sentence("page.md", "from {a} down to {b}.", lambda _: numbers_of)
     monkeypatch.setattr(sentences, "SENTENCES", (sentence,))
-    measured = sentences.Measured({}, {}, [])
+    measured = sentences.Measured({}, [], [])
     text = "It goes from 0.25 [0.2,\n0.3] down\nto 1,000. Then 7."
     written = sentences.written("page.md", text, measured)
     assert written == "It goes from 1.5 [1, 2] down\nto -3. Then 7."
