@@ -74,7 +74,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(pair, optimizer, tmp_path, cap
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_what_is_embedded_has_every_photograph_once():
+def test_what_is_embedded_has_every_photograph_once(tmp_path):
     source = art.embedded()
     every = [photograph for found in source.photographs.values() for photograph in found]
     assert len(every) == 3
@@ -85,7 +85,9 @@ def test_what_is_embedded_has_every_photograph_once():
     made = art.family(source, "test", "test", size=32, pool=2)
     drawn = jax.eval_shape(made.family.sample, jax.random.key(0))
     assert drawn.theta.shape == (32, 32, 3)
-    assert art.load("/no/such/folder").about == art.EMBEDDED
+    assert art.load(str(tmp_path)).about == art.EMBEDDED  # it has no neural_art
+    with pytest.raises(FileNotFoundError, match="there is no folder /no/such: check --data_dir"):
+        art.load("/no/such")
 
 
 @pytest.fixture
