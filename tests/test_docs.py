@@ -13,7 +13,7 @@ import optax
 import pytest
 
 import learned_opt
-from experiments import gallery, keeping, links, numbers, pages, tables
+from experiments import gallery, keeping, links, numbers, pages, papers, tables
 from learned_opt import _files
 from learned_opt.evaluation import cost, report
 
@@ -103,6 +103,15 @@ def test_the_page_of_the_state_says_what_it_takes():
         # A count of the steps is no parameter's.
         num_bytes = round(cost.state_bytes_per_parameter(tx, theta))
         assert f"| {name} | {num_bytes // 4} | {num_bytes} |" in text
+
+
+# What pages say of the figures
+
+
+def test_every_figure_stands_in_the_table_of_experiments():
+    text = (DOCS / "experiments.md").read_text()
+    missing = [name for name in papers.FIGURES if f"`{name}`" not in text]
+    assert not missing
 
 
 # Pages from elsewhere
