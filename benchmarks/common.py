@@ -3,6 +3,7 @@
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 from absl import app, flags
 from matplotlib import figure
 
+from experiments import main as experiments_main
 from experiments import processes, terminal
 from learned_opt import _files
 from learned_opt.evaluation import environment
@@ -138,6 +140,21 @@ def define_count(
     return lambda: by_default(default, quick) if count.value is None else count.value
 
 
+def define_positive(
+    name: str,
+    default: float | None,
+    text: str,
+) -> flags.FlagHolder:
+    """Defines a flag for a finite number above 0, or for None where that is its default."""
+    holder = flags.DEFINE_float(name, default, text)
+    flags.register_validator(name, _is_positive, "must be a finite number above 0.")
+    return holder
+
+
+def _is_positive(value: float | None) -> bool:
+    return value is None or (math.isfinite(value) and value > 0)
+
+
 def _are_numbers(values: list[str] | None) -> bool:
     if values is None:
         return True
@@ -149,12 +166,16 @@ def _is_positive_integer(text: str) -> bool:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a benchmark's `main()` under absl. Arguments that are no flags are refused."""
+    """Runs a benchmark's `main()` under absl.
+
+    Arguments that are no flags are refused, and what a user got wrong is told in one line. The
+    whole trace is shown with --v=1.
+    """
 
     def checked(argv: list[str]) -> None:
         if len(argv) > 1:
-            raise app.UsageError(f"unexpected arguments: {' '.join(argv[1:])}")
-        processes.run(main, lambda error: None)
+            sys.exit(experiments_main.unexpected(argv[1]))
+        processes.run(main, experiments_main.told)
 
     processes.define_flags()
     # That JAX looks for accelerators is no news to a user of a benchmark.

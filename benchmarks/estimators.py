@@ -50,7 +50,7 @@ from typing import Any
 
 import numpy as np
 import tqdm
-from absl import app, flags
+from absl import flags
 from matplotlib import figure
 
 import learned_opt
@@ -60,20 +60,19 @@ from learned_opt.estimators import Imitate
 
 ADAM, UNTRAINED = "Adam, decaying", "untrained"
 
-_SECONDS = flags.DEFINE_float(
+_SECONDS = common.define_positive(
     "seconds",
     None,
     "The budget of a run: seconds of training for each estimator, horizon and seed; by default 8, "
     "with --quick 0.02.",
-    lower_bound=1e-3,
 )
-_LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", 0.005, "Meta-learning rate of Adam at the start of a run.", lower_bound=1e-12
+_LEARNING_RATE = common.define_positive(
+    "learning_rate", 0.005, "Meta-learning rate of Adam at the start of a run."
 )
 _horizons = common.define_numbers_or(
     "horizons", [100, 1_000, 10_000], [10, 20], "Lengths of lives, in steps"
 )
-_seeds = common.define_count("seeds", 3, 1, "From how many seeds is meta-trained")
+_seeds = common.define_count("seeds", 3, 1, "Seeds of meta-training")
 _num_problems = common.define_count("num_problems", 4, 2, "Problems that live at once")
 _num_pairs = common.define_count("num_pairs", 16, 2, "Pairs of lives that PES and NRES have")
 _num_validation = common.define_count("num_validation", 8, 2, "Lives that measure the meta-loss")
@@ -89,13 +88,13 @@ def make_ground(quick: bool) -> Ground:
     """The `Ground` that the flags ask for.
 
     Raises:
-      UsageError: unless all horizons are whole numbers of all windows.
+      ValueError: unless all horizons are whole numbers of all windows.
     """
     short, long = (5, 10) if quick else (20, 100)
     horizons = tuple(_horizons())
     for horizon in horizons:
         if horizon % long:
-            raise app.UsageError(f"--horizons must be multiples of {long} steps, got {horizon}.")
+            raise ValueError(f"--horizons must be multiples of {long} steps, got {horizon}.")
     if quick:  # a single array of parameters compiles in a fraction of the time
         opt = learned_opt.lstm(hidden_sizes=(3,))
         problem = learned_opt.optimizees.quadratic(3)

@@ -58,7 +58,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tqdm
-from absl import app, flags
+from absl import flags
 from matplotlib import figure
 
 import learned_opt
@@ -79,8 +79,8 @@ _PROBLEM = flags.DEFINE_enum(
 _DATA_DIR = flags.DEFINE_string(
     "data_dir", None, "TFDS directory that has the data set; not needed for digits."
 )
-_LEARNING_RATE = flags.DEFINE_float(
-    "learning_rate", 0.01, "Meta-learning rate of Adam, constant.", lower_bound=1e-12
+_LEARNING_RATE = common.define_positive(
+    "learning_rate", 0.01, "Meta-learning rate of Adam, constant."
 )
 _width = common.define_count("width", 20, 20, "Width of the optimizee's hidden layer")
 _num_problems = common.define_count(
@@ -110,10 +110,10 @@ def make_course(quick: bool) -> racing.Course:
     """The `racing.Course` that the flags ask for.
 
     Raises:
-      UsageError: unless a whole number of validations fits.
+      ValueError: unless a whole number of validations fits.
     """
     if _max_horizons() % _per_validation():
-        raise app.UsageError(
+        raise ValueError(
             f"--max_horizons={_max_horizons()} must be a multiple of "
             f"--horizons_per_validation={_per_validation()}."
         )

@@ -43,9 +43,9 @@ _window = common.define_count("window", 20, 4, "Steps of a window")
 _TOPOLOGY = flags.DEFINE_string(
     "topology", None, "A TPU topology to compile for as well, such as v5e:16x16."
 )
-_FLOPS = flags.DEFINE_float("flops", 2e12, "FLOPs a second of a device: an assumption.")
-_LATENCY = flags.DEFINE_float("latency", 2e-5, "Seconds of a collective: an assumption.")
-_BANDWIDTH = flags.DEFINE_float("bandwidth", 4.5e10, "Bytes a second: an assumption.")
+_FLOPS = flags.DEFINE_float("flops", 2e12, "Assumed FLOPs a second of a device.")
+_LATENCY = flags.DEFINE_float("latency", 2e-5, "Assumed seconds of a collective.")
+_BANDWIDTH = flags.DEFINE_float("bandwidth", 4.5e10, "Assumed bytes a second between devices.")
 flags.adopt_module_key_flags(common)
 
 SHARDS, GSPMD = "shards", "GSPMD"

@@ -60,9 +60,14 @@ def load(data_dir: str | None) -> Source:
     """The folder of one's own, or what is embedded where there is none.
 
     Raises:
-      FileNotFoundError: for a folder that lacks something.
+      FileNotFoundError: for a folder that is not there, or lacks something.
       ValueError: for files that are not what they should be, or a photograph in two splits.
     """
+    if data_dir and not os.path.isdir(os.path.expanduser(data_dir)):
+        raise FileNotFoundError(
+            f"there is no folder {data_dir}: check --data_dir, or leave it out for embedded "
+            "pictures."
+        )
     if not has_folder(data_dir):
         return embedded()
     folder = _folder(data_dir)
@@ -153,7 +158,8 @@ def _only(pattern: str) -> str:
     """The one file of a pattern."""
     found = sorted(glob.glob(pattern))
     if len(found) != 1:
-        raise FileNotFoundError(f"there must be one file {pattern}, got {len(found)}.")
+        names = ", ".join(map(os.path.basename, found)) or "none"
+        raise FileNotFoundError(f"there must be one file {pattern}, got {names}.")
     return found[0]
 
 

@@ -29,6 +29,21 @@ def define(config_class: type) -> None:
         _DEFINE[f.type](f.name, f.default, f.metadata["help"])
 
 
+def define_required(name: str, description: str) -> None:
+    """Defines a flag for a text that has to be given."""
+    flags.DEFINE_string(name, None, description)
+    message = f"it has to be given: --{name}=..; --help tells what it takes."
+    flags.register_validator(name, lambda value: value is not None, message)
+
+
+def json_object(name: str, text: str) -> dict[str, Any]:
+    """The dict that a flag's text says as JSON; raises ValueError for anything else."""
+    found = plain(text)
+    if not isinstance(found, dict):
+        raise ValueError(f'--{name} must be a JSON object such as {{"dim": 5}}, got {text!r}.')
+    return found
+
+
 def read(config_class: type) -> Any:
     """The configuration that the command line asks for."""
     names = [f.name for f in dataclasses.fields(config_class)]

@@ -39,23 +39,25 @@ class Config:
 
     optimizer: str = config_flags.field("Adam", "A hand-designed optimizer, or a learned one.")
     learning_rate: float = config_flags.field(
-        0.0, "Of a hand-designed optimizer; 0 for one that has none."
+        0.0, "The rate of a hand-designed optimizer; leave it out for one that has none."
     )
     family: str = config_flags.field("quadratic", f"One of {', '.join(_FAMILIES)}.")
     arguments: str = config_flags.field("{}", "Settings of the family, as JSON.")
     dataset: str = config_flags.field(
         "digits", f"One of {', '.join(data.DATASETS)}, for a family that needs one."
     )
-    num_steps: int = config_flags.field(100, "Steps of a life.")
-    num_runs: int = config_flags.field(64, "Fresh problems.")
-    seed: int = config_flags.field(0, "Of the problems.")
+    num_steps: int = config_flags.field(100, "Steps of each run.")
+    num_runs: int = config_flags.field(64, "How many fresh problems.")
+    seed: int = config_flags.field(0, "Seed of the problems.")
 
 
 def define_flags() -> None:
     """Defines the flags of this program."""
     config_flags.define(Config)
     flags.DEFINE_string("workdir", "results/curves", "Where results go.")
-    flags.DEFINE_string("data_dir", None, "TFDS directory that has the data set.")
+    flags.DEFINE_string(
+        "data_dir", None, "TFDS directory that has the data set; not needed for digits."
+    )
     flags.DEFINE_string(
         "train_dir", "results/train", "Where experiments.train has left its results."
     )
@@ -67,8 +69,7 @@ def run() -> None:
     config = config_flags.read(Config)
     places = learned.Places(given.train_dir, given.data_dir, train=False)
     name, tx = _optimizer(config, places)
-    arguments = config_flags.plain(config.arguments)
-    _checks.instance_of("arguments", arguments, dict, 'give a JSON object, such as {"dim": 5}.')
+    arguments = config_flags.json_object("arguments", config.arguments)
     spec = FamilySpec(_checks.choice("family", config.family, _FAMILIES), arguments)
     splits = data.load(config.dataset, given.data_dir) if spec.builder.needs_data else None
     subject = spec.build(splits)
@@ -82,12 +83,12 @@ def run() -> None:
 def _optimizer(config: Config, places: learned.Places) -> tuple[str, Transformation]:
     """The optimizer, and what it is called."""
     if config.optimizer in baselines.BASELINES:
-        rate = _checks.positive_float("learning_rate", config.learning_rate)
+        rate = _checks.positive_float("--learning_rate", config.learning_rate)
         tx = baselines.baseline(config.optimizer, rate, config.num_steps)
         return f"{config.optimizer} at {rate:g}", tx
     if config.learning_rate:
         raise ValueError(
-            f"learning_rate is for {', '.join(baselines.BASELINES)}, got "
+            f"--learning_rate is for {', '.join(baselines.BASELINES)}, got "
             f"{config.learning_rate!r} for {config.optimizer!r}: leave it out."
         )
     if config.optimizer in baselines.FROZEN:

@@ -182,6 +182,7 @@ class FamilySpec:
           splits: the data set, for a family that needs one: `data.Splits` or an `art.Source`.
           has_held_out: whether the test split is the family's held-out data.
         """
+        self._check_arguments()
         built, splits = self._built(splits, has_held_out)
         own: Mapping[str, Callable] = {}
         if isinstance(built, style_transfer.Art):
@@ -196,6 +197,14 @@ class FamilySpec:
             family = optimizees.with_convex(family)
         is_plain = family is built.family
         return Subject(family, network if is_plain else None, splits, own if is_plain else {})
+
+    def _check_arguments(self) -> None:
+        """Raises ValueError for an argument that the builder does not take."""
+        parameters = inspect.signature(self.builder.signature or self.builder.build).parameters
+        if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return  # those of a network, which are its own
+        for argument in self.arguments:
+            _checks.choice(f"argument of the family {self.kind!r}:", argument, parameters)
 
     def _built(self, splits: Any, has_held_out: bool) -> tuple[Any, data.Splits | None]:
         if not self.builder.needs_data:

@@ -82,7 +82,7 @@ def choose(
     values = jnp.asarray(pairs())
     at_once = min(evaluating.runs_at_once(problems), len(values))
     bar = tqdm.tqdm(
-        desc="choosing", unit="run", total=halving.planned(len(values), num_runs, False)
+        desc="choosing the decay", unit="run", total=halving.planned(len(values), num_runs, False)
     )
 
     def evaluate(candidates: np.ndarray, runs: np.ndarray) -> np.ndarray:
@@ -107,7 +107,9 @@ def pairs() -> list[tuple[float, float]]:
 def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("dataset", "digits", f"One of {', '.join(data.DATASETS)}.")
-    flags.DEFINE_string("data_dir", None, "TFDS directory; not needed for digits.")
+    flags.DEFINE_string(
+        "data_dir", None, "TFDS directory that has the data set; not needed for digits."
+    )
 
 
 def run() -> None:

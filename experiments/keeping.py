@@ -12,6 +12,16 @@ Kept = dict[str, Any]  # what docs/measured has of a figure
 RESULTS = "measured"  # below docs
 
 
+def docs_folder(docs: str) -> str:
+    """The folder of the site's pages; raises FileNotFoundError where there is none."""
+    if not os.path.isdir(docs):
+        raise FileNotFoundError(
+            f"there is no folder {docs}: run this at the root of the repository, or name it with "
+            "--docs."
+        )
+    return docs
+
+
 def read(folder: str) -> dict[str, Kept]:
     """What `numbers.collect` has kept in a folder, in the order of the figures."""
     paths = {name: os.path.join(folder, f"{name}.json") for name in papers.FIGURES}

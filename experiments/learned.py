@@ -94,7 +94,7 @@ def find(text: str, places: Places) -> Learned:
     if plus and dtype in STATE_DTYPES:
         return _with_state(find(named, places), dtype)
     name, _, path = text.rpartition("=")
-    if path.endswith(saving.SUFFIX) or os.path.isfile(os.path.expanduser(path)):
+    if name or path.endswith(saving.SUFFIX) or os.path.isfile(os.path.expanduser(path)):
         stem, _ = os.path.splitext(os.path.basename(path))
         return _load(name or stem, path, note=path)
     trained, at, fraction = text.partition("@")
@@ -168,7 +168,8 @@ def _train(
         given.append(f"--workdir={workdir}")
         command = " ".join(["python -m experiments.train", *given])
         raise FileNotFoundError(
-            f"the optimizer {recipe!r} is not trained yet: {command} trains it, or --train here."
+            f"the optimizer {recipe!r} is not trained yet: {command} trains it, and so does "
+            "experiments.reproduce with --train."
         )
     training.run_recipe(recipe, places.data_dir, workdir, seed=seed)
 
@@ -189,7 +190,8 @@ def _snapshot(
     numbers = _numbers(snapshots)
     if not numbers:
         raise FileNotFoundError(
-            f"the optimizer {text!r} needs snapshots, and there are none in {snapshots}."
+            f"the optimizer {text!r} needs snapshots, and there are none in {snapshots}: train it "
+            "anew with experiments.train, which keeps them."
         )
     wanted = share * max(numbers)
     number = min(numbers, key=lambda number: abs(number - wanted))

@@ -117,6 +117,9 @@ def _resolved(page: str, target: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    found = broken(sys.argv[1] if len(sys.argv) > 1 else "docs/_build/html")
+    try:
+        found = broken(sys.argv[1] if len(sys.argv) > 1 else "docs/_build/html")
+    except FileNotFoundError as error:
+        sys.exit(str(error))
     print("\n".join(found) if found else "No link is broken.")
     sys.exit(bool(found))

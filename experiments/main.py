@@ -1,5 +1,6 @@
 """What every experiment's `main` does around its own work."""
 
+import sys
 from collections.abc import Callable
 
 from absl import app, logging
@@ -25,20 +26,24 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(argv: list[str]) -> None:
         if len(argv) > 1:
-            raise app.UsageError(
-                f"unexpected argument {argv[1]!r}: settings are given as --name=value."
-            )
+            sys.exit(unexpected(argv[1]))
         if logging.get_verbosity() <= logging.INFO:
             # The checkpoint library reports each of its own steps.
             logging.set_verbosity(logging.WARNING)
-        processes.run(main, _told)
+        processes.run(main, told)
 
     processes.define_flags()
     terminal.fit_help()
     app.run(guarded)
 
 
-def _told(error: BaseException) -> str | None:
+def unexpected(argument: str) -> str:
+    """What is said of an argument that is no flag."""
+    return f"unexpected argument {argument!r}: settings are given as --name=value, see --help."
+
+
+def told(error: BaseException) -> str | None:
+    """The one line in which an error is told, or None for one that is shown with its trace."""
     if isinstance(error, KeyboardInterrupt):
         return "\nStopped: the same command goes on from here."
     if not isinstance(error, TOLD_IN_ONE_LINE) or logging.get_verbosity() >= logging.DEBUG:

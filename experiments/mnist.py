@@ -29,14 +29,18 @@ class Config(study.Config):
 
     dataset: str = config_flags.field("digits", f"One of {', '.join(data.DATASETS)}.")
     width: int = config_flags.field(20, "Units of each hidden layer.")
-    depth: int = config_flags.field(1, "Hidden layers.")
-    activation: str = config_flags.field("sigmoid", "sigmoid, relu, elu or tanh.")
+    depth: int = config_flags.field(1, "How many hidden layers.")
+    activation: str = config_flags.field(
+        "sigmoid", "Of the hidden units: sigmoid, relu, elu or tanh."
+    )
     batch_size: int = config_flags.field(128, "Examples of a minibatch.")
     num_problems: int = config_flags.field(1, "Problems that live at once in meta-training.")
     learning_rate: str = config_flags.field(
         "0.01", "Meta-learning rate of Adam, or 'search' for a random search."
     )
-    num_validation: int = config_flags.field(20, "Validation problems.")
+    num_validation: int = config_flags.field(
+        20, "Problems on which the weights are validated after each epoch."
+    )
     tune_runs: int = config_flags.field(
         20, "Problems on which each baseline's learning rate is tuned."
     )

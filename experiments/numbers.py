@@ -2,10 +2,12 @@
 
 Reads config.json and summary.json of every figure of experiments.reproduce below --results, keeps
 what the pages need in docs/measured (one file a figure, so that the pages can be written without
-measuring again), and writes docs/numbers.md, docs/claims.md, and the tables of the README and of
-all pages of docs, which stand between two comments. No number there is written by hand. A figure
-that is not below --results stays as it is in docs/measured. The site's gallery is made of
-docs/measured as well, when the site is built (experiments.gallery).
+measuring again), and writes docs/numbers.md, docs/claims.md, the tables of the README and of all
+pages of docs, which stand between two comments, and the numbers within some sentences
+(experiments/sentences.py). None of these is written by hand; what the benchmarks say is read from
+their tables in benchmarks/README.md. A figure that is not below --results stays as it is in
+docs/measured. The site's gallery is made of docs/measured as well, when the site is built
+(experiments.gallery).
 
 Examples:
 
@@ -22,7 +24,18 @@ from typing import Any
 
 from absl import flags
 
-from experiments import keeping, main, papers, payback, redrawing, rivals, tables, watched
+from experiments import (
+    costs,
+    keeping,
+    main,
+    papers,
+    payback,
+    redrawing,
+    rivals,
+    sentences,
+    tables,
+    watched,
+)
 from experiments.claims import page as claims
 from experiments.keeping import RESULTS, Kept
 from experiments.learned import without_seed
@@ -31,6 +44,7 @@ from learned_opt.evaluation import baselines, comparison, report
 
 THOUSANDS = "thousands"  # below docs/measured and below results; also the name of its tables
 SUITE = "suite"  # below docs/measured; also the name of a table
+COSTS, MEMORY = "costs", "costs-memory"  # the names of tables
 PAGE = "numbers.md"
 PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
 # Tables of other pages: `<!-- numbers: NAME -->` and `<!-- end -->` are around each. `NAME narrow`
@@ -183,7 +197,7 @@ def _section(figure: Kept, folder: str) -> str:
         f"## {title}",
         f"    {keeping.command(figure)}",
         measured_with(figure),
-        tables.overview(figure["axis"], cases(figure)),
+        tables.fitting(figure["axis"], cases(figure)),
     ]
     for picture in PICTURES:
         file = f"{name}-{picture}.png"
@@ -270,7 +284,7 @@ def block(figure: Kept) -> str:
     given = [name for name, row in first.items() if row["kind"] == comparison.GIVEN]
     beside = ["Adam", *(name for name in given if name not in apart)]
     names = [*beside, *report.learned(first)]
-    lines = [tables.overview(figure["axis"], cases(figure), names), ""]
+    lines = [tables.fitting(figure["axis"], cases(figure), names), ""]
     for case in figure["cases"].values():
         about, rows, trainings = case["about"], case["rows"], case["trainings"]
         best = report.best_baseline(rows, about["final"])
@@ -293,12 +307,17 @@ def narrow(figure: Kept, names: list[str] | None) -> str:
     return tables.narrow(figure["axis"], cases(figure), names)
 
 
-def with_blocks(text: str, folder: str) -> str:
+def with_blocks(
+    text: str,
+    folder: str,
+    lines: list[costs.Line],
+) -> str:
     """A page with its tables written anew.
 
     Args:
       text: the page.
       folder: docs/measured.
+      lines: what the benchmarks say, from `costs.read`.
 
     Raises:
       ValueError: for a table of something that was not measured.
@@ -307,7 +326,7 @@ def with_blocks(text: str, folder: str) -> str:
     def replaced(found: re.Match) -> str:
         before, name, is_narrow, names, after = found.groups()
         chosen = names.split(", ") if names else None
-        return f"{before}{_written(name, bool(is_narrow), chosen, folder)}\n{after}"
+        return f"{before}{_written(name, bool(is_narrow), chosen, folder, lines)}\n{after}"
 
     return _BLOCK.sub(replaced, text)
 
@@ -317,8 +336,13 @@ def _written(
     is_narrow: bool,
     names: list[str] | None,
     folder: str,
+    lines: list[costs.Line],
 ) -> str:
     """What stands between two comments."""
+    if name == COSTS:
+        return costs.table(lines)
+    if name == MEMORY:
+        return costs.memory(lines)
     if name == THOUSANDS:
         return families_in_short(folder) if is_narrow else families(folder)
     if name == SUITE:
@@ -336,10 +360,21 @@ def pages(docs: str, readme: str) -> dict[str, str]:
     folder = os.path.join(docs, RESULTS)
     found = {os.path.join(docs, PAGE): page(keeping.read(folder), folder)}
     found[os.path.join(docs, claims.PAGE)] = claims.page(claims.read(folder))
-    for path in [readme, *_pages_with_blocks(docs)]:
+    root = os.path.dirname(os.path.abspath(readme))
+    lines = costs.read(os.path.join(root, costs.PAGE))
+    measured = sentences.Measured(keeping.read(folder), suites(folder), lines)
+    elsewhere = [costs.PAGE, *(sentence.page for sentence in sentences.SENTENCES)]
+    above = os.path.normpath(os.path.join(docs, os.pardir))
+    paths = [
+        readme,
+        *_pages_with_blocks(docs),
+        *(os.path.normpath(os.path.join(above, page)) for page in elsewhere),
+    ]
+    for path in {os.path.abspath(path): path for path in reversed(paths)}.values():
         if os.path.exists(path):
             with open(path, encoding="utf-8") as f:
-                found[path] = with_blocks(f.read(), folder)
+                text = with_blocks(f.read(), folder, lines)
+            found[path] = sentences.written(os.path.relpath(path, root), text, measured)
     return found
 
 
@@ -375,7 +410,7 @@ def define_flags() -> None:
 
 def run() -> None:
     """Writes the pages, or checks them."""
-    docs = flags.FLAGS.docs
+    docs = keeping.docs_folder(flags.FLAGS.docs)
     readme = os.path.join(os.path.dirname(os.path.abspath(docs)), "README.md")
     if flags.FLAGS.check:
         old = stale(docs, readme)
@@ -394,7 +429,8 @@ def run() -> None:
         redrawing.run(kept)
     for path, text in pages(docs, readme).items():
         _files.write_text(path, text)
-    print(f"{len(found)} results were read: {', '.join(found)}. The pages are written.")
+    read = f"{len(found)} results were read: {', '.join(found)}" if found else "No result was read"
+    print(f"{read}. The pages are written from {kept}.")
 
 
 if __name__ == "__main__":

@@ -43,8 +43,12 @@ def define_flags() -> None:
         None,
         "HOST:PORT of the first process, where JAX does not find the others by itself.",
     )
-    flags.DEFINE_integer("num_processes", None, "How many processes there are, likewise.")
-    flags.DEFINE_integer("process_index", None, "Which of them this is, from 0, likewise.")
+    flags.DEFINE_integer(
+        "num_processes", None, "How many processes there are, where JAX cannot tell."
+    )
+    flags.DEFINE_integer(
+        "process_index", None, "Which of them this is, from 0, where JAX cannot tell."
+    )
 
 
 def start() -> None:

@@ -92,6 +92,7 @@ class Recipe:
         known = optimizers.ARCHITECTURES
         build = known[_checks.choice("architecture", self.architecture, known)]
         preset = {} if self.preset is None else {"preset": self.preset}
+        optimizers.check_arguments(self.architecture, build, {**preset, **self.arguments})
         opt = build(**preset, **self.arguments)
         if not self.parts:
             return opt
@@ -206,6 +207,10 @@ class Recipe:
         return found
 
 
+# Fields that plain data cannot replace as a whole.
+_WITH_SETTINGS = ("family", "estimator", "meta_loss", "optimizer", "validation")
+
+
 def _replaced(
     holder: Any,
     names: Sequence[str],
@@ -217,6 +222,13 @@ def _replaced(
     is_open = isinstance(holder, Mapping)
     if not is_open:
         _checks.choice(f"place {place!r} of a recipe:", name, _names_in(holder, place))
+    is_plain = isinstance(value, (str, bool, int, float, list, Mapping))
+    if not is_open and name in _WITH_SETTINGS and is_plain and not inner:
+        within = _names_in(getattr(holder, name), place)[0]
+        raise ValueError(
+            f"{place} of a recipe has settings of its own: change one of them, as in "
+            f"{place}.{within}={_checks.shown(value)}."
+        )
     if inner:
         old = holder.get(name, {}) if is_open else getattr(holder, name)
         value = _replaced(old, inner, value, place)

@@ -45,11 +45,8 @@ def define_flags() -> None:
     """Defines the flags of this program."""
     config_flags.define(plans.Config)
     names = ", ".join(papers.FIGURES)
-    flags.DEFINE_string(
-        "figure",
-        None,
-        f"One of {names}; all for all of them, each in a folder of its own.",
-        required=True,
+    config_flags.define_required(
+        "figure", f"One of {names}; all for all of them, each in a folder of its own."
     )
     flags.DEFINE_string("workdir", None, "Where results go; default results/FIGURE.")
     flags.DEFINE_string(

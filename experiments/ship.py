@@ -20,7 +20,7 @@ from typing import Any
 from absl import flags
 
 import learned_opt
-from experiments import keeping, main, recipes, training
+from experiments import config_flags, keeping, main, recipes, training
 from experiments.recipe import Recipe
 from learned_opt import _checks, _files, saving, weights
 from learned_opt.evaluation import report
@@ -285,19 +285,26 @@ def _line(name: str, case: Info) -> list[str]:
 def define_flags() -> None:
     """Defines the flags of this program."""
     names = ", ".join(recipes.RECIPES)
-    flags.DEFINE_string("recipe", None, f"One of {names}.", required=True)
+    config_flags.define_required("recipe", f"One of {names}.")
     flags.DEFINE_string(
         "workdir", None, "Where experiments.train left it; default results/train/RECIPE."
     )
     flags.DEFINE_string(
         "measured", f"docs/{keeping.RESULTS}", "Where experiments.numbers keeps the figures."
     )
-    flags.DEFINE_bool("cards_only", False, "Whether the weights that ship stay as they are.")
+    flags.DEFINE_bool(
+        "cards_only", False, "Write the card alone; the weights that ship stay as they are."
+    )
 
 
 def run() -> None:
     """Ships what the command line asks for."""
     name = flags.FLAGS.recipe
+    if not os.path.isdir(flags.FLAGS.measured):
+        raise FileNotFoundError(
+            f"there is no folder {flags.FLAGS.measured}: run this at the root of the repository, "
+            "or name it with --measured."
+        )
     folder = os.path.dirname(weights.__file__)
     if flags.FLAGS.cards_only:
         count = renew(name, flags.FLAGS.measured, folder)

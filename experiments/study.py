@@ -28,13 +28,13 @@ class Config:
     evaluation_seed: int = config_flags.field(
         0, "Seed of the problems on which everything is compared."
     )
-    num_steps: int = config_flags.field(100, "Horizon in steps, of training and of evaluation.")
-    window: int = config_flags.field(20, "Steps of one meta-gradient; divides --num_steps.")
+    num_steps: int = config_flags.field(100, "Steps of a life, in training and in evaluation.")
+    window: int = config_flags.field(20, "Steps that one meta-gradient sees; divides --num_steps.")
     num_problems: int = config_flags.field(16, "Problems that live at once in meta-training.")
     num_epochs: int = config_flags.field(
         40, "Epochs of meta-training; each ends with a validation."
     )
-    episodes_per_epoch: int = config_flags.field(50, "Horizons in an epoch.")
+    episodes_per_epoch: int = config_flags.field(50, "Lives of --num_steps steps in an epoch.")
     learning_rate: str = config_flags.field(
         "0.003", "Meta-learning rate of Adam, or 'search' for a random search."
     )
@@ -45,13 +45,15 @@ class Config:
     )
     coordinates: int = config_flags.field(
         0,
-        "Coordinates from which a meta-gradient is estimated; 0 for all, exactly. "
+        "Coordinates from which a meta-gradient is estimated; 0 for all, which is exact. "
         "About a sixteenth of all learns fastest where there are thousands.",
     )
     patience: int = config_flags.field(
         0, "Stop after so many epochs without a better validation loss; 0 for never."
     )
-    num_validation: int = config_flags.field(128, "Validation problems.")
+    num_validation: int = config_flags.field(
+        128, "Problems on which the weights are validated after each epoch."
+    )
     tune_runs: int = config_flags.field(
         128, "Problems on which each baseline's learning rate is tuned."
     )
@@ -132,6 +134,9 @@ def run(
 
 def _configured(recipe: Recipe, config: Config) -> Recipe:
     """The recipe with a configuration's settings."""
+    _checks.positive_int("num_validation", config.num_validation)
+    for name in ("coordinates", "patience"):  # 0 means something
+        _checks.positive_int(name, getattr(config, name), minimum=0)
     return dataclasses.replace(
         recipe,
         num_steps=config.num_steps,
@@ -161,6 +166,9 @@ def _baseline_names(config: Config) -> list[str]:
     for name in ("tune_runs", "num_runs"):
         _checks.positive_int(name, getattr(config, name))
     names = config_flags.split(config.baselines)
+    if not names:
+        known = ", ".join(baselines.BASELINES)
+        raise ValueError(f"--baselines must name at least one, got none: one or more of {known}.")
     for name in names:
         _checks.choice("baseline", name, baselines.BASELINES)
     return names

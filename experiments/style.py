@@ -12,7 +12,8 @@ Examples:
 
     python -m experiments.style --content=me.jpg --style=painting.jpg --out=painted.png
     python -m experiments.style --content=me.jpg --style=painting.jpg --out=painted.png --size=256
-        --features=vgg19.safetensors --style_layers=conv1_1=1,conv2_1=1 --content_layers=conv2_2=1
+        --features=vgg19.safetensors --style_layers=conv1_1=1,conv2_1=1
+        --content_layers=conv2_2=1
 """
 
 import os
@@ -26,7 +27,7 @@ import tqdm
 from absl import flags
 
 from experiments import config_flags, learned, main
-from learned_opt import _checks
+from learned_opt import _checks, _files
 from learned_opt.data import pictures
 from learned_opt.meta import unrolling
 from learned_opt.optimizees import base as optimizee_base
@@ -112,23 +113,29 @@ def features_of(
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("content", None, "The picture that is painted.", required=True)
-    flags.DEFINE_string("style", None, "The picture whose style it gets.", required=True)
-    flags.DEFINE_string("out", None, "Where the result goes, a .png.", required=True)
+    config_flags.define_required("content", "The picture that is painted.")
+    config_flags.define_required("style", "The picture whose style it gets.")
+    config_flags.define_required("out", "Where the result goes, a .png.")
     flags.DEFINE_string(
         "features", None, "A file of a feature network, see above; random filters without one."
     )
     flags.DEFINE_string(
-        "style_layers", "", "LAYER=WEIGHT,..: which features are style; empty for the network's."
+        "style_layers",
+        "",
+        "LAYER=WEIGHT,..: which features are style; empty for the network's own.",
     )
     flags.DEFINE_string(
-        "content_layers", "", "LAYER=WEIGHT,..: which features are content; empty likewise."
+        "content_layers",
+        "",
+        "LAYER=WEIGHT,..: which features are content; empty for the network's own.",
     )
     flags.DEFINE_integer(
         "size", 128, "The smaller side of the result in pixels; both pictures must be as large."
     )
-    flags.DEFINE_integer("steps", 128, "Steps; the optimizer that ships was trained for 128.")
-    flags.DEFINE_string("start", "noise", "noise, or content: from what the optimizer starts.")
+    flags.DEFINE_integer(
+        "steps", 128, "How many steps are taken; the optimizer that ships was trained for 128."
+    )
+    flags.DEFINE_string("start", "noise", "What the optimizer starts from: noise, or content.")
     flags.DEFINE_string(
         "optimizer", OPTIMIZER, "A learned optimizer: one that ships, or the path of a file."
     )
@@ -180,7 +187,7 @@ def paint(
       ValueError: where it diverged.
     """
     steps = courses(art, transformation, key, num_steps)
-    bar = tqdm.tqdm(steps, title, total=num_steps, unit="step")
+    bar = tqdm.tqdm(steps, f"painting with {title}", total=num_steps, unit="step")
     for course in bar:
         bar.set_postfix_str(f"loss {course.loss:.3g}", refresh=False)
     theta = np.asarray(course.theta)
@@ -199,6 +206,7 @@ def _checked_out(path: str) -> str:
         raise ValueError(f"--out must end in {SUFFIX}, got {path!r}.")
     if os.path.isdir(path):
         raise ValueError(f"--out must be a file, got the folder {path!r}.")
+    _files.make_folder(os.path.dirname(os.path.abspath(path)))  # better now than after all steps
     return path
 
 

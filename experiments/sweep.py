@@ -81,20 +81,22 @@ from learned_opt import _checks, _files
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("workdir", None, "Where the sweep is.", required=True)
+    config_flags.define_required("workdir", "The folder of the sweep.")
     flags.DEFINE_string("program", "experiments.train", "The module that each unit runs.")
-    flags.DEFINE_multi_string("over", [], "NAME=VALUES, what varies; as often as you like.")
-    flags.DEFINE_multi_string("set", [], "NAME=VALUE, for all units; as often as you like.")
+    flags.DEFINE_multi_string("over", [], "NAME=VALUES, what varies")
+    flags.DEFINE_multi_string("set", [], "NAME=VALUE, for all units")
     flags.DEFINE_string(
         "file",
         None,
         'A JSON file with "program", "set", "over" (a dict, or a list of dicts for several grids), '
         '"random" and "random_seed", in the place of the flags of these names.',
     )
-    flags.DEFINE_integer("random", 0, "How many draws there are of what is drawn at random.")
+    flags.DEFINE_integer(
+        "random", 0, "How many draws there are of settings that are drawn at random."
+    )
     flags.DEFINE_integer("random_seed", 0, "Seed of the draws.")
-    flags.DEFINE_string("parts", work.WHOLE, "Only part i of n, as i/n.")
-    flags.DEFINE_integer("jobs", 1, "Units that run at once on this machine.")
+    flags.DEFINE_string("parts", work.WHOLE, "Run only part i of n of the units, given as i/n.")
+    flags.DEFINE_integer("jobs", 1, "How many units run at once on this machine.")
     flags.DEFINE_integer("tries", 3, "How often a unit is tried before it counts as failed.")
     flags.DEFINE_bool("retry", False, "Try again what has failed.")
     flags.DEFINE_list(

@@ -14,6 +14,9 @@ from learned_opt.evaluation import comparison, report
 
 About = dict[str, Any]
 
+WIDEST = 113  # characters of a table that does not scroll sideways on a page
+MOST_LONG = 4  # cases of a table with a line for each optimizer of a case
+
 
 def about(case: Case) -> About:
     """What of a case its rows do not say."""
@@ -45,13 +48,81 @@ def overview(
       cases: pairs of what they are about and of their rows.
       names: which optimizers have a column; None for Adam and all that are not tuned.
     """
+    return report.markdown(*_overview(axis, cases, names))
+
+
+def fitting(
+    axis: str,
+    cases: Iterable[tuple[About, report.Rows]],
+    names: Iterable[str] | None = None,
+) -> str:
+    """The table of `overview`, which fits a page: turned or cut where it would be too wide.
+
+    Args:
+      axis, cases, names: see `overview`.
+    """
+    header, lines = _overview(axis, cases, names)
+    turned_header = ["optimizer", *(f"{axis}: {line[0]}" for line in lines)]
+    turned = [
+        list(column) for column in zip(header[1:], *(line[1:] for line in lines), strict=True)
+    ]
+    for table in (report.markdown(header, lines), report.markdown(turned_header, turned)):
+        if _width(table) <= WIDEST:
+            return table
+    if len(lines) <= MOST_LONG:
+        return report.markdown([axis, "optimizer", "final loss"], _long(header, lines))
+    return "\n\n".join(_cut(header, lines))
+
+
+def _long(header: list[str], lines: list[list[str]]) -> list[list[str]]:
+    """A line for each optimizer of a case."""
+    found = []
+    for place, *cells in lines:
+        measured = [pair for pair in zip(header[1:], cells, strict=True) if pair[1] != "-"]
+        for i, pair in enumerate(measured):
+            found.append(["" if i else place, *pair])
+    return found
+
+
+def _cut(header: list[str], lines: list[list[str]]) -> list[str]:
+    """Tables that each have some of the columns, and the first column all."""
+    tables: list[str] = []
+    columns: list[int] = []
+    for i in range(1, len(header)):
+        wider = _of_columns(header, lines, [*columns, i])
+        if columns and _width(wider) > WIDEST:
+            tables.append(_of_columns(header, lines, columns))
+            columns = []
+        columns.append(i)
+    return [*tables, _of_columns(header, lines, columns)]
+
+
+def _of_columns(
+    header: list[str],
+    lines: list[list[str]],
+    columns: list[int],
+) -> str:
+    chosen = [[row[0], *(row[i] for i in columns)] for row in (header, *lines)]
+    return report.markdown(chosen[0], chosen[1:])
+
+
+def _width(table: str) -> int:
+    return max(map(len, table.split("\n")))
+
+
+def _overview(
+    axis: str,
+    cases: Iterable[tuple[About, report.Rows]],
+    names: Iterable[str] | None,
+) -> tuple[list[str], list[list[str]]]:
+    """The header and the lines of `overview`."""
     cases = list(cases)
     _, first = cases[0]
     if names is None:
         names = ["Adam", *(name for name, row in first.items() if row["kind"] != comparison.TUNED)]
     shown = [name for name in names if any(name in rows for _, rows in cases)]
     lines = [_line(of_case, rows, shown) for of_case, rows in cases]
-    return report.markdown([axis, "best baseline", *shown], lines)
+    return [axis, "best baseline", *shown], lines
 
 
 def _line(

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Sequence
 from learned_opt.evaluation import report
 
 WIDEST_CELL = 26  # characters of a cell, in a table that is too wide
+_GOING_ON = "        --"  # a line with which a command goes on
 _NAME = re.compile(r"  +\S.*?  +(?=\S)")  # "name   what it is", indented
 
 
@@ -115,11 +116,31 @@ def help_text(text: str, width: int) -> str:
         ends = [*lines[1:], ""]
         shown = []
         for line, after in zip(lines, ends, strict=True):
-            goes_on = after.startswith("        --") and "python -m" in "".join(lines)
-            goes_on = goes_on and not line.endswith("\\")
-            shown += [f"{line} \\"] if goes_on else _hanging(line, width)
+            is_command = "python -m" in line or line.startswith(_GOING_ON)
+            goes_on = is_command and after.startswith(_GOING_ON)
+            shown += _command(line, width, goes_on) if is_command else _hanging(line, width)
         found.append("\n".join(shown))
-    return "\n\n".join(found)
+    return "\n\n".join(found).rstrip("\n") + "\n"
+
+
+def _command(
+    line: str,
+    width: int,
+    goes_on: bool,
+) -> list[str]:
+    """A line of a command that can be copied, broken before its flags where it is too long."""
+    if "#" in line:
+        return [line]
+    indent = line[: len(line) - len(line.lstrip())]
+    first, *given = re.split(r" +(?=--)", line.strip().removesuffix("\\").rstrip())
+    lines = [indent + first]
+    for flag in given:
+        if len(f"{lines[-1]} {flag} \\") <= width:
+            lines[-1] += f" {flag}"
+        else:
+            lines.append(" " * len(_GOING_ON.removesuffix("--")) + flag)
+    ends = [" \\"] * (len(lines) - 1) + [" \\" if goes_on else ""]
+    return [line + end for line, end in zip(lines, ends, strict=True)]
 
 
 def _joined(lines: list[str]) -> list[str]:
@@ -136,10 +157,10 @@ def _joined(lines: list[str]) -> list[str]:
 
 def _hanging(line: str, width: int) -> list[str]:
     """An indented line; what is too long goes on below where its explanation begins."""
-    if len(line) <= width or "python -m" in line:
+    if len(line) <= width:
         return [line]
     name = _NAME.match(line)
-    indent = " " * len(name[0] if name else "")
+    indent = " " * (len(name[0]) if name else len(line) - len(line.lstrip()))
     return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False)
 
 

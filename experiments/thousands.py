@@ -20,7 +20,7 @@ import os
 
 from absl import flags
 
-from experiments import main, payback, racing, rivals, solvers, terminal
+from experiments import config_flags, main, payback, racing, rivals, solvers, terminal
 from learned_opt import _checks, _files
 from learned_opt.evaluation import environment
 
@@ -30,10 +30,10 @@ __doc__ %= "\n".join(f"    {name:<9} {about}" for name, about in rivals.TASKS.it
 def define_flags() -> None:
     """Defines the flags of this program."""
     names = ", ".join(rivals.TASKS)
-    flags.DEFINE_string("family", None, f"One of {names}; all for all of them.", required=True)
+    config_flags.define_required("family", f"One of {names}; all for all of them.")
     flags.DEFINE_string("workdir", None, "Where results go; default results/thousands/FAMILY.")
-    flags.DEFINE_integer("num_instances", 4096, "Fresh instances to be solved.")
-    flags.DEFINE_integer("seed", 0, "Of learning, and of the fresh instances.")
+    flags.DEFINE_integer("num_instances", 4096, "How many fresh instances are solved.")
+    flags.DEFINE_integer("seed", 0, "Seed of learning, and of the fresh instances.")
 
 
 def run() -> None:

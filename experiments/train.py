@@ -25,17 +25,18 @@ __doc__ %= "\n".join(_LINES)
 
 # Fields of a recipe that the command line can change.
 _OVERRIDES = {
-    "num_epochs": "Epochs, instead of the recipe's.",
-    "episodes_per_epoch": "Horizons of an epoch, instead of the recipe's.",
+    "num_epochs": "How many epochs, instead of the recipe's.",
+    "episodes_per_epoch": "Whole lives in an epoch, instead of the recipe's.",
     "num_problems": "Problems that live at once, instead of the recipe's.",
-    "shards": "Into how many shards these are cut; several go over all devices, which divide them.",
+    "shards": "Into how many shards the problems are cut; several go over all devices, which must "
+    "divide them.",
 }
 
 
 def define_flags() -> None:
     """Defines the flags of this program."""
     names = ", ".join(recipes.RECIPES)
-    flags.DEFINE_string("recipe", None, f"One of {names}.", required=True)
+    config_flags.define_required("recipe", f"One of {names}.")
     flags.DEFINE_string(
         "workdir", None, "Where results and checkpoints go; default results/train/RECIPE."
     )
@@ -59,7 +60,7 @@ def define_flags() -> None:
         "set",
         [],
         "PLACE=VALUE, another value in a place of the recipe, such as learning_rate=0.01, "
-        "num_steps=50 or estimator.window=10; as often as you like. Values are JSON, or else text.",
+        "num_steps=50 or estimator.window=10. Values are JSON, or else text",
     )
 
 

@@ -168,12 +168,14 @@ def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("optimizer", "neural-art", "A learned optimizer: a name, or NAME=PATH.")
     flags.DEFINE_string(
-        "data_dir", None, "The folder that has neural_art/, see experiments/art.py; else embedded."
+        "data_dir",
+        None,
+        "The folder that has neural_art/, see experiments/art.py; left out for embedded pictures.",
     )
     flags.DEFINE_string("workdir", "results/l2l-fig9", "Where results go.")
     flags.DEFINE_string("train_dir", "results/train", "Where experiments.train has left results.")
     flags.DEFINE_string("tuned_dir", "results/tuned", "Where tuned baselines are kept.")
-    flags.DEFINE_integer("num", 3, "Pictures of each problem.")
+    flags.DEFINE_integer("num", 3, "How many pictures of each problem.")
     flags.DEFINE_integer("tune_runs", 20, "Problems on which Adam's rate is tuned.")
     flags.DEFINE_integer("rounds", 5, "How often both optimizers are timed.")
     flags.DEFINE_integer("evaluation_seed", 0, "Seed of the problems.")

@@ -68,24 +68,26 @@ class Config:
     family: str = config_flags.field(
         "", f"One of {', '.join(_FAMILIES)}; empty for what the optimizer was trained on."
     )
-    arguments: str = config_flags.field("{}", "Of that family, as JSON.")
+    arguments: str = config_flags.field("{}", "Settings of --family, as JSON.")
     dataset: str = config_flags.field(
         "", f"One of {', '.join(data.DATASETS)}; empty for that of the optimizer's training."
     )
-    num_steps: int = config_flags.field(100, "Steps of a trajectory.")
-    num_runs: int = config_flags.field(20, "Fresh problems.")
+    num_steps: int = config_flags.field(100, "Steps of each run.")
+    num_runs: int = config_flags.field(20, "How many fresh problems.")
     tune_runs: int = config_flags.field(20, "Problems on which SGD and Adam are tuned.")
     coordinates: int = config_flags.field(
         32, "Coordinates that are looked at, drawn from those that have a gradient in all runs."
     )
-    evaluation_seed: int = config_flags.field(0, "Of the problems.")
+    evaluation_seed: int = config_flags.field(0, "Seed of the problems.")
 
 
 def define_flags() -> None:
     """Defines the flags of this program."""
     config_flags.define(Config)
     flags.DEFINE_string("workdir", None, "Where results go; default results/watching/OPTIMIZER.")
-    flags.DEFINE_string("data_dir", None, "TFDS directory that has the data set.")
+    flags.DEFINE_string(
+        "data_dir", None, "TFDS directory that has the data set; not needed for digits."
+    )
     flags.DEFINE_string(
         "train_dir", "results/train", "Where experiments.train has left its results."
     )
@@ -117,8 +119,7 @@ def _problem(config: Config, name: str) -> tuple[FamilySpec, str]:
     """What is watched on, and the data set that it is made of."""
     recipe = recipes.RECIPES.get(learned.without_seed(name))
     if config.family:
-        arguments = config_flags.plain(config.arguments)
-        _checks.instance_of("arguments", arguments, dict, 'give a JSON object, such as {"dim": 5}.')
+        arguments = config_flags.json_object("arguments", config.arguments)
         spec = FamilySpec(_checks.choice("family", config.family, _FAMILIES), arguments)
     elif recipe is None:
         raise ValueError(

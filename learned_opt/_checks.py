@@ -13,6 +13,24 @@ import jax.numpy as jnp
 import numpy as np
 
 _STATE_DTYPES = ("float32", "bfloat16", "float16", "float64")
+_LONGEST = 100  # characters of a value in a message
+
+
+def shown(value: Any) -> str:
+    """A value as messages show it: on one line, and not longer than that can be read.
+
+    Example:
+      >>> import numpy as np
+      >>> from learned_opt import _checks
+      >>> _checks.shown(np.eye(2))
+      'array([[1., 0.], [0., 1.]])'
+    """
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return f"{value.dtype}{list(value.shape)}"
+    text = " ".join(repr(value).split())
+    if isinstance(value, str) or len(text) <= _LONGEST:
+        return text
+    return f"{text[:_LONGEST]} ..."
 
 
 def positive_int(
@@ -23,7 +41,9 @@ def positive_int(
     """Returns `value` as an int; raises ValueError unless it is whole and at least `minimum`."""
     is_whole = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     if not is_whole or value < minimum:
-        raise ValueError(f"{name} must be a whole number of at least {minimum}, got {value!r}.")
+        raise ValueError(
+            f"{name} must be a whole number of at least {minimum}, got {shown(value)}."
+        )
     return int(value)
 
 
@@ -35,7 +55,19 @@ def positive_float(name: str, value: Any) -> Any:
     if isinstance(value, jax.core.Tracer):
         return value
     if not _is_scalar(value) or not np.isfinite(value) or value <= 0:
-        raise ValueError(f"{name} must be a finite number above 0, got {value!r}.")
+        raise ValueError(f"{name} must be a finite number above 0, got {shown(value)}.")
+    return float(value)
+
+
+def not_negative_float(name: str, value: Any) -> Any:
+    """Returns `value` as a float; raises ValueError unless it is zero or finite and above.
+
+    Inside a traced function the value is not known: a tracer is returned unchecked.
+    """
+    if isinstance(value, jax.core.Tracer):
+        return value
+    if not _is_scalar(value) or not np.isfinite(value) or value < 0:
+        raise ValueError(f"{name} must be 0 or a finite number above it, got {shown(value)}.")
     return float(value)
 
 
@@ -75,19 +107,19 @@ def choice(
         ...
       ValueError: unknown method 'autodif'. Did you mean 'autodiff'? Known: 'adjoint', 'autodiff'.
     """
-    known = list(known)
+    known = list(dict.fromkeys(known))
     if value in known:
         return value
     names = [str(other) for other in known]
-    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
+    near = difflib.get_close_matches(str(value), names, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"unknown {name} {value!r}.{hint} Known: {', '.join(map(repr, known))}.")
+    raise ValueError(f"unknown {name} {shown(value)}.{hint} Known: {', '.join(map(repr, known))}.")
 
 
 def boolean(name: str, value: Any) -> bool:
     """Returns `value`; raises ValueError unless it is True or False."""
     if not isinstance(value, bool):
-        raise ValueError(f"{name} must be True or False, got {value!r}.")
+        raise ValueError(f"{name} must be True or False, got {shown(value)}.")
     return value
 
 
@@ -108,7 +140,7 @@ def random_key(key: Any) -> None:
     """Raises ValueError unless `key` is one random key, typed or of the old kind (two uint32)."""
     if not _is_random_key(key):
         raise ValueError(
-            f"key must be a random key, got {key!r}: make one with jax.random.key(seed)."
+            f"key must be a random key, got {shown(key)}: make one with jax.random.key(seed)."
         )
 
 
@@ -172,6 +204,7 @@ def same_tree(
     tree: Any,
     reference_name: str,
     reference: Any,
+    remedy: str,
 ) -> None:
     """Raises ValueError that names the first difference in structure or shapes between two trees of
     arrays.
@@ -181,6 +214,7 @@ def same_tree(
       tree: the tree to check.
       reference_name: what `reference` is, for the message.
       reference: the tree as it should be; it may hold `jax.ShapeDtypeStruct`s.
+      remedy: what to do then, the last words of the message.
 
     Raises:
       ValueError: if `tree` lacks a leaf, has one too many, or has one of another shape.
@@ -189,15 +223,17 @@ def same_tree(
     want = _shapes(reference)
     for place in want:
         if place not in got:
-            raise ValueError(f"{name} lack the leaf {_joined(place)} of {reference_name}.")
+            raise ValueError(f"{name} lack the leaf {_joined(place)} of {reference_name}: {remedy}")
     for place in got:
         if place not in want:
-            raise ValueError(f"{name} have the leaf {_joined(place)}, which {reference_name} lack.")
+            raise ValueError(
+                f"{name} have the leaf {_joined(place)}, which {reference_name} lack: {remedy}"
+            )
     for place, shape in got.items():
         if shape != want[place]:
             raise ValueError(
                 f"{name} at {_joined(place)} have shape {shape}, but {reference_name} have "
-                f"{want[place]}."
+                f"{want[place]}: {remedy}"
             )
 
 

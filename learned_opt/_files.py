@@ -56,7 +56,7 @@ def _sent(path: str) -> Iterator[str]:
 @contextlib.contextmanager
 def _renamed(path: str) -> Iterator[str]:
     folder = os.path.dirname(os.path.abspath(path))
-    os.makedirs(folder, exist_ok=True)
+    _make_folder_here(folder)
     # The suffix stays: matplotlib and NumPy choose the format by it.
     suffix = os.path.splitext(path)[1]
     handle, temporary = tempfile.mkstemp(dir=folder, prefix=".partial-", suffix=suffix)
@@ -93,15 +93,20 @@ def read_json(path: str | os.PathLike) -> Any:
     try:
         return json.loads(content.decode("utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is truncated or is no JSON file: {error}.") from error
+        raise ValueError(
+            f"{path} is truncated or is no JSON file ({error}): mend it, or remove it."
+        ) from error
 
 
 def read_bytes(path: str | os.PathLike) -> bytes:
-    """The contents of a file."""
-    if is_remote(path):
-        return _remote(path).read_bytes()
-    with open(path, "rb") as f:
-        return f.read()
+    """The contents of a file; raises FileNotFoundError where there is none."""
+    try:
+        if is_remote(path):
+            return _remote(path).read_bytes()
+        with open(path, "rb") as f:
+            return f.read()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"there is no file {path}: check the path.") from error
 
 
 def exists(path: str | os.PathLike) -> bool:
@@ -122,7 +127,18 @@ def make_folder(path: str | os.PathLike) -> None:
         elif is_remote(path):
             _remote(path).mkdir(parents=True, exist_ok=True)
         else:
-            os.makedirs(path, exist_ok=True)
+            _make_folder_here(path)
+
+
+def _make_folder_here(path: str | os.PathLike) -> None:
+    try:
+        os.makedirs(path, exist_ok=True)
+    except OSError as error:
+        is_file = isinstance(error, (FileExistsError, NotADirectoryError))
+        reason = "there is a file in its way" if is_file else error.strerror
+        raise type(error)(
+            f"the folder {path} cannot be made, {reason}: choose another path."
+        ) from error
 
 
 def remove(path: str | os.PathLike) -> None:

@@ -84,7 +84,10 @@ def read(path: str | os.PathLike, **settings: Any) -> tuple[optimizers.LearnedOp
     variables.check_all_taken()
     opt = _optimizer(path, name, args, settings, num_features)
     expected = jax.eval_shape(opt.init, jax.random.key(0))
-    _checks.same_tree(f"the weights in {path}", phi, "an optimizer with these settings", expected)
+    remedy = "give load the settings that the network was trained with."
+    _checks.same_tree(
+        f"the weights in {path}", phi, "an optimizer with these settings", expected, remedy
+    )
     return opt, jax.tree.map(jnp.asarray, phi)
 
 

@@ -24,6 +24,8 @@ FORMAT = "learned_opt optimizer"
 FORMAT_VERSION = 1
 SUFFIX = ".safetensors"
 
+_WRITE_ANEW = "write it anew with learned_opt.save."
+
 
 def save(
     path: str | os.PathLike,
@@ -59,11 +61,14 @@ def save(
     path = _weights_path(path)
     _check_rebuildable(opt)
     spec = _plain("opt.spec", opt.spec)
-    _checks.same_tree("phi", phi, "the weights of opt", jax.eval_shape(opt.init, jax.random.key(0)))
+    base.check_phi(phi, "opt", jax.eval_shape(opt.init, jax.random.key(0)))
     arrays = _named_arrays(phi)
     for name, array in arrays.items():
         if not np.all(np.isfinite(array.astype(np.float32))):
-            raise ValueError(f"phi is not finite at {name}.")
+            raise ValueError(
+                f"phi is not finite at {name}: save weights from before that, such as the best of "
+                "a training, result.phi."
+            )
     header = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -129,7 +134,8 @@ def load(
     _check_version(path, header)
     if header.get("sha256") != _digest(header.get("spec"), arrays):
         raise ValueError(
-            f"{path} was changed after it was written: its contents do not match their digest."
+            f"{path} was changed after it was written, its contents do not match their digest: "
+            "take an unchanged copy."
         )
     _check_card(path, header)
     opt = optimizers.from_spec(header["spec"], label_fn, architectures)
@@ -192,7 +198,9 @@ def _existing_path(path):
 
 def _read_weights(path):
     if not _files.is_seen(path):
-        raise FileNotFoundError(f"there is no file {path}.")
+        raise FileNotFoundError(
+            f"there is no file {path}: check the path, or write one with learned_opt.save."
+        )
     try:
         with _files.here(path) as there:
             with safetensors.safe_open(there, framework="np") as f:
@@ -200,21 +208,23 @@ def _read_weights(path):
             arrays = safetensors.numpy.load_file(there)
     except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
         raise ValueError(
-            f"{path} is truncated or is no safetensors file, nor of an old format: {error}."
+            f"{path} is truncated or is no safetensors file, nor of an old format ({error}): take "
+            "a whole copy, or another file."
         ) from error
     if not isinstance(header, dict):
         raise ValueError(
-            f"{path} was not written by learned_opt.save: it has no description of an optimizer."
+            f"{path} was not written by learned_opt.save, as it has no description of an "
+            "optimizer: give one that was."
         )
     return header, arrays
 
 
 def _check_version(path, header):
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"{path} was not written by learned_opt.save.")
+        raise ValueError(f"{path} was not written by learned_opt.save: give a file that was.")
     version = header.get("format_version")
     if not isinstance(version, int) or version < 1:
-        raise ValueError(f"{path} has no valid format version: {version!r}.")
+        raise ValueError(f"{path} has no valid format version: {version!r}; {_WRITE_ANEW}")
     if version > FORMAT_VERSION:
         raise ValueError(
             f"{path} has format version {version}, newer than {FORMAT_VERSION}, the newest this "
@@ -228,7 +238,8 @@ def _check_card(path, header):
         return
     if any(card.get(field) != header[field] for field in ("spec", "sha256")):
         raise ValueError(
-            f"{card_path(path)} does not belong to {path}: one of the two was changed or replaced."
+            f"{card_path(path)} does not belong to {path}, one of the two was changed or replaced: "
+            "remove the card, or take two that were written together."
         )
 
 
@@ -237,13 +248,14 @@ def _weights_of(path, opt, arrays):
     expected = jax.eval_shape(opt.init, jax.random.key(0))
     names = _names(expected)
     if set(names) != set(arrays):
+        different = sorted(set(names) ^ set(arrays))
         raise ValueError(
-            f"{path} does not hold the weights of its optimizer: "
-            f"{sorted(set(names) ^ set(arrays))} are missing or too many."
+            f"{path} does not hold the weights of its optimizer, {_checks.shown(different)} are "
+            f"missing or too many: {_WRITE_ANEW}"
         )
     leaves = [jnp.asarray(arrays[name]) for name in names]
     phi = jax.tree.structure(expected).unflatten(leaves)
-    _checks.same_tree(f"the weights in {path}", phi, "its optimizer", expected)
+    _checks.same_tree(f"the weights in {path}", phi, "its optimizer", expected, _WRITE_ANEW)
     return phi
 
 
@@ -268,8 +280,8 @@ def _check_rebuildable(opt):
     """
     if opt.spec is None:
         raise ValueError(
-            "opt holds functions that no file can hold, and cannot be saved: its spec is None. An "
-            "architecture of your own takes one, learned_opt.from_rule(rule, init, "
+            "opt cannot be saved, as its spec is None: it holds functions that no file can hold. "
+            "Give an architecture of your own a spec, learned_opt.from_rule(rule, init, "
             "spec={'name': 'mine', 'args': {...}})."
         )
     if opt.parts is not None:

@@ -43,7 +43,9 @@ def save_start(path: str | os.PathLike, start: Start) -> None:
     }
     for name, array in arrays.items():
         if not np.all(np.isfinite(array)):
-            raise ValueError(f"start is not finite at {name}.")
+            raise ValueError(
+                f"start is not finite at {name}: learn it anew, with a lower learning_rate."
+            )
     metadata = {"learned_opt": json.dumps({"format": FORMAT})}
     with _files.whole(_path(path)) as temporary:
         safetensors.numpy.save_file(arrays, temporary, metadata=metadata)
@@ -61,15 +63,20 @@ def load_start(path: str | os.PathLike) -> Start:
     """
     path = _path(path)
     if not os.path.exists(path):
-        raise FileNotFoundError(f"there is no file {path}.")
+        raise FileNotFoundError(
+            f"there is no file {path}: check the path, or write one with learned_opt.save_start."
+        )
     try:
         with safetensors.safe_open(path, framework="np") as f:
             header = json.loads((f.metadata() or {}).get("learned_opt", "{}"))
         arrays = safetensors.numpy.load_file(path)
     except (safetensors.SafetensorError, json.JSONDecodeError, OSError) as error:
-        raise ValueError(f"{path} is truncated or is no safetensors file: {error}.") from error
+        raise ValueError(
+            f"{path} is truncated or is no safetensors file ({error}): take a whole copy, or "
+            "another file."
+        ) from error
     if not isinstance(header, dict) or header.get("format") != FORMAT:
-        raise ValueError(f"{path} was not written by learned_opt.save_start.")
+        raise ValueError(f"{path} was not written by learned_opt.save_start: give one that was.")
     start = _start_of({name: jnp.asarray(array) for name, array in arrays.items()})
     _check_structure(path, start)
     return start
@@ -83,7 +90,7 @@ def _check_structure(name: str, start: Any) -> None:
         is_start = is_start and isinstance(start["layers"], list)
         is_start = is_start and all(set(layer) == {"w", "b"} for layer in start["layers"])
     if not is_start:
-        raise ValueError(f"{name} is no start of learned_opt.learn_start.")
+        raise ValueError(f"{name} is no start: give what learned_opt.learn_start returns.")
 
 
 def _path(path: str | os.PathLike) -> str:

@@ -7,12 +7,15 @@ import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import optax
 import pytest
 
 import learned_opt
-from experiments import gallery, keeping, links, numbers, pages, tables
+from experiments import gallery, keeping, links, numbers, pages, papers, tables
 from learned_opt import _files
-from learned_opt.evaluation import report
+from learned_opt.evaluation import cost, report
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -79,6 +82,38 @@ def test_no_entry_is_written_twice():
     assert len(names) == len(set(names)) > 80
 
 
+# What pages say of the state
+
+
+def test_the_page_of_the_state_says_what_it_takes():
+    theta = {"w": jnp.zeros((40, 50))}
+    optimizers = {
+        "Adam": optax.adam(1e-3),
+        "`lstm` with two layers of 20": learned_opt.lstm(),
+        '`rnnprop("mnist")`': learned_opt.rnnprop("mnist"),
+        "`lstm_gac`": learned_opt.lstm_gac(),
+        "`ntm_lbfgs(history=30)`": learned_opt.ntm_lbfgs(history=30),
+        "`general`": learned_opt.general(num_steps=10),
+    }
+    text = (DOCS / "why/state.md").read_text()
+    for name, opt in optimizers.items():
+        tx = opt
+        if isinstance(opt, learned_opt.LearnedOptimizer):
+            tx = opt, opt.init(jax.random.key(0))
+        # A count of the steps is no parameter's.
+        num_bytes = round(cost.state_bytes_per_parameter(tx, theta))
+        assert f"| {name} | {num_bytes // 4} | {num_bytes} |" in text
+
+
+# What pages say of the figures
+
+
+def test_every_figure_stands_in_the_table_of_experiments():
+    text = (DOCS / "experiments.md").read_text()
+    missing = [name for name in papers.FIGURES if f"`{name}`" not in text]
+    assert not missing
+
+
 # Pages from elsewhere
 
 
@@ -131,6 +166,22 @@ def test_pages_that_no_table_of_contents_has_stand_with_the_results(tmp_path):
 
 
 # Narrow tables
+
+
+def cells(table):
+    """The cells below the header of some tables, without the empty ones."""
+    lines = [line for line in table.split("\n") if line.startswith("| ")]
+    return {cell.strip() for line in lines for cell in line.strip("| ").split("|")} - {"", "-"}
+
+
+@pytest.mark.parametrize("name", keeping.read(str(DOCS / keeping.RESULTS)))
+def test_a_table_that_fits_a_page_leaves_nothing_out(name):
+    figure = _files.read_json(str(DOCS / keeping.RESULTS / f"{name}.json"))
+    axis, cases = figure["axis"], numbers.cases(figure)
+    table = tables.fitting(axis, cases)
+    assert max(map(len, table.split("\n"))) <= tables.WIDEST
+    turned = {cell.removeprefix(f"{axis}: ") for cell in cells(table)}
+    assert cells(tables.overview(axis, cases)) - {axis} <= turned | {axis}
 
 
 def test_a_narrow_table_holds_everything_against_the_best_baseline():

@@ -38,6 +38,18 @@ def test_json_holds_numbers_that_are_not_finite_as_text(tmp_path):
         _files.read_json(path)
 
 
+@pytest.mark.parametrize("path", ["file", "file/folder"])
+def test_a_file_in_the_way_of_a_folder_is_told(tmp_path, path):
+    (tmp_path / "file").write_text("x")
+    message = f"the folder .*{path} cannot be made, there is a file in its way: choose another"
+    for make in (_files.make_folder, lambda folder: _files.write_text(folder / "x.txt", "")):
+        with pytest.raises(OSError, match=message):
+            make(tmp_path / path)
+    with pytest.raises(FileNotFoundError, match=r"there is no file .*x\.json: check the path"):
+        _files.read_json(tmp_path / "x.json")
+    assert os.listdir(tmp_path) == ["file"]
+
+
 # Buckets
 
 

@@ -294,8 +294,8 @@ def test_other_networks(tmp_path, kind, change, message):
         ("cw", {"preset": "quadratic"}, "reads 2 features .*preprocess_p=None"),
         ("cw", {"preset": "mnits"}, "Did you mean 'mnist'"),
         ("cw", {"hidden_sizes": (4, 3)}, "says itself what hidden_sizes must be"),
-        ("cw", {"betas": (0.9, 0.9)}, "'lstm' does not take these arguments"),
-        ("rp", {"preprocess_p": 3.0}, "'rnnprop' does not take these arguments"),
+        ("cw", {"betas": (0.9, 0.9)}, "'lstm' takes no argument 'betas'"),
+        ("rp", {"preprocess_p": 3.0}, "'rnnprop' takes no argument 'preprocess_p'"),
         ("rp", {"output_scale": -1}, "output_scale must be"),
     ],
 )

@@ -28,7 +28,7 @@ def define_flags() -> None:
 
 def run() -> None:
     """Writes the page, or checks it."""
-    docs = flags.FLAGS.docs
+    docs = keeping.docs_folder(flags.FLAGS.docs)
     results = page.read(os.path.join(docs, keeping.RESULTS))
     path = os.path.join(docs, page.PAGE)
     text = page.page(results)

@@ -47,29 +47,41 @@ EMBEDDED, TFDS = "embedded", "TFDS"
 __doc__ %= (
     ", ".join(f"{share:g}" for share in shares.SHARES[:-1]),
     ", ".join(tasks.GROUPS),
-    "\n".join(f"    {name:<26} {task.about}" for name, task in tasks.TASKS.items()),
+    "\n".join(f"    {name:<28} {task.about}" for name, task in tasks.TASKS.items()),
     "\n".join(f"    {name:<16} {one.about}" for name, one in optimizers.OPTIMIZERS.items()),
 )
 
 
 def define_flags() -> None:
     """Defines the flags of this program."""
-    flags.DEFINE_string("edition", "small", "small, for two CPU cores, or full.")
-    flags.DEFINE_list("tasks", ["all"], "Which tasks.")
-    flags.DEFINE_list("optimizers", ["all"], "Which optimizers.")
-    flags.DEFINE_integer("num_steps", 2_000, "Of a run; the long tasks have five times as many.")
+    flags.DEFINE_string(
+        "edition", "small", "The size of the networks: small, for two CPU cores, or full."
+    )
+    flags.DEFINE_list("tasks", ["all"], "The tasks, by name, or all.")
+    flags.DEFINE_list(
+        "optimizers", ["all"], "The optimizers: names, tuned, frozen, learned, or all."
+    )
+    flags.DEFINE_integer(
+        "num_steps", 2_000, "Steps of a run; the long tasks have five times as many."
+    )
     flags.DEFINE_integer("seeds", 5, "Runs of each optimizer that are reported.")
-    flags.DEFINE_integer("tune_runs", 5, "Other runs, on which rates are tuned.")
-    flags.DEFINE_integer("evaluation_seed", 0, "Draws the problems.")
+    flags.DEFINE_integer("tune_runs", 5, "Other runs, on which the rates are tuned.")
+    flags.DEFINE_integer("evaluation_seed", 0, "Seed of the problems.")
     flags.DEFINE_string(
         "data_dir",
         None,
-        "A TFDS directory with mnist, cifar10 and tiny_shakespeare; none for embedded data: "
+        "A TFDS directory with mnist, cifar10 and tiny_shakespeare; left out for embedded data: "
         "digits, and the source of Python's standard library.",
     )
     flags.DEFINE_string("workdir", None, "Where results go; default results/suite-EDITION.")
-    flags.DEFINE_bool("costs", False, "Only time a step of each optimizer on each task.")
-    flags.DEFINE_bool("report_only", False, "Only write tables and pictures of what is there.")
+    flags.DEFINE_bool(
+        "costs", False, "Time a step of each optimizer on each task, and do nothing else."
+    )
+    flags.DEFINE_bool(
+        "report_only",
+        False,
+        "Write tables and pictures of the runs that are there, and run nothing.",
+    )
 
 
 def run() -> None:

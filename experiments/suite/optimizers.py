@@ -130,13 +130,13 @@ OPTIMIZERS: dict[str, Optimizer] = {
     "prodigy": _plain("Prodigy", optax.contrib.prodigy),
     "dowg": _plain("DoWG", optax.contrib.dowg),
     ABLATION: Optimizer(
-        "ours, with Nesterov's momentum in the network's place",
+        "general with nothing learned: Nesterov's momentum in the network's place",
         LEARNED,
         _ablated,
         scheduled=True,
     ),
     OURS: Optimizer(
-        "ours: learned on tiny tasks",
+        "general, the optimizer that ships: learned on tiny networks",
         LEARNED,
         _learned,
         scheduled=True,
@@ -156,9 +156,13 @@ def chosen(names: list[str]) -> dict[str, Optimizer]:
       names: of optimizers, of kinds, or "all".
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or none.
     """
     known = [*OPTIMIZERS, TUNED, FROZEN, LEARNED, "all"]
+    if not names:
+        raise ValueError(
+            f"--optimizers must name at least one, got none: one of {', '.join(known)}."
+        )
     wanted = {_checks.choice("optimizer", name, known) for name in names}
     return {
         name: optimizer

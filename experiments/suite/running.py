@@ -155,8 +155,8 @@ class _Bar:
         self._bar = tqdm.tqdm(
             total=self._left,
             desc="suite",
-            unit="ms of Adam",
-            unit_scale=True,
+            # The total is planned work, in milliseconds of Adam: a share says more than a number.
+            bar_format="{l_bar}{bar}| [{elapsed}<{remaining}{postfix}]",
             dynamic_ncols=on_terminal,
             mininterval=0.5 if on_terminal else 30,
         )
@@ -386,7 +386,7 @@ def measure_costs(
     change the time.
     """
     measuring.claim(workdir, settings._asdict())
-    bar = tqdm.tqdm(tasks.items(), desc="costs", unit="task", dynamic_ncols=sys.stderr.isatty())
+    bar = tqdm.tqdm(tasks.items(), desc="timing", unit="task", dynamic_ncols=sys.stderr.isatty())
     for name, task in bar:
         bar.set_postfix_str(name)
         path = os.path.join(workdir, name, COSTS)

@@ -39,9 +39,17 @@ class Sources:
       data_dir: the TFDS directory, or None for embedded data: digits for "mnist", digits scattered
         over coloured images for "cifar10" (see `scattered`), and as text the source of Python's
         standard library.
+
+    Raises:
+      FileNotFoundError: if there is no such directory.
     """
 
     def __init__(self, edition: str, data_dir: str | None = None) -> None:
+        if data_dir is not None and not os.path.isdir(os.path.expanduser(data_dir)):
+            raise FileNotFoundError(
+                f"there is no folder {data_dir}: check --data_dir, or leave it out for embedded "
+                "data."
+            )
         self._shrink = SHRINK[edition]
         self._data_dir = data_dir
         # Kept here and not by a decorator, which would keep this object too.

@@ -93,6 +93,9 @@ _VECTOR = {edition: {"dim": 100, "condition": CONDITION} for edition in EDITIONS
 _MATRIX = {edition: {"dim": 64, "columns": 32, "condition": CONDITION} for edition in EDITIONS}
 
 
+_IN_WORDS = {"mnist": "MNIST", "cifar10": "CIFAR-10"}
+
+
 def _perceptron(
     dataset: str,
     activation: str = "relu",
@@ -123,19 +126,19 @@ def _of_width(width: int) -> dict[str, dict[str, Any]]:
 def _tasks() -> dict[str, Task]:
     tasks = {}
     for dataset, milliseconds in (("mnist", 0.3), ("cifar10", 0.7)):
-        for name, settings in {
-            "relu": {},
-            "tanh": {"activation": "tanh"},
-            "layer": {"normalisation": "layer"},
-        }.items():
+        for name, words, settings in (
+            ("relu", "ReLU units", {}),
+            ("tanh", "tanh units", {"activation": "tanh"}),
+            ("layer", "layer normalisation", {"normalisation": "layer"}),
+        ):
             tasks[f"perceptron-{dataset}-{name}"] = Task(
-                f"a perceptron, {name}, on {dataset}",
+                f"a perceptron with {words} on {_IN_WORDS[dataset]}",
                 _perceptron(dataset, **settings),
                 _PERCEPTRON,
                 milliseconds=milliseconds,
             )
     tasks["autoencoder"] = Task(
-        "an autoencoder on mnist",
+        "an autoencoder on MNIST",
         functools.partial(families.autoencoder, dataset="mnist"),
         _AUTOENCODER,
         floor=FLOOR_OF_SQUARES,
@@ -146,8 +149,9 @@ def _tasks() -> dict[str, Task]:
         ("resnet", networks.ResNet, _RESNET, 9.5),
     ):
         for normalisation in networks.NORMALISATIONS:
+            has = f"with {normalisation}" if normalisation != "none" else "without"
             tasks[f"{name}-{normalisation}"] = Task(
-                f"a {network.__name__} on cifar10, normalisation: {normalisation}",
+                f"a {network.__name__} {has} normalisation on CIFAR-10",
                 _on_cifar10(network, normalisation=normalisation),
                 settings,
                 milliseconds=milliseconds,
@@ -160,7 +164,7 @@ def _tasks() -> dict[str, Task]:
         milliseconds=9.0,
     )
     tasks["vit"] = Task(
-        "a vision Transformer on cifar10",
+        "a vision Transformer on CIFAR-10",
         _on_cifar10(networks.VisionTransformer),
         _VISION_TRANSFORMER,
         milliseconds=9.5,
@@ -190,7 +194,7 @@ def _tasks() -> dict[str, Task]:
         )
     for width in WIDTHS:
         tasks[f"width-{width}"] = Task(
-            f"a perceptron on mnist with two layers of {width}",
+            f"a perceptron with two layers of {width} on MNIST",
             _perceptron("mnist"),
             _of_width(width),
             WIDTH,
@@ -209,8 +213,10 @@ def chosen(names: list[str]) -> dict[str, Task]:
       names: of tasks, of groups, or "all".
 
     Raises:
-      ValueError: for an unknown name.
+      ValueError: for an unknown name, or none.
     """
     known = [*TASKS, *GROUPS, "all"]
+    if not names:
+        raise ValueError(f"--tasks must name at least one, got none: one of {', '.join(known)}.")
     wanted = {_checks.choice("task", name, known) for name in names}
     return {name: task for name, task in TASKS.items() if wanted & {name, task.group, "all"}}

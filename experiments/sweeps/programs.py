@@ -76,12 +76,16 @@ def describe(name: str) -> Program:
 
 
 def _flags(text: str) -> dict[str, str]:
-    """The type of each flag, from what --helpxml prints."""
+    """The type of each flag, from what --helpxml prints; without those that every program has."""
     try:
         root = ElementTree.fromstring(text[text.index("<?xml") :])
     except (ElementTree.ParseError, ValueError):
         return {}
-    return {flag.findtext("name", ""): flag.findtext("type", "") for flag in root.iter("flag")}
+    found = {}
+    for flag in root.iter("flag"):
+        if not flag.findtext("file", "").startswith("absl"):
+            found[flag.findtext("name", "")] = flag.findtext("type", "")
+    return found
 
 
 def check(sweep: Sweep) -> Program:
@@ -103,7 +107,9 @@ def check(sweep: Sweep) -> Program:
 
 def _check_name(program: Program, name: str) -> None:
     if name == program.folder:
-        raise ValueError(f"{name} is the sweep's own business: each unit has its folder.")
+        raise ValueError(
+            f"{name} cannot be swept, as each unit has a folder of its own: leave it out."
+        )
     if name in program.flags or name.startswith(ENVIRONMENT):
         return
     field = name.partition(".")[0]
@@ -122,7 +128,7 @@ def _check_value(
     try:
         number(plan.text(value))
     except ValueError:
-        kind = program.flags[name]
+        kind = "a whole number" if number is int else "a number"
         raise ValueError(f"{name} of {program.name} must be {kind}, got {value!r}.") from None
 
 

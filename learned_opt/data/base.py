@@ -53,7 +53,7 @@ def as_dataset(value: Any) -> Dataset:
     if not isinstance(value, (tuple, list)) or len(value) not in (2, 3):
         raise ValueError(
             "dataset must be a Dataset or a pair (images, labels) of arrays, got "
-            f"{type(value).__name__}."
+            f"{type(value).__name__}: learned_opt.data.load reads one by its name."
         )
     images = _as_array(value[0])
     labels = _as_array(value[1])
@@ -62,7 +62,9 @@ def as_dataset(value: Any) -> Dataset:
     largest = int(labels.max())
     num_classes = int(value[2]) if len(value) == 3 else largest + 1
     if largest >= num_classes:
-        raise ValueError(f"labels must be below num_classes={num_classes}, got {largest}.")
+        raise ValueError(
+            f"labels must be below num_classes={num_classes}, got {largest}: give more classes."
+        )
     return Dataset(_as_pixels(images), labels.astype(np.int32), num_classes)
 
 
@@ -84,7 +86,8 @@ def _check_shapes(images: Array, labels: Array) -> None:
 def _check_whole(labels: Array) -> None:
     if not np.issubdtype(labels.dtype, np.integer) or int(labels.min()) < 0:
         raise ValueError(
-            f"labels must be whole numbers from 0 upwards, got {labels.dtype} from {labels.min()}."
+            f"labels must be whole numbers from 0 upwards, got {labels.dtype}, the smallest "
+            f"{labels.min()}: number the classes from 0."
         )
 
 

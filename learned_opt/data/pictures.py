@@ -30,7 +30,7 @@ def read_picture(path: str | os.PathLike, least: int = 1) -> np.ndarray:
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no picture at {path}.")
+        raise FileNotFoundError(f"there is no picture at {path}: check the path.")
     image = _image()
     try:
         with image.open(path) as opened:
@@ -38,7 +38,9 @@ def read_picture(path: str | os.PathLike, least: int = 1) -> np.ndarray:
             turned = _ops().exif_transpose(opened)
             pixels = np.asarray(turned.convert("RGB"))
     except (OSError, SyntaxError, ValueError, image.DecompressionBombError) as error:
-        raise ValueError(f"{path} is no picture that can be read: {error}.") from error
+        raise ValueError(
+            f"{path} is no picture that can be read ({error}): save it as PNG or JPEG first."
+        ) from error
     if mode in GREY_MODES:
         raise ValueError(
             f"{path} is grey (mode {mode}): a picture in colours is needed; save it as RGB first."
@@ -65,7 +67,9 @@ def read_folder(folder: str | os.PathLike, least: int = 1) -> dict[str, np.ndarr
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     names = [name for name in names if name.lower().endswith(SUFFIXES)]
     if not names:
-        raise FileNotFoundError(f"there are no pictures ({', '.join(SUFFIXES)}) in {folder}.")
+        raise FileNotFoundError(
+            f"there are no pictures ({', '.join(SUFFIXES)}) in {folder}: check the path."
+        )
     return {name: read_picture(os.path.join(folder, name), least) for name in names}
 
 

@@ -111,7 +111,10 @@ class Antithetic:
         phi = jax.eval_shape(opt.init, key)
         for name in self.only or ():
             if not isinstance(phi, dict):
-                raise ValueError(f"only must be None for weights without names, got {self.only}.")
+                raise ValueError(
+                    f"only must be None for an optimizer whose weights have no names, got "
+                    f"{self.only}: leave it out."
+                )
             _checks.choice("entry of phi in only", name, phi)
         base.check_horizon(self.window, num_steps)
         if self.shortest is not None and self.shortest > num_steps:

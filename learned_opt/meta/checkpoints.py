@@ -161,8 +161,9 @@ def check_same(
             continue
         place, old, new = _first_difference(name, there.get(name), here.get(name))
         raise ValueError(
-            f"workdir {workdir} belongs to a run with {place}={old!r}, not {new!r}: choose another "
-            "workdir, or repeat that run's settings to resume it."
+            f"workdir {workdir} belongs to a run with {place}={_checks.shown(old)}, not "
+            f"{_checks.shown(new)}: choose another workdir, or repeat that run's settings to "
+            "resume it."
         )
 
 

@@ -50,13 +50,21 @@ def with_mean_curvature(
     spec = getattr(opt, "spec", None) or {}
     arguments = spec.get("args", {})
     if spec.get("name") != "preconditioned" or arguments["kind"] != "dense":
-        raise ValueError("opt must be a learned_opt.preconditioned of the kind 'dense'.")
+        given = f"learned_opt.{spec['name']}" if spec else type(opt).__name__
+        kind = f" of the kind {arguments['kind']!r}" if "kind" in arguments else ""
+        raise ValueError(
+            f"opt must be a learned_opt.preconditioned of the kind 'dense', got {given}{kind}."
+        )
     num_problems = _checks.positive_int("num_problems", num_problems)
     init_key, key = jax.random.split(key)
     family = optimizee_base.as_family(problem)
     begun = jax.eval_shape(optimizee_base.begin, family, key)
-    if len(jax.tree.leaves(begun.theta_0)) != 1:
-        raise ValueError("problem must have one array of parameters, as opt updates one array.")
+    num_arrays = len(jax.tree.leaves(begun.theta_0))
+    if num_arrays != 1:
+        raise ValueError(
+            f"problem must have one array of parameters, got {num_arrays}: join them into one "
+            "vector, as opt updates one array."
+        )
     hessian = _mean_hessian(family, jax.random.split(key, num_problems))
     phi = opt.init(init_key)
     if hessian.shape != phi["matrices"].shape[1:]:

@@ -225,7 +225,10 @@ def check(
     _checks.random_key(key)
     if not jax.tree.leaves(jax.eval_shape(opt.init, key)):
         name = opt.spec["name"] if opt.spec else "an optax transformation"
-        raise ValueError(f"opt has no weights to learn: {name}.")
+        raise ValueError(
+            f"opt must have weights to learn, got {name}, which has none: build one with "
+            "learned_opt.lstm()."
+        )
     estimator = Adjoint() if estimator is None else estimator
     _checks.instance_of(
         "estimator", estimator, Estimator, "give one of learned_opt.estimators, such as Adjoint()."
@@ -274,7 +277,10 @@ def as_weighted(problem: Any) -> tuple[Weighted, ...]:
     is_family = isinstance(problem, (Optimizee, Family)) or hasattr(problem, "loss")
     members = [problem] if is_family or not isinstance(problem, Sequence) else list(problem)
     if not members:
-        raise ValueError("problem must be a family of problems, or several, got an empty list.")
+        raise ValueError(
+            "problem must be a family of problems, or several, got an empty list: give one, such "
+            "as learned_opt.optimizees.quadratic()."
+        )
     pairs = []
     for member in members:
         is_pair = isinstance(member, tuple) and not hasattr(member, "loss") and len(member) == 2
@@ -316,9 +322,10 @@ def _check_optimizer(optimizer: Any, learning_rate: Any) -> Any:
 
 
 def _check_learning_rate(value: Any) -> Any:
-    if isinstance(value, str):
-        _checks.choice("learning_rate", value, ["search"])
+    if value == "search":
         return RandomSearch()
+    if isinstance(value, str):
+        raise ValueError(f"learning_rate must be a number above 0 or 'search', got {value!r}.")
     if not isinstance(value, RandomSearch):
         return _checks.positive_float("learning_rate", value)
     if _checks.positive_float("low", value.low) > _checks.positive_float("high", value.high):

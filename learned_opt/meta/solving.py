@@ -213,7 +213,10 @@ def _stacked(instances: Any, like: Any) -> Any:
     if counts == {(0,)}:
         raise ValueError("instances must hold at least one instance, got none.")
     one = jax.tree.map(_without_first_axis, found)
-    _checks.same_tree("instances, less their first axis,", one, "the family's instances", like)
+    remedy = "stack instances like those of the family's `sample` on a first axis."
+    _checks.same_tree(
+        "instances, less their first axis,", one, "the family's instances", like, remedy
+    )
     return found
 
 
@@ -230,7 +233,8 @@ def _starting(
     theta_0 = jax.tree.map(jnp.asarray, theta_0)
     count = len(jax.tree.leaves(instances)[0])
     stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((count, *x.shape), x.dtype), like)
-    _checks.same_tree("theta_0", theta_0, "the starting points", stacked)
+    remedy = "give one starting point for each instance, stacked on a first axis."
+    _checks.same_tree("theta_0", theta_0, "the starting points", stacked, remedy)
     return jax.tree.map(lambda x, like: x.astype(like.dtype), theta_0, like)
 
 

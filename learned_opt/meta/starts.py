@@ -75,7 +75,8 @@ def learn_start(
     if (tx is None) != (num_steps == 0):
         given = "no tx" if tx is None else "a tx"
         raise ValueError(
-            f"num_steps and tx belong together, got num_steps={num_steps} and {given}."
+            f"num_steps and tx belong together, got num_steps={num_steps} and {given}: give both, "
+            "or neither."
         )
     tx = optax.identity() if tx is None else tx
     unrolling.check_transformation("tx", tx)
@@ -91,7 +92,10 @@ def learn_start(
     schedule = (learning_rate, num_updates)
     state = _adam(*schedule).init(start)
     with tqdm.tqdm(
-        total=num_updates, desc="start", disable=not progress_bar or not devices.is_first()
+        total=num_updates,
+        desc="learning the start",
+        unit="update",
+        disable=not progress_bar or not devices.is_first(),
     ) as bar:
         for first in range(0, num_updates, _AT_ONCE):
             count = min(_AT_ONCE, num_updates - first)

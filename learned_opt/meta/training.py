@@ -16,7 +16,7 @@ from learned_opt.meta.episode import MetaState
 from learned_opt.meta.runs import ALONE, SEEDS
 from learned_opt.meta.session import MetaTrainingError, Session, Span, keys_of, plan_of
 from learned_opt.meta.settings import MetaTrainSettings, Validation, check
-from learned_opt.optimizers.base import LearnedOptimizer, Phi
+from learned_opt.optimizers.base import LearnedOptimizer, Phi, check_phi
 
 
 class MetaTrainResult(NamedTuple):
@@ -141,7 +141,7 @@ def meta_train(
         shards=shards,
     )
     if phi is not None:
-        _checks.same_tree("phi", phi, "the weights of opt", jax.eval_shape(opt.init, key))
+        check_phi(phi, "opt", jax.eval_shape(opt.init, key))
     # Not every number of devices can do the work, which is said before anything is written.
     layout = devices.layout(settings.shards)
     workdir = _claimed(workdir, settings, key, phi)
@@ -204,7 +204,7 @@ def meta_train_seeds(
     _check_keys(keys)
     checked = check(opt, problem, keys[0], **settings)
     if phi is not None:
-        _checks.same_tree("phi", phi, "the weights of opt", jax.eval_shape(opt.init, keys[0]))
+        check_phi(phi, "opt", jax.eval_shape(opt.init, keys[0]))
     layout = devices.layout(checked.shards, len(keys))
     workdir = _claimed(workdir, checked, keys[0], phi, keys)
     num_windows = checked.total_windows + (len(keys) - 1) * checked.windows_of_search
@@ -246,7 +246,8 @@ def _check_keys(keys: Any) -> None:
     is_vector = isinstance(keys, jax.Array) and jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     if not is_vector or keys.ndim != 1 or not keys.size:
         raise ValueError(
-            "keys must be a vector of random keys, one for each seed: make it with "
+            f"keys must be a vector of random keys, one for each seed, got {_checks.shown(keys)}: "
+            "make it with "
             "jax.random.split(jax.random.key(seed), num_seeds)."
         )
 
@@ -348,7 +349,9 @@ def _check_learned(state: MetaState) -> None:
     """Says so where nothing was learned, or nothing could be validated."""
     if int(state.skipped) == int(state.window):
         raise MetaTrainingError(
-            "no meta-gradient was finite: nothing was learned. Check the loss.", state.best_phi
+            "no meta-gradient was finite, and nothing was learned: lower learning_rate or the "
+            "optimizer's output_scale, or check the loss.",
+            state.best_phi,
         )
     if not np.isfinite(state.best_loss):
         warnings.warn(

@@ -303,7 +303,7 @@ def _wanted() -> bool:
     """Whether the environment leaves the library on."""
     value = os.environ.get(_VARIABLE) or "1"
     if value not in ("0", "1"):
-        raise ValueError(f"the environment variable {_VARIABLE} must be 0 or 1, got {value!r}")
+        raise ValueError(f"the environment variable {_VARIABLE} must be 0 or 1, got {value!r}.")
     return value == "1"
 
 

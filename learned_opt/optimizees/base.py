@@ -163,14 +163,15 @@ def _check_functions(problem: Any) -> None:
     for name in ("sample", "init", "loss"):
         function = getattr(problem, name, None)
         if not callable(function):
+            held = f" with {name}={_checks.shown(function)}" if hasattr(problem, name) else ""
             raise ValueError(
                 "problem must be an Optimizee(sample, init, loss) of functions, got "
-                f"{type(problem).__name__} with {name}={function!r}."
+                f"{type(problem).__name__}{held}: learned_opt.optimizees has some."
             )
     for name in ("statistics", "held_out", "solution"):
         function = getattr(problem, name, None)
         if function is not None and not callable(function):
-            raise ValueError(f"{name} must be a function or None, got {function!r}.")
+            raise ValueError(f"{name} must be a function or None, got {_checks.shown(function)}.")
 
 
 def begin(family: Family, key: jax.Array) -> Problem:
@@ -203,7 +204,8 @@ def _check_loss(
         )
     loss, after = result
     _check_scalar("problem.loss", loss)
-    _checks.same_tree("statistics after a step", after, "those before it", statistics)
+    remedy = "the loss returns (loss, statistics) with statistics like those it was given."
+    _checks.same_tree("statistics after a step", after, "those before it", statistics, remedy)
     if family.held_out is not None:
         held_out = jax.eval_shape(family.held_out, theta, instance, key, statistics)
         _check_scalar("problem.held_out", held_out)
@@ -214,7 +216,8 @@ def _check_scalar(name: str, loss: Any) -> None:
     is_array = len(leaves) == 1 and leaves[0] is loss
     if not is_array or loss.shape or not jnp.issubdtype(loss.dtype, jnp.floating):
         raise ValueError(
-            f"{name} must return one real floating-point scalar, got {_described(loss)}."
+            f"{name} must return one real floating-point scalar, got {_described(loss)}: take the "
+            "mean or the sum of several numbers."
         )
 
 

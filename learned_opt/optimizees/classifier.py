@@ -104,7 +104,7 @@ def _check_logits(
     if shape != (1, num_classes):
         raise ValueError(
             f"network must give logits of shape (batch, {num_classes}) for these data, "
-            f"got {('batch', *shape[1:])}."
+            f"got ({', '.join(['batch', *map(str, shape[1:])])})."
         )
 
 

@@ -134,20 +134,24 @@ def _itself(theta: Theta, instance: Any) -> Theta:
 def _bounds(lower: Any, upper: Any) -> dict[str, Any]:
     """The bounds that there are, each a tree of arrays."""
     if lower is None and upper is None:
-        raise ValueError("bounded needs a lower bound or an upper one, got None for both.")
+        raise ValueError("bounded needs lower or upper, or both, got None for both: give one.")
     given = {"lower": lower, "upper": upper}
     bounds = {name: _finite(name, tree) for name, tree in given.items() if tree is not None}
     if len(bounds) == 2:
         pairs = jax.tree.map(np.subtract, *_alike(*bounds.values()))
         if not all(np.all(difference < 0) for difference in jax.tree.leaves(pairs)):
-            raise ValueError(f"lower must be below upper, got {lower!r} and {upper!r}.")
+            raise ValueError(
+                f"lower must be below upper, got {_checks.shown(lower)} and {_checks.shown(upper)}."
+            )
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(float)), bounds)
 
 
 def _finite(name: str, tree: Any) -> Any:
     tree = jax.tree.map(lambda x: np.asarray(x, np.float64), tree)
     if not all(np.all(np.isfinite(x)) for x in jax.tree.leaves(tree)):
-        raise ValueError(f"{name} must be finite, got {tree!r}: None is for no bound at all.")
+        raise ValueError(
+            f"{name} must be finite, got {_checks.shown(tree)}: None is for no bound at all."
+        )
     return tree
 
 

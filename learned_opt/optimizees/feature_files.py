@@ -22,10 +22,12 @@ from learned_opt.optimizees.feature_networks import (
 
 LAYOUTS = """\
 A file of features is .safetensors or .npz. Its names tell the network:
+
     features.0.weight, features.0.bias, ..   VGG-16 or VGG-19 of torchvision or timm (without batch
                                              normalization); kernels [outputs, inputs, 3, 3]
     block1_conv1/kernel, block1_conv1/bias, ..   VGG-19 of Keras; kernels [3, 3, inputs, outputs]
     conv1/kernel, fire2/squeeze1x1/kernel, ..    SqueezeNet 1.1; kernels [.., inputs, outputs]
+
 Only layers up to the last one that is named as content or style need be there. Layers are called
 conv1_1, conv1_2, conv2_1, .. of VGG, and conv1, fire2, fire3, .. of SqueezeNet."""
 
@@ -97,14 +99,17 @@ def read_features(
 def _arrays(path: str) -> dict[str, np.ndarray]:
     """All arrays of a file."""
     if not os.path.isfile(path):
-        raise FileNotFoundError(f"there is no file of features at {path}.")
+        raise FileNotFoundError(f"there is no file of features at {path}: check the path.")
     try:
         if path.endswith(".safetensors"):
             return safetensors.numpy.load_file(path)
         with np.load(path, allow_pickle=False) as there:
             return {name: there[name] for name in there.files}
     except (safetensors.SafetensorError, zipfile.BadZipFile, ValueError, EOFError) as error:
-        raise ValueError(f"{path} is damaged, or no .safetensors or .npz file: {error}.") from error
+        # NumPy's own words tell how to unpickle, which nobody should do with a stranger's file.
+        raise ValueError(
+            f"{path} is damaged, or no .safetensors or .npz file: take a whole copy, or convert it."
+        ) from error
     except AttributeError:  # np.load of a single array
         raise ValueError(f"{path} holds one array without a name: write an .npz file.") from None
 

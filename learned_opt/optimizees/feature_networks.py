@@ -122,7 +122,10 @@ class FeatureNetwork:
           ValueError: for names that it does not have, or none.
         """
         if not names:
-            raise ValueError("features must be named: at least one layer is needed.")
+            raise ValueError(
+                "style and content must name at least one layer, got none: give one of "
+                f"{', '.join(self.names())}."
+            )
         for name in names:
             _checks.choice("layer", name, self.names())
         last = max(i for i, layer in enumerate(self.layers) if _name_of(layer) in names)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from learned_opt import _checks, data
-from learned_opt.optimizees import linen, starting
+from learned_opt.optimizees import linen
 from learned_opt.optimizees.base import Optimizee
 from learned_opt.optimizees.classifier import classifier
 
@@ -75,7 +75,10 @@ def _built(
         return network(num_classes, **settings)
     if settings:
         names = ", ".join(settings)
-        raise ValueError(f"network has its settings already, got {names} beside a module.")
+        raise ValueError(
+            f"network has its settings already, got {names} beside a module: set them in the "
+            "module."
+        )
     return network
 
 
@@ -238,7 +241,7 @@ def cnn_network(
         growth=growth,
         hidden_size=_checks.positive_int("hidden_size", hidden_size),
         activation=_checks.choice("activation", activation, networks.ACTIVATIONS),
-        pixel_offset=starting.scale_or_zero("pixel_offset", pixel_offset),
+        pixel_offset=_checks.not_negative_float("pixel_offset", pixel_offset),
         num_classes=_checks.positive_int("num_classes", num_classes),
     )
 
@@ -315,7 +318,7 @@ def normalized_cnn_network(
     return networks.NormalizedCNN(
         channels=_sizes("channels", channels),
         hidden_sizes=_sizes("hidden_sizes", hidden_sizes),
-        pixel_offset=starting.scale_or_zero("pixel_offset", pixel_offset),
+        pixel_offset=_checks.not_negative_float("pixel_offset", pixel_offset),
         num_classes=_checks.positive_int("num_classes", num_classes),
     )
 

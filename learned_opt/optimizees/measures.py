@@ -86,7 +86,7 @@ def _check_classes(network: linen.Network, dataset: data.Dataset) -> None:
     if len(shape) != 2 or shape[1] < dataset.num_classes:
         raise ValueError(
             f"network must give logits of shape (batch, {dataset.num_classes}) for these data, "
-            f"got {('batch', *shape[1:])}."
+            f"got ({', '.join(['batch', *map(str, shape[1:])])})."
         )
 
 

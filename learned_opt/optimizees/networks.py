@@ -203,7 +203,7 @@ def _check_images(
     if len(shape) != 4:
         raise ValueError(
             f"images must be [n, height, width, channels] for a convolutional network, got shape "
-            f"{('n', *shape[1:])}."
+            f"({', '.join(['n', *map(str, shape[1:])])})."
         )
     smaller_side = min(shape[1:3])
     most = smaller_side.bit_length() - 1

@@ -43,7 +43,7 @@ def quadratic(dim: int = 10, init_scale: float = 1.0) -> Optimizee:
       (3,)
     """
     dim = _checks.positive_int("dim", dim)
-    init_scale = starting.scale_or_zero("init_scale", init_scale)
+    init_scale = _checks.not_negative_float("init_scale", init_scale)
     return starting.optimizee(_Sample(dim), starting.VectorInit(dim, init_scale), _loss)
 
 
@@ -81,7 +81,7 @@ def rotated_quadratic(
     condition = _checks.positive_float("condition", condition)
     if condition < 1:
         raise ValueError(f"condition must be at least 1, got {condition!r}.")
-    init_scale = starting.scale_or_zero("init_scale", init_scale)
+    init_scale = _checks.not_negative_float("init_scale", init_scale)
     sample = _SampleRotated(dim, condition)
     return starting.optimizee(sample, starting.VectorInit(dim, init_scale), _rotated_loss)
 

@@ -59,7 +59,7 @@ def sine_lstm(
     )
     if init_scale is not None:
         init_scale = _checks.positive_float("init_scale", init_scale)
-    noise = starting.scale_or_zero("noise", noise)
+    noise = _checks.not_negative_float("noise", noise)
     batch_size = _checks.positive_int("batch_size", batch_size)
     init = linen.Init(linen.Network(module), (SEQUENCE_LENGTH,), init_scale)
     return starting.optimizee(starting.no_instance, init, _Loss(module, noise, batch_size))

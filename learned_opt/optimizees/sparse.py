@@ -54,7 +54,7 @@ def lasso(
       (10,)
     """
     penalty = _checks.positive_float("penalty", penalty)
-    sample = _Sample(_fraction("sparsity", sparsity), starting.scale_or_zero("noise", noise))
+    sample = _Sample(_fraction("sparsity", sparsity), _checks.not_negative_float("noise", noise))
     columns = dictionary(num_rows, num_columns, seed)
     as_array = jnp.asarray(columns, jnp.float32)
     return constraints.proximal(

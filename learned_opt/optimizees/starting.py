@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 
-from learned_opt import _checks
 from learned_opt.optimizees import base
 
 
@@ -57,13 +56,6 @@ def no_instance(key: jax.Array) -> tuple:
     """The instance of a family whose problems differ in theta_0 and in their minibatches alone."""
     del key
     return ()
-
-
-def scale_or_zero(name: str, value: Any) -> float:
-    """Returns `value`; raises ValueError unless it is zero or a finite number above zero."""
-    if value == 0:
-        return 0.0
-    return _checks.positive_float(name, value)
 
 
 @dataclasses.dataclass(frozen=True)

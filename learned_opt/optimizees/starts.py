@@ -53,17 +53,19 @@ def check_start(problem: Optimizee, start: Any) -> None:
     """Raises ValueError unless this is a start of this family."""
     is_start = isinstance(start, dict) and "offset" in start
     if not is_start:
-        raise ValueError(f"start must come from learned_opt.learn_start, got {start!r}.")
+        raise ValueError(
+            f"start must come from learned_opt.learn_start, got {_checks.shown(start)}."
+        )
     theta, features = _sizes(base.as_family(problem), jax.random.key(0))
     if np.shape(start["offset"]) != (theta,):
         raise ValueError(
             f"start must be of this family, whose problems have {theta} parameters: it moves "
-            f"{np.size(start['offset'])}."
+            f"{np.size(start['offset'])}. Learn one for this family."
         )
     if "layers" in start and np.shape(start["mean"]) != (features,):
         raise ValueError(
             f"start must be of this family, whose instances have {features} numbers: it reads "
-            f"{np.size(start['mean'])}."
+            f"{np.size(start['mean'])}. Learn one for this family."
         )
 
 
@@ -99,7 +101,10 @@ def begin_start(
     if hidden_sizes is None:
         return start
     if not num_features:
-        raise ValueError("hidden_sizes must be None for a family whose instances hold no numbers.")
+        raise ValueError(
+            "hidden_sizes must be None for a family whose instances hold no numbers, got "
+            f"{hidden_sizes}."
+        )
     hidden = _checks.sizes("hidden_sizes", hidden_sizes) if hidden_sizes != () else ()
     keys = jax.random.split(key, num_problems)
     features = jax.vmap(lambda key: _features(family.sample(key)))(keys)

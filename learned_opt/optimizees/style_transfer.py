@@ -129,7 +129,7 @@ def neural_art(
     style = _pictures("style", style, 3)
     _checks.choice("start", start, STARTS)
     for name, value in weights._asdict().items():
-        starting.scale_or_zero(f"weights.{name}", value)
+        _checks.not_negative_float(f"weights.{name}", value)
     content_shares, style_shares = _shares("content", net.content), _shares("style", net.style)
     network = net.network.up_to([*net.style, *net.content])
     layers = _Layers(network, content_shares, style_shares)

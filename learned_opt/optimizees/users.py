@@ -68,7 +68,7 @@ def personal_classifiers(
     """
     num_images = _checks.positive_int("num_images", num_images)
     l2 = _checks.positive_float("l2", 1 / num_images if l2 is None else l2)
-    individuality = starting.scale_or_zero("individuality", individuality)
+    individuality = _checks.not_negative_float("individuality", individuality)
     images = _images(_checks.choice("split", split, ("train", "test")))
     _check_number(num_images, len(images.labels))
     return starting.optimizee(

@@ -1,6 +1,8 @@
 """Architectures of learned optimizers, and the registry that rebuilds one from its spec."""
 
+import inspect
 from collections.abc import Callable
+from typing import Any
 
 from learned_opt import _checks
 from learned_opt.optimizers.base import (
@@ -68,14 +70,32 @@ def from_spec(
     if name == PARTITION:
         return _partition_from_spec(args, label_fn, architectures)
     build = _architecture(name, {**ARCHITECTURES, **architectures})
+    check_arguments(name, build, args)
     try:
         opt = build(**args)
     except TypeError as error:
         raise ValueError(
-            f"the architecture {name!r} does not take these arguments: {error}."
+            f"the architecture {name!r} cannot be built with {_checks.shown(args)}: {error}."
         ) from error
     check_optimizer(f"architectures[{name!r}](...)", opt)
     return opt
+
+
+def check_arguments(
+    name: Any,
+    build: Callable[..., LearnedOptimizer],
+    args: dict,
+) -> None:
+    """Raises ValueError for an argument that the architecture does not take."""
+    parameters = inspect.signature(build).parameters
+    if any(parameter.kind == parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    for argument in args:
+        if argument not in parameters:
+            raise ValueError(
+                f"the architecture {name!r} takes no argument {argument!r}: leave it out. It takes "
+                f"{', '.join(parameters)}."
+            )
 
 
 def _check_names(architectures):

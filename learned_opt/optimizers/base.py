@@ -110,8 +110,8 @@ def check_optimizer(name: str, value: Any) -> None:
         name,
         value,
         LearnedOptimizer,
-        "build one with learned_opt.lstm(), or wrap an optax optimizer with "
-        "learned_opt.from_optax.",
+        "build one with learned_opt.lstm(), load one with learned_opt.load_pretrained, or wrap an "
+        "optax optimizer with learned_opt.from_optax.",
     )
 
 
@@ -124,8 +124,9 @@ def check_init_key(key: Any) -> None:
         _checks.random_key(key)
     except ValueError as error:
         raise ValueError(
-            "opt.init makes an optimizer's weights from a random key, and got something else. "
-            "Where an optax transformation is wanted, hand over opt.transform(phi)."
+            "opt.init makes an optimizer's weights from a random key, got "
+            f"{_checks.shown(key)}: make one with jax.random.key(seed), or where an optax "
+            "transformation is wanted, hand over opt.transform(phi)."
         ) from error
 
 
@@ -135,9 +136,39 @@ def check_transformation(name: str, value: Any) -> None:
     has_functions = hasattr(value, "init") and hasattr(value, "update")
     if is_optimizer or not has_functions:
         raise ValueError(
-            f"{name} must be an optax transformation, got {type(value).__name__}: "
-            "of a LearnedOptimizer take opt.transform(phi)."
+            f"{name} must be an optax transformation, got {type(value).__name__}: give one such as "
+            "optax.adam(1e-3), or opt.transform(phi) of a LearnedOptimizer."
         )
+
+
+def check_phi(
+    phi: Any,
+    owner: str,
+    expected: Any,
+) -> None:
+    """Raises ValueError unless `phi` are weights of an optimizer.
+
+    Args:
+      phi: the weights.
+      owner: the optimizer, for the message.
+      expected: its weights, or their shapes.
+    """
+    remedy = "give weights that its init(key) makes, or that were loaded together with it."
+    _checks.same_tree("phi", phi, f"the weights of {owner}", expected, remedy)
+
+
+def check_alike(
+    name: str,
+    tree: Any,
+    reference_name: str,
+    reference: Any,
+) -> None:
+    """Raises ValueError unless two things that an update is given are of the same parameters.
+
+    Arguments are those of `_checks.same_tree`.
+    """
+    remedy = "gradients, state and params must be of the same parameters."
+    _checks.same_tree(name, tree, reference_name, reference, remedy)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,7 +205,7 @@ class Transform:
     def __call__(self, phi: Phi) -> LearnedTransformation:
         """The transformation of these weights; raises ValueError for those of another optimizer."""
         expected = _shapes_of_weights(self.init)
-        _checks.same_tree("phi", phi, f"the weights of {_description(self.spec)}", expected)
+        check_phi(phi, _description(self.spec), expected)
         _checks.real_floating_tree("phi", phi)
         phi = jax.tree.map(jnp.asarray, phi)
         phi_dtype = widest(jnp.float32, *jax.tree.leaves(phi))
@@ -353,9 +384,10 @@ def _traced_reads(opt, theta):
     try:
         traced = trace(everything)
     except Exception as error:
+        first_line = str(error).strip().split("\n", 1)[0]
         raise ValueError(
-            "the update of this optimizer takes more than gradients, parameters and the loss: "
-            f"{error}"
+            "the update of this optimizer takes more than gradients, parameters and the loss, "
+            f"which are all that there is here: {first_line}"
         ) from error
     is_used = _used_inputs(traced)
     found = set()

@@ -167,7 +167,7 @@ def _lift(rule, state_dtype, phi, phi_dtype):
         _checks.real_floating_tree("gradients", updates)
         coordinates = Coordinates(_axes(rule, axis_name))
         if params is not None:
-            _checks.same_tree("params", params, "the gradients", updates)
+            base.check_alike("params", params, "the gradients", updates)
         leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, updates))
         if not leaves:
             return updates, state
@@ -245,7 +245,7 @@ def _from_trees(treedef, like, state, gradients):
         own = jax.tree.map(own_shape, trees[place])
     except (ValueError, TypeError, AttributeError):
         raise ValueError(_WRONG_STATE) from None
-    _checks.same_tree("gradients", gradients, "the parameters of this state", own)
+    base.check_alike("gradients", gradients, "the parameters of this state", own)
 
     found = []
     for part, tree in zip(parts, trees, strict=True):

@@ -114,7 +114,7 @@ def _lift(rule, state_dtype, phi, phi_dtype):
         count, h_tm1 = _without_count(rule, state)
         parts = _Parts(rule, h_tm1, updates)
         if params is not None:
-            _checks.same_tree("params", params, "the gradients", updates)
+            base.check_alike("params", params, "the gradients", updates)
         leaves, treedef = jax.tree.flatten(updates)
         if not leaves:
             return updates, state
@@ -191,7 +191,7 @@ class _Parts:
         for part, h in zip(self._parts, starts, strict=True):
             if h.ndim > 0:
                 own = jax.tree.map(lambda x: _own_shape(x, h.ndim), part)  # noqa: B023
-                _checks.same_tree("gradients", gradients, "the parameters of this state", own)
+                base.check_alike("gradients", gradients, "the parameters of this state", own)
                 return
 
     def of_leaves(self, num_leaves):

@@ -129,7 +129,7 @@ def general(
         num_steps,
         _checks.choice("schedule", schedule, schedules.SCHEDULES),
         _checks.positive_float("scale", scale),
-        _not_negative("weight_decay", weight_decay),
+        _checks.not_negative_float("weight_decay", weight_decay),
         _layer_sizes("hidden_sizes", hidden_sizes),
         _layer_sizes("controller_sizes", controller_sizes),
         embedding,
@@ -150,11 +150,6 @@ def general(
 def _layer_sizes(name, value):
     is_empty = isinstance(value, (tuple, list)) and not value
     return () if is_empty else _checks.sizes(name, value)
-
-
-def _not_negative(name, value):
-    is_traced = isinstance(value, jax.core.Tracer)
-    return 0.0 if not is_traced and value == 0 else _checks.positive_float(name, value)
 
 
 def _spec(chosen, state_dtype):
@@ -217,7 +212,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
         _checks.real_floating_tree("gradients", updates)
         base.check_handed_over(frozenset({"params"}), params, None)
         base.check_whole(axis_name, "an optimizer of whole tensors")
-        _checks.same_tree("params", params, "the gradients", updates)
+        base.check_alike("params", params, "the gradients", updates)
         _check_state(state, updates)
         step = state.step + 1
         course = _course(chosen, step, horizon)

@@ -64,7 +64,9 @@ def partition(
 
 def _check_optimizers(optimizers):
     if not isinstance(optimizers, dict) or not optimizers:
-        raise ValueError(f"optimizers must be a dict with at least one label, got {optimizers!r}.")
+        raise ValueError(
+            f"optimizers must be a dict with at least one label, got {_checks.shown(optimizers)}."
+        )
     for label, opt in optimizers.items():
         if not isinstance(label, str):
             raise ValueError(f"labels must be strings, got {label!r}.")
@@ -89,13 +91,15 @@ def _transform(items, label_params, phi):
     labels = [label for label, _ in items]
     if not isinstance(phi, dict) or set(phi) != set(labels):
         have = sorted(phi) if isinstance(phi, dict) else type(phi).__name__
-        raise ValueError(f"phi must have the weights of {labels}, got {have}.")
+        raise ValueError(
+            f"phi must have the weights of {labels}, got {have}: opt.init(key) makes such a dict."
+        )
     tx = {label: opt.transform(phi[label]) for label, opt in items}
     inner = optax.partition(tx, label_params)
 
     def update_fn(updates, state, params=None, **extra_args):
         if params is not None:
-            _checks.same_tree("gradients", updates, "the parameters", params)
+            base.check_alike("gradients", updates, "the parameters", params)
         return inner.update(updates, state, params, **extra_args)
 
     is_learned = any(isinstance(part, base.LearnedTransformation) for part in tx.values())

@@ -220,7 +220,7 @@ def _check_handed_over(gradients, params, value):
         raise ValueError(f"safeguard reads the loss at the parameters: call {call}.")
     if jnp.shape(value) != ():
         raise ValueError(f"value must be a scalar loss, got the shape {jnp.shape(value)}.")
-    _checks.same_tree("gradients", gradients, "the parameters", params)
+    base.check_alike("gradients", gradients, "the parameters", params)
 
 
 def _returned(guarded, state, params):

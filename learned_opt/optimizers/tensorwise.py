@@ -117,7 +117,7 @@ def _lift(rule, state_dtype, phi, phi_dtype):
         base.check_handed_over(rule.reads, params, value)
         base.check_whole(axis_name, "an optimizer of whole tensors")
         if params is not None:
-            _checks.same_tree("params", params, "the gradients", updates)
+            base.check_alike("params", params, "the gradients", updates)
         leaves, treedef = jax.tree.flatten(jax.tree.map(jnp.asarray, updates))
         states = _states_of_leaves(start, structure, treedef, leaves, state)
         thetas = leaves if params is None else jax.tree.leaves(params)

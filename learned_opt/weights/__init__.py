@@ -77,4 +77,4 @@ def pretrained_card(name: str) -> dict:
 
 
 def _path(name):
-    return os.path.join(_FOLDER, _checks.choice("name", name, PRETRAINED) + saving.SUFFIX)
+    return os.path.join(_FOLDER, _checks.choice("weights", name, PRETRAINED) + saving.SUFFIX)

@@ -97,7 +97,7 @@ def test_training_data_by_name_or_as_they_are():
         ),
         (
             (np.zeros((2, 2)), np.array([0, -1])),
-            "labels must be whole numbers from 0 upwards, got int64 from -1",
+            "labels must be whole numbers from 0 upwards, got int64, the smallest -1",
         ),
         ((np.zeros((2, 2)), np.array([0, 5]), 5), "labels must be below num_classes=5, got 5"),
         (

@@ -74,7 +74,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(pair, optimizer, tmp_path, cap
     assert sorted(os.listdir(tmp_path)) == before
 
 
-def test_what_is_embedded_has_every_photograph_once():
+def test_what_is_embedded_has_every_photograph_once(tmp_path):
     source = art.embedded()
     every = [photograph for found in source.photographs.values() for photograph in found]
     assert len(every) == 3
@@ -85,7 +85,9 @@ def test_what_is_embedded_has_every_photograph_once():
     made = art.family(source, "test", "test", size=32, pool=2)
     drawn = jax.eval_shape(made.family.sample, jax.random.key(0))
     assert drawn.theta.shape == (32, 32, 3)
-    assert art.load("/no/such/folder").about == art.EMBEDDED
+    assert art.load(str(tmp_path)).about == art.EMBEDDED  # it has no neural_art
+    with pytest.raises(FileNotFoundError, match="there is no folder /no/such: check --data_dir"):
+        art.load("/no/such")
 
 
 @pytest.fixture
@@ -103,7 +105,7 @@ def folder(tmp_path):
 
 def test_a_folder_that_lacks_something_is_told(folder, monkeypatch):
     data_dir = str(folder.parent)
-    with pytest.raises(FileNotFoundError, match=r"one file .*features\.\*, got 0"):
+    with pytest.raises(FileNotFoundError, match=r"one file .*features\.\*, got none"):
         art.load(data_dir)
     (folder / "features.npz").write_bytes(b"")
     net = art.embedded().net

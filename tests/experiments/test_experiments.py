@@ -142,11 +142,23 @@ def test_mnist_on_digits_from_the_command_line(tmp_path):
             "learning_rate must be a number above 0 or 'search', got 'fast'",
         ),
         (quadratic, ["--baselines=SGD,Adm"], "unknown baseline 'Adm'. Did you mean 'Adam'?"),
+        (quadratic, ["--baselines="], "--baselines must name at least one, got none"),
+        (quadratic, ["--patience=-1"], "patience must be a whole number of at least 0, got -1"),
         (quadratic, ["--window=7"], "window must divide num_steps=100, got 7"),
         (
             mnist,
             ["--dataset=mnist", "--data_dir=nowhere"],
             "the data set 'mnist' is not in nowhere",
+        ),
+        (
+            train,
+            ["--recipe=lstm-quadratic", "--set=family.arguments.dimm=3"],
+            "unknown argument of the family 'quadratic': 'dimm'. Did you mean 'dim'?",
+        ),
+        (
+            train,
+            ["--recipe=neural-art", "--data_dir=nowhere"],
+            "there is no folder nowhere: check --data_dir",
         ),
         (train, ["--recipe=lstm-mnis"], "unknown recipe 'lstm-mnis'. Did you mean 'lstm-mnist'?"),
         (
@@ -159,7 +171,27 @@ def test_mnist_on_digits_from_the_command_line(tmp_path):
             ["--figure=l2l-fig4", "--optimizers=lstm-small", "--dataset=digits"],
             "'lstm-small' is not trained yet: python -m experiments.train --recipe=lstm-small",
         ),
+        (
+            reproduce,
+            ["--figure=l2l-fig4", "--optimizers=mine=nowhere/a", "--dataset=digits"],
+            "there is no file nowhere/a.safetensors: check the path",
+        ),
         (ship, ["--recipe=lstm-small"], "the recipe 'lstm-small' must say what it is good for"),
+        (
+            ship,
+            ["--recipe=lstm-mnist", "--measured=nowhere", "--cards_only"],
+            "there is no folder nowhere: run this at the root",
+        ),
+        (
+            train,
+            ["--recipe=lstm-quadratic", "--set=arguments.hidden=3"],
+            "the architecture 'lstm' takes no argument 'hidden': leave it out. It takes preset",
+        ),
+        (
+            train,
+            ["--recipe=lstm-quadratic", "--set=family=quadratic"],
+            "family of a recipe has settings of its own: change one of them, as in family.kind=",
+        ),
     ],
 )
 def test_bad_input_is_told_in_one_line_and_leaves_nothing(module, flags, message, tmp_path, capsys):

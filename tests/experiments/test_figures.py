@@ -382,7 +382,7 @@ def test_what_is_not_trained_is_trained_or_told(tmp_path, monkeypatch):
         FileNotFoundError,
         match="python -m experiments.train --recipe=ablation-lstm --seed=2 "
         f"--data_dir=data --workdir={tmp_path}/ablation-lstm-seed2 trains it, "
-        "or --train here",
+        "and so does experiments.reproduce with --train",
     ):
         learned.find("ablation-lstm:2", places)
     with pytest.raises(

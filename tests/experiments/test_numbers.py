@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from experiments import keeping, numbers, papers
+from experiments import costs, keeping, numbers, papers, sentences
 from learned_opt import _files
 from tests.experiments.programs import in_process
 
@@ -105,6 +105,7 @@ def site(tmp_path):
     _files.write_json(folder / "summary.json", summary)
     _files.write_json(folder / "config.json", {"config": config, "environment": environment})
     (folder / "curves.png").write_bytes(b"a picture")
+    (tmp_path / "docs").mkdir()
     (tmp_path / "README.md").write_text("before\n<!-- numbers: l2l-fig4 -->\n<!-- end -->\nafter\n")
     return tmp_path
 
@@ -135,3 +136,45 @@ def test_a_table_of_nothing(site, capsys):
     (site / "README.md").write_text("<!-- numbers: l2l-fig5 -->\n<!-- end -->\n")
     assert in_process(numbers, f"--results={site / 'results'}", f"--docs={site / 'docs'}") == 1
     assert "unknown figure 'l2l-fig5'" in capsys.readouterr().err
+
+
+# Sentences, and what the benchmarks say
+
+
+@pytest.mark.parametrize("sentence", sentences.SENTENCES, ids=lambda sentence: sentence.words[:40])
+def test_every_sentence_is_on_its_page(sentence):
+    """Where it is not, its words were changed there, and have to be in experiments/sentences.py."""
+    found = sentences.pattern(sentence).findall((ROOT / sentence.page).read_text())
+    assert len(found) == 1
+
+
+def test_numbers_of_a_sentence_are_written_anew(monkeypatch):
+    numbers_of = {"a": "1.5 [1, 2]", "b": "-3"}
+    sentence = sentences.Sentence("page.md", "from {a} down to {b}.", lambda _: numbers_of)
+    monkeypatch.setattr(sentences, "SENTENCES", (sentence,))
+    measured = sentences.Measured({}, [], [])
+    text = "It goes from 0.25 [0.2,\n0.3] down\nto 1,000. Then 7."
+    written = sentences.written("page.md", text, measured)
+    assert written == "It goes from 1.5 [1, 2] down\nto -3. Then 7."
+    assert sentences.written("page.md", written, measured) == written
+    assert sentences.written("other.md", text, measured) == text
+
+
+def test_tables_of_benchmarks_are_read(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text(
+        "text\n\n| a | b |\n|---|---|\n| x | 1,234 (1 - 2) |\n| y | - |\n\n| b |\n|--|\n| 5 |\n"
+    )
+    lines = costs.read(page)
+    assert lines == [{"a": "x", "b": "1,234 (1 - 2)"}, {"a": "y", "b": "-"}, {"b": "5"}]
+    assert costs.number(costs.cell(lines, "b", a="x")) == 1234
+    with pytest.raises(ValueError, match="must have a table with a column 'b' and a line with a z"):
+        costs.cell(lines, "b", a="z")
+
+
+def test_memory_is_that_of_the_state():
+    """A million parameters of 8, 320, 160 and 16 bytes, in units of 2^20."""
+    table = costs.memory(costs.read(ROOT / costs.PAGE))
+    (line,) = [line for line in table.splitlines() if line.startswith("| 1 million")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells == ["1 million", "7.6 MiB", "310 MiB", "150 MiB", "15 MiB"]

@@ -122,8 +122,8 @@ def test_a_unit_is_known_by_what_it_computes():
     ("given", "message"),
     [
         (["--over=learning_rat=1"], r"unknown setting of .*'learning_rat'\. Did you mean 'learn"),
-        (["--over=seed=0.5"], "seed of .* must be int, got 0.5"),
-        (["--over=workdir=a,b"], "workdir is the sweep's own business"),
+        (["--over=seed=0.5"], "seed of .* must be a whole number, got 0.5"),
+        (["--over=workdir=a,b"], "workdir cannot be swept"),
         (["--over=learning_rate=log:1e-3:1"], "random is 0: say how many draws with --random=20"),
         (["--over=seed=0:2", "--random=3"], "random is 3, and no setting is drawn"),
         (["--over=learning_rate=log:0:1", "--random=3"], "from a number above 0 to a larger one"),

@@ -59,5 +59,21 @@ def test_help_fits_and_its_commands_can_be_copied():
     assert max(map(len, lines)) <= 60
     assert "           what it is" in "\n".join(lines)
     assert "it is and so" in " ".join(" ".join(lines).split())
-    assert lines[-3].endswith("lstm-quadratic \\")
-    assert lines[-2:] == ["        --set=a=1 \\", "        --set=b=2"]
+    command = [
+        "    python -m experiments.train --recipe=lstm-quadratic \\",
+        "        --set=a=1 \\",
+        "        --set=b=2",
+    ]
+    assert lines[-4:] == [*command, ""]
+
+
+def test_a_long_command_in_help_breaks_before_its_flags():
+    command = 'python -m a --one=1 --two=\'{"x": 2, "y": 3}\' --three=3'
+    shown = terminal.help_text(f"What it does.\n\n    {command}\n    # a remark, {'long ' * 9}", 40)
+    lines = shown.split("\n")
+    assert lines[2:5] == [
+        "    python -m a --one=1 \\",
+        '        --two=\'{"x": 2, "y": 3}\' \\',
+        "        --three=3",
+    ]
+    assert all(line.startswith("    ") for line in lines[5:-1])

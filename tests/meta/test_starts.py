@@ -135,7 +135,9 @@ def test_files_that_hold_no_start(tmp_path):
     with pytest.raises(ValueError, match="start is not finite at offset"):
         learned_opt.save_start(tmp_path / "start", {"offset": np.array([np.nan])})
     for other in ({}, None, {"offset": np.zeros(2), "mean": np.zeros(2)}):
-        with pytest.raises(ValueError, match=r"start is no start of learned_opt.learn_start"):
+        with pytest.raises(
+            ValueError, match=r"start is no start: give what learned_opt.learn_start returns"
+        ):
             learned_opt.save_start(tmp_path / "start", other)
     assert not (tmp_path / "start.safetensors").exists()
 

@@ -752,7 +752,7 @@ def test_coordinates_with_plain_functions_and_with_an_optimizer_that_has_none(tm
         ({"num_epochs": 0}, "num_epochs .* got 0"),
         ({"episodes_per_epoch": -1}, "episodes_per_epoch .* got -1"),
         ({"learning_rate": -0.1}, "learning_rate must be a finite number above 0, got -0.1"),
-        ({"learning_rate": "serch"}, "Did you mean 'search'"),
+        ({"learning_rate": "serch"}, "a number above 0 or 'search', got 'serch'"),
         (
             {"learning_rate": learned_opt.RandomSearch(low=1.0, high=0.1)},
             "low must not be above high",

@@ -247,5 +247,5 @@ def test_bad_arguments(kwargs, message):
 
 
 def test_network_of_another_number_of_classes():
-    with pytest.raises(ValueError, match=r"logits of shape \(batch, 3\).*got \('batch', 4\)"):
+    with pytest.raises(ValueError, match=r"logits of shape \(batch, 3\).*got \(batch, 4\)"):
         learned_opt.optimizees.classifier(learned_opt.optimizees.mlp_network(4), dataset())

@@ -89,5 +89,5 @@ def test_equal_measures_share_their_programs():
 
 
 def test_a_network_with_too_few_logits():
-    with pytest.raises(ValueError, match=r"logits of shape \(batch, 3\).*got \('batch', 2\)"):
+    with pytest.raises(ValueError, match=r"logits of shape \(batch, 3\).*got \(batch, 2\)"):
         optimizees.mean_loss(optimizees.mlp_network(2), examples(5))

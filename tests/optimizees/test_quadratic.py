@@ -76,8 +76,8 @@ def test_equal_problems_do_not_compile_twice():
     [
         ({"dim": 0}, "dim must be a whole number of at least 1, got 0"),
         ({"dim": 2.5}, "dim must be a whole number of at least 1, got 2.5"),
-        ({"init_scale": -1.0}, "init_scale must be a finite number above 0, got -1.0"),
-        ({"init_scale": np.nan}, "init_scale must be a finite number above 0, got nan"),
+        ({"init_scale": -1.0}, "init_scale must be 0 or a finite number above it, got -1.0"),
+        ({"init_scale": np.nan}, "init_scale must be 0 or a finite number above it, got nan"),
     ],
 )
 def test_bad_arguments(kwargs, message):

@@ -118,7 +118,7 @@ def test_equal_problems_share_their_programs():
     [
         ({"num_layers": 0}, "num_layers must be a whole number of at least 1, got 0"),
         ({"hidden_size": 2.5}, "hidden_size must be a whole number of at least 1, got 2.5"),
-        ({"noise": -0.1}, "noise must be a finite number above 0, got -0.1"),
+        ({"noise": -0.1}, "noise must be 0 or a finite number above it, got -0.1"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, got 0"),
         ({"init_scale": np.inf}, "init_scale must be a finite number above 0, got inf"),
     ],

@@ -68,7 +68,7 @@ def test_signals():
         ({"num_columns": 1.5}, "num_columns must be a whole number of at least 1, got 1.5"),
         ({"penalty": 0.0}, "penalty must be a finite number above 0, got 0.0"),
         ({"sparsity": 2.0}, "sparsity must be at most 1, got 2.0"),
-        ({"noise": -1.0}, "noise must be a finite number above 0, got -1.0"),
+        ({"noise": -1.0}, "noise must be 0 or a finite number above it, got -1.0"),
     ],
 )
 def test_bad_arguments(kwargs, message):

@@ -92,7 +92,7 @@ def test_splits_have_no_image_in_common():
         ({"num_images": 0}, "num_images must be a whole number of at least 1, got 0"),
         ({"num_images": 400, "split": "test"}, "num_images must be at most 360, got 400"),
         ({"l2": 0.0}, "l2 must be a finite number above 0, got 0.0"),
-        ({"individuality": -1.0}, "individuality must be a finite number above 0, got -1.0"),
+        ({"individuality": -1.0}, "individuality must be 0 or a finite number above it, got -1.0"),
         ({"split": "valid"}, "unknown split 'valid'"),
     ],
 )

@@ -311,7 +311,7 @@ def test_the_end_of_the_run():
         ({"num_steps": -3}, "num_steps must be a whole number of at least 1, got -3"),
         ({"schedule": "cosin"}, "cosin"),
         ({"scale": 0}, "scale must be a finite number above 0, got 0"),
-        ({"weight_decay": -1}, "weight_decay must be a finite number above 0, got -1"),
+        ({"weight_decay": -1}, "weight_decay must be 0 or a finite number above it, got -1"),
         ({"hidden_sizes": (8, 0)}, "hidden_sizes"),
         ({"state_dtype": "bfloat16"}, "decays must be at most 0.99"),
     ],

@@ -1,0 +1,335 @@
+"""Numbers within sentences of the pages: written by experiments.numbers, as tables are.
+
+A sentence is data: its page, its words, and what stands in the place of each number. Who changes
+the words on the page changes them here; a test tells where the two differ.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from experiments import costs
+from experiments.costs import Line
+from experiments.keeping import Kept
+from learned_opt.evaluation import report
+
+_ABLATION = "over that of general-ablated"  # in the words of a goal
+_ALONE = r"(?:[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]\d+)?|inf)"
+_NUMBER = rf"{_ALONE}(?:\s+\[{_ALONE},\s+{_ALONE}\])?"  # also with its interval
+
+
+class Measured(NamedTuple):
+    """What numbers are taken from.
+
+    Attributes:
+      figures: from `keeping.read`.
+      suites: from `numbers.suites`.
+      costs: from `costs.read`.
+    """
+
+    figures: dict[str, Kept]
+    suites: list[dict[str, Any]]
+    costs: list[Line]
+
+    @property
+    def tasks(self) -> dict[str, Any]:
+        """What the runs of the suite say of each task, by its name."""
+        found: dict[str, Any] = {}
+        for suite in self.suites:
+            found.update(suite["summary"]["tasks"])
+        return found
+
+
+class Sentence(NamedTuple):
+    """A sentence with numbers.
+
+    Attributes:
+      page: its page, from the root of the repository.
+      words: the sentence, or a part of it, with {NAME} in the place of each number.
+      numbers: what stands there, by name.
+    """
+
+    page: str
+    words: str
+    numbers: Callable[[Measured], Mapping[str, str]]
+
+
+def _quadratics(measured: Measured) -> dict[str, str]:
+    case = measured.figures["l2l-quadratics"]["cases"]["quadratic-100"]
+    training = case["trainings"]["lstm-quadratic"]
+    best = report.best_baseline(case["rows"], case["about"]["final"])
+    difference = _difference(training["against"][best], "below")
+    return {"final": report.interval(training["summary"]), "difference": difference}
+
+
+def _difference(against: Mapping[str, Any], verdict: str) -> str:
+    """A paired difference; raises ValueError where the verdict is not what the sentence says."""
+    if against["verdict"] != verdict:
+        raise ValueError(
+            f"a sentence says {verdict!r} where {against['verdict']!r} was measured: change it on "
+            "its page and in experiments/sentences.py."
+        )
+    return report.held_against(dict(against), "it").removeprefix(f"{verdict} it by ")
+
+
+def _held(
+    figure: str,
+    case: str,
+    ours: str,
+    **others: tuple[str, str],
+) -> Callable[[Measured], dict[str, str]]:
+    """Paired differences of an optimizer to others: of each its name and the verdict."""
+
+    def numbers(measured: Measured) -> dict[str, str]:
+        against = measured.figures[figure]["cases"][case]["rows"][ours]["against"]
+        return {
+            name: _difference(against[other], verdict) for name, (other, verdict) in others.items()
+        }
+
+    return numbers
+
+
+def _final_of_art(measured: Measured) -> dict[str, str]:
+    row = measured.figures["l2l-fig8"]["cases"]["neural-art-256"]["rows"]["neural-art"]
+    return {"final": f"{report.last(row, None)['mean']:.3g}"}
+
+
+def _two_finals(measured: Measured) -> dict[str, str]:
+    row = measured.figures["rnnprop-table2"]["cases"]["mlp-100"]["rows"]["Adam"]
+    return {
+        "last": f"{row['loss']['100']['mean']:.3f}",
+        "seen": f"{row['measure']['loss on what it saw']['mean']:.3f}",
+        "paper": f"{row['paper']:.2f}",
+    }
+
+
+def _finals(*names: str, task: str) -> Callable[[Measured], dict[str, str]]:
+    """The final losses of optimizers on a task of the suite, "-" in a name being "_"."""
+
+    def numbers(measured: Measured) -> dict[str, str]:
+        rows = measured.tasks[task]
+        return {name.replace("-", "_"): f"{rows[name]['final']['mean']:.2f}" for name in names}
+
+    return numbers
+
+
+def _shares(rival: str) -> Callable[[Measured], dict[str, str]]:
+    """Which share of a rival's steps `general` needs, on each task."""
+
+    def numbers(measured: Measured) -> dict[str, str]:
+        places = {
+            "mnist": "perceptron-mnist-relu",
+            "cifar": "perceptron-cifar10-relu",
+            "transformer": "transformer",
+        }
+        found = {}
+        for name, task in places.items():
+            found[name] = f"{measured.tasks[task]['general']['needed'][rival]['mean']:.2f}"
+        return found
+
+    return numbers
+
+
+def _share_of_muon(measured: Measured) -> dict[str, str]:
+    share = measured.tasks["transformer"]["general"]["needed"]["muon"]
+    return {"share": report.interval(share, "{:.2f}")}
+
+
+def _ratio_to_ablation(measured: Measured) -> dict[str, str]:
+    (suite,) = [suite for suite in measured.suites if "transformer" in suite["summary"]["tasks"]]
+    (goal,) = [goal for goal in suite["summary"]["goals"] if _ABLATION in goal["what"]]
+    return {"ratio": report.interval({**goal, "mean": goal["value"]}, "{:.2f}")}
+
+
+def _of_costs(**places: tuple[str, str, dict[str, str]]) -> Callable[[Measured], dict[str, str]]:
+    """Numbers of the benchmarks' tables: of each its format, its column and its line."""
+
+    def numbers(measured: Measured) -> dict[str, str]:
+        found = {}
+        for name, (shown, column, where) in places.items():
+            found[name] = shown.format(costs.number(costs.cell(measured.costs, column, **where)))
+        return found
+
+    return numbers
+
+
+def _bias(estimator: str) -> tuple[str, str, dict[str, str]]:
+    return "{:.2f}", "bias (error), untrained", {"estimator": estimator, "life": "100"}
+
+
+def _noise(shown: str, estimator: str) -> tuple[str, str, dict[str, str]]:
+    return shown, "noise, untrained", {"estimator": estimator, "life": "100"}
+
+
+def _of_window(shown: str, column: str, method: str) -> tuple[str, str, dict[str, str]]:
+    return shown, column, {"coordinates": "15,910", "method": method}
+
+
+def _beside_muon(matrices: str) -> tuple[str, str, dict[str, str]]:
+    return "{:.2f}", "time / muon", {"optimizer": "general", "matrices": matrices}
+
+
+_GENERAL, _STYLE = "docs/general.md", "docs/style.md"
+
+SENTENCES = (
+    Sentence(
+        "README.md",
+        "it ends at {final}, below the best of eleven tuned first-order rivals by {difference} (",
+        _quadratics,
+    ),
+    Sentence(
+        "docs/start/choosing.md",
+        "in 500 steps `general` ends at {general} as tuned Muon does, untuned Muon at {muon}, "
+        "tuned Adam at {adam_tuned} (three seeds)",
+        _finals("general", "muon", "adam-tuned", task="transformer"),
+    ),
+    Sentence(
+        "docs/why/final_loss.md",
+        "the first is {last} and the second {seen}; the 2017 paper prints {paper}.",
+        _two_finals,
+    ),
+    Sentence(
+        "docs/why/adjoint.md",
+        "without second derivatives is off by {bias} of the full one",
+        _of_costs(bias=_bias("adjoint, window 100")),
+    ),
+    Sentence(
+        "docs/why/adjoint.md",
+        "a window of 20 takes {ours} MiB of temporary memory where reverse mode through "
+        "everything takes {theirs}, and is {times} times as fast",
+        _of_costs(
+            ours=_of_window("{:.0f}", "temporary MiB", "adjoint"),
+            theirs=_of_window("{:.0f}", "temporary MiB", "naive"),
+            times=_of_window("{:.1f}", "naive / time", "adjoint"),
+        ),
+    ),
+    Sentence(
+        "docs/why/truncation.md",
+        "windows of 20 are off by {short} of the whole gradient; one window of a hundred, without "
+        "second derivatives, by {whole}.",
+        _of_costs(short=_bias("adjoint"), whole=_bias("adjoint, window 100")),
+    ),
+    Sentence(
+        "docs/why/truncation.md",
+        "one estimate of `Adjoint` has a noise of {adjoint} at fresh weights, one of `PES` {pes}, "
+        "one of `NRES` {nres}.",
+        _of_costs(
+            adjoint=_noise("{:.2f}", "adjoint"),
+            pes=_noise("{:.1f}", "pes"),
+            nres=_noise("{:.1f}", "nres"),
+        ),
+    ),
+    Sentence(
+        _GENERAL,
+        "It reaches tuned Adam's final loss in {mnist}, {cifar} and {transformer} of Adam's steps",
+        _shares("adam-tuned"),
+    ),
+    Sentence(
+        _GENERAL,
+        "and that of AdamW in {mnist}, {cifar} and {transformer}.",
+        _shares("adamw-tuned"),
+    ),
+    Sentence(
+        _GENERAL,
+        "lower on the perceptron on CIFAR-10 ({muon}, here {general})",
+        _finals("muon", "general", task="perceptron-cifar10-relu"),
+    ),
+    Sentence(
+        _GENERAL,
+        "on the Transformer general reaches its loss in {share} of its steps",
+        _share_of_muon,
+    ),
+    Sentence(
+        _GENERAL,
+        "{general} where the harness is at {general_ablated}",
+        _finals("general", "general-ablated", task="transformer"),
+    ),
+    Sentence(
+        _GENERAL,
+        "and there the interval of the ratio, {ratio}, holds one.",
+        _ratio_to_ablation,
+    ),
+    Sentence(
+        _GENERAL,
+        "an update of 10^6 parameters takes {one} times Muon's as one matrix, {sixteen} times as "
+        "sixteen of 250 x 250, and {many} times as 256 of 62 x 62",
+        _of_costs(
+            one=_beside_muon("1 x 1000 x 1000"),
+            sixteen=_beside_muon("16 x 250 x 250"),
+            many=_beside_muon("256 x 62 x 62"),
+        ),
+    ),
+    Sentence(
+        _STYLE,
+        "it is below the best baseline, Adam, by {adam}, and below L-BFGS, which evaluates the "
+        "function several times a step, by {l_bfgs}.",
+        _held(
+            "l2l-fig8",
+            "neural-art-32",
+            "neural-art",
+            adam=("Adam", "below"),
+            l_bfgs=("L-BFGS", "below"),
+        ),
+    ),
+    Sentence(
+        _STYLE,
+        "below L-BFGS by {l_bfgs}, and *above* AdamW with cosine decay (which the paper does not "
+        "have) by {adamw}.",
+        _held(
+            "l2l-fig8",
+            "neural-art-128",
+            "neural-art",
+            l_bfgs=("L-BFGS", "below"),
+            adamw=("AdamW-cosine", "above"),
+        ),
+    ),
+    Sentence(_STYLE, "It neither diverges nor rises by 256 steps: {final}, no", _final_of_art),
+    Sentence(
+        _STYLE,
+        "It is above L-BFGS there by {l_bfgs}, and not below everything.",
+        _held("l2l-fig8", "neural-art-double-128", "neural-art", l_bfgs=("L-BFGS", "above")),
+    ),
+)
+
+
+def written(
+    page: str,
+    text: str,
+    measured: Measured,
+) -> str:
+    """A page with the numbers of its sentences written anew.
+
+    Args:
+      page: its path, from the root of the repository.
+      text: what it says.
+      measured: what the numbers are taken from.
+    """
+    for sentence in SENTENCES:
+        if os.path.normpath(sentence.page) == os.path.normpath(page):
+            found = pattern(sentence).search(text)
+            if found:
+                text = _replaced(text, found, sentence.numbers(measured))
+    return text
+
+
+def pattern(sentence: Sentence) -> re.Pattern:
+    """What a sentence looks like on its page, with any numbers and any line breaks."""
+    parts = []
+    for i, part in enumerate(re.split(r"\{(\w+)\}", sentence.words)):
+        if i % 2:
+            parts.append(f"(?P<{part}>{_NUMBER})")
+        else:
+            parts.append(r"\s+".join(map(re.escape, re.split(r"\s+", part))))
+    return re.compile("".join(parts))
+
+
+def _replaced(
+    text: str,
+    found: re.Match,
+    numbers: Mapping[str, str],
+) -> str:
+    for name in sorted(found.groupdict(), key=found.start, reverse=True):
+        if " ".join(found[name].split()) != numbers[name]:  # or else a line may break within it
+            text = text[: found.start(name)] + numbers[name] + text[found.end(name) :]
+    return text
