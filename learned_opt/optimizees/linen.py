@@ -215,7 +215,26 @@ class Init:
         return treedef.unflatten(shaped)
 
     def _own(self, key: jax.Array) -> Theta:
+        """theta_0 by the network's own initializers.
+
+        Orthogonal ones, as of recurrent networks, factorize matrices. On a CPU each such call of a
+        batch waits within XLA's pool of threads for tasks that it has put into the same pool, so
+        that as many of them at once as there are threads wait for ever (jaxlib 0.10.2 on two
+        cores). The networks of a batch are drawn one after the other there.
+        """
+        if jax.default_backend() == "cpu" and _factorizes(self):
+            return jax.custom_batching.sequential_vmap(self.drawn)(key)
+        return self.drawn(key)
+
+    def drawn(self, key: jax.Array) -> Theta:
+        """theta_0 by the network's own initializers, whatever they are."""
         return self.network.init(key, jnp.zeros((1, *self.input_shape)))["params"]
+
+
+@functools.lru_cache(maxsize=64)
+def _factorizes(init: Init) -> bool:
+    """Whether matrices are factorized where a network is drawn."""
+    return "householder_product" in str(jax.make_jaxpr(init.drawn)(jax.random.key(0)))
 
 
 @dataclasses.dataclass(frozen=True)

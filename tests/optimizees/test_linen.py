@@ -1,5 +1,8 @@
 """What the library finds out about a Flax module."""
 
+import re
+
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -75,3 +78,17 @@ def test_a_plain_network_has_nothing():
 def test_what_is_no_network(module, message):
     with pytest.raises(ValueError, match=message):
         linen.network(module, (4,))
+
+
+def test_networks_with_orthogonal_initializers_are_drawn_one_after_the_other():
+    """Several factorizations of batches at once wait for each other on a CPU, for ever."""
+    shape = (5, 2)
+    init = linen.Init(linen.network(nn.RNN(nn.GRUCell(3)), shape), shape, None)
+    keys = jax.random.split(jax.random.key(0), 3)
+    draw = jax.vmap(lambda key: init(key, None))
+    program = str(jax.make_jaxpr(draw)(keys))
+    factorized = re.findall(r":f32\[([\d,]+)\] = householder_product", program)
+    assert set(factorized) == {"3,3"}
+    drawn = draw(keys)
+    for i, key in enumerate(keys):
+        chex.assert_trees_all_close(jax.tree.map(lambda x, i=i: x[i], drawn), init.drawn(key))
