@@ -17,6 +17,7 @@ from experiments import (
     held_out,
     inverse_time,
     learned,
+    numbers,
     papers,
     plans,
     reproduce,
@@ -232,6 +233,27 @@ def test_digits_stand_in_for_cifar10_where_a_case_says_so(places):
     assert (subject.splits.train.num_classes, subject.splits.train.images.shape[1]) == (2, 8)
     assert {"test loss", "test loss over the run", "training loss"} < set(measures)
     assert len(plans.plan("rnnprop-fig7", config, places).cases) == 2
+
+
+def test_figures_on_digits_in_minutes(tmp_path):
+    """From a clone, where nothing is trained: of the learned ones those that ship."""
+    places = learned.Places(str(tmp_path), None, False)
+    for name in ("l2l-fig7", "cifar-others"):
+        plan = plans.plan(name, plans.Config(dataset="digits"), places)
+        assert plan.is_embedded
+        assert list(plan.found) == ["lstm-cifar10"]
+        assert set(plan.config.baselines.split(",")) <= {"Adam", "NAG"}
+    with pytest.raises(FileNotFoundError, match="'lstm-cifar10-sub' is not trained yet"):
+        plans.plan("l2l-fig7", plans.Config(dataset="digits"), places, in_full=True)
+    assert not plans.plan("l2l-fig4", plans.Config(dataset="digits"), places).is_embedded
+
+
+def test_an_embedded_edition_is_not_kept_as_the_figure(measured, places, tmp_path):
+    plan = plans.plan("l2l-fig7", TINY, places)
+    figures.run(plan, tmp_path / "results" / "work", tmp_path / "tuned")
+    config = json.loads((tmp_path / "results" / "work" / "config.json").read_text())
+    assert config["config"]["edition"] == plans.EDITION
+    assert numbers.collect(str(tmp_path / "results"), str(tmp_path / "kept")) == []
 
 
 def test_the_base_mlp_is_that_of_the_library():
