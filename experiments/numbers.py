@@ -65,6 +65,8 @@ def collect(results: str, kept: str) -> list[str]:
         if "figure" not in summary:
             continue  # a study's, or a family's
         config = _files.read_json(os.path.join(os.path.dirname(path), "config.json"))
+        if "edition" in config["config"]:
+            continue  # to be tried out, and not to be kept
         name = summary["figure"]
         file = os.path.join(kept, f"{name}.json")
         _files.write_json(file, _distilled(summary, config), indent=1)  # half of it is indentation
