@@ -36,6 +36,8 @@ rivals.
   here is none of these, the difference to it is told as well.
 - "Comparable" and "equal" are within {verdicts.MARGIN:.0%} of the other's loss, which is our
   number: the papers name none. "Guessing" is a loss of ln 10.
+- Where one optimizer is held against itself in another case (of other data, or of more steps), two
+  intervals are compared, which must not overlap: such a verdict says that it is *unpaired*.
 - Where two have never been held against each other, the difference is the sum of those to a third
   optimizer that both have met, and its interval that of the sum.
 - The 2017 paper calls the 2016 LSTM "DMoptimizer": `lstm-mnist` here, `rnnprop-mnist` is RNNprop.

@@ -200,6 +200,10 @@ def test_levels_and_cases_against_each_other(runs, results):
     found = MoreThan("b-100", "ours", "a-100", "Adam").judge(results, "l2l-fig4")
     assert found.verdict == HOLDS
     assert re.search(r"below by 50% \[\d\d%, \d\d%\] on b-100, below by 1[01]% ", found.words)
+    # Two cases have no runs in common, and the words say so.
+    lower = Lower("b-100", "ours", "a-100").judge(results, "l2l-fig4")
+    assert found.words.endswith("on a-100; unpaired")
+    assert lower.words.endswith("on a-100; unpaired")
     assert verdict(MoreThan("a-100", "ours", "b-100", "Adam"), results) == FAILS
     assert verdict(MoreThan("a-100", "near", "b-100", "Adam"), results) == MISSING
 
