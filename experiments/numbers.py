@@ -198,7 +198,8 @@ def _section(figure: Kept, folder: str) -> str:
         if measured:
             parts.append(measured)
         lines = [tables.standing(rows, about["final"], pairs, case["trainings"])]
-        lines += _better_rates(rows, about["final"])
+        seeds_as_one = tables.with_trainings(rows, case["trainings"], about["final"])
+        lines += _better_rates(seeds_as_one, about["final"])
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 

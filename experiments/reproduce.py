@@ -20,6 +20,8 @@ Examples:
     python -m experiments.reproduce --figure=l2l-fig7 --dataset=digits
     python -m experiments.reproduce --figure=l2l-fig8
     python -m experiments.reproduce --figure=l2l-fig4 --dataset=digits --optimizers=mine=PATH
+    python -m experiments.reproduce --figure=l2l-fig4 --data_dir=~/tensorflow_datasets
+        --optimizers=lstm-mnist,lstm-mnist:1,lstm-mnist:2      # three seeds of one training
 """
 
 import os

@@ -21,12 +21,13 @@ from experiments import (
     papers,
     plans,
     reproduce,
+    summaries,
     tables,
     training,
 )
 from experiments.families import FamilySpec
 from learned_opt import data, optimizees
-from learned_opt.evaluation import baselines, comparison, cost
+from learned_opt.evaluation import baselines, comparison, cost, report, statistics
 from learned_opt.meta import evaluating
 from learned_opt.meta.unrolling import Run
 from learned_opt.optimizees import base
@@ -152,6 +153,28 @@ def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_pa
     assert ("above SGD by " if has_seeds else "above SGD (the best tuned baseline) by ") in shown
     assert "33 % diverged" in shown
     assert ("- Training " in shown) == has_seeds
+
+
+def test_seeds_of_a_training_meet_everything_else():
+    """Each rival of a claim is held against all seeds at once, not only the best of them."""
+    noise = np.random.default_rng(0).normal(size=20)
+    levels = {"a": 0.1, "a:1": 0.2, "a:2": 0.3, "b": 0.5, "c": 0.4, "c:1": 0.6, "c:2": 0.7}
+    levels |= {"SGD": 1.0, "Adam": 0.9, "frozen": 2.0}
+    values = {name: level + 0.01 * noise for name, level in levels.items()}
+    kinds = {"SGD": "tuned", "Adam": "tuned", "frozen": "given"}
+    rows = {}
+    for name, losses in values.items():
+        loss = {"4": statistics.summarize(losses)._asdict()}
+        rows[name] = {"kind": kinds.get(name, "learned"), "loss": loss}
+    found = summaries.trainings(report.Report(rows, {}, values))
+    assert list(found) == ["a", "c"]
+    assert set(found["a"]["against"]) == {"b", "c", "SGD", "Adam", "frozen"}
+    for other in ("b", "SGD", "Adam", "frozen"):
+        np.testing.assert_allclose(found["a"]["against"][other]["mean"], 0.2 - levels[other])
+    assert found["a"]["against"]["SGD"]["num_runs"] == 20
+    text = tables.training("a", found["a"], ["Adam", "frozen", "c"])
+    assert re.search("below Adam by .*; below frozen by .*; (below|no difference to) c", text)
+    assert "SGD" not in text
 
 
 def test_what_is_done_is_not_measured_again(measured, places, tmp_path, capsys):
