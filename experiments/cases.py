@@ -140,6 +140,8 @@ class Figure:
       swept: baselines at several rates, each a rival of its own.
       baselines: which are tuned, where not all are.
       pairs: learned optimizers that are held against each other as well, `(ours, theirs)`.
+      embedded: of these attributes those that are others in the embedded edition, which takes
+        minutes; see `plans.plan`.
     """
 
     title: str
@@ -155,3 +157,9 @@ class Figure:
     swept: Mapping[str, tuple[float, ...]] = dataclasses.field(default_factory=dict)
     baselines: tuple[str, ...] = tuple(baselines.BASELINES)
     pairs: tuple[tuple[str, str], ...] = ()
+    embedded: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @property
+    def is_of_pictures(self) -> bool:
+        """Whether it is measured on pictures, and not on a data set."""
+        return any(case.family.builder.of_pictures for case in self.cases)

@@ -14,7 +14,17 @@ from typing import Any
 import jax
 import tqdm
 
-from experiments import art, cases, held_out, learned, measuring, summaries, tables, terminal
+from experiments import (
+    art,
+    cases,
+    held_out,
+    learned,
+    measuring,
+    plans,
+    summaries,
+    tables,
+    terminal,
+)
 from experiments.cases import Case
 from experiments.config_flags import split
 from experiments.learned import Learned
@@ -86,6 +96,8 @@ def _claim(workdir: str, plan: Plan) -> None:
         notes[name] = optimizer.note
     config = dataclasses.asdict(plan.config)
     config["figure"] = plan.name
+    if plan.is_embedded:
+        config["edition"] = plans.EDITION
     config["weights"] = weights
     measuring.claim(workdir, config, learned=notes)
 

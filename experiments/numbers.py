@@ -79,6 +79,8 @@ def collect(results: str, kept: str) -> list[str]:
         if "figure" not in summary:
             continue  # a study's, or a family's
         config = _files.read_json(os.path.join(os.path.dirname(path), "config.json"))
+        if "edition" in config["config"]:
+            continue  # to be tried out, and not to be kept
         name = summary["figure"]
         file = os.path.join(kept, f"{name}.json")
         _files.write_json(file, _distilled(summary, config), indent=1)  # half of it is indentation
@@ -210,7 +212,8 @@ def _section(figure: Kept, folder: str) -> str:
         if measured:
             parts.append(measured)
         lines = [tables.standing(rows, about["final"], pairs, case["trainings"])]
-        lines += _better_rates(rows, about["final"])
+        seeds_as_one = tables.with_trainings(rows, case["trainings"], about["final"])
+        lines += _better_rates(seeds_as_one, about["final"])
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 

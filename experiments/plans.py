@@ -1,8 +1,8 @@
 """The plan of a figure: everything that can be checked before anything is measured."""
 
 import dataclasses
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from experiments import art, config_flags, learned, papers, teachers
 from experiments.cases import DIGITS, Case, Figure
@@ -11,6 +11,15 @@ from experiments.learned import Learned
 from learned_opt import _checks, data
 from learned_opt.evaluation import baselines
 from learned_opt.meta.unrolling import Transformation
+
+EDITION = "embedded edition"
+_WORDS = {  # of what `Figure.embedded` may have
+    "baselines": "baselines {}",
+    "frozen": "no frozen ones",
+    "optimizers": "{} alone",
+    "num_runs": "{} runs",
+    "tune_runs": "tuned on {}",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +67,7 @@ class Plan(NamedTuple):
       config: the `Config`, complete.
       cases: the cases that are made.
       found: dict from name to `Learned`.
+      is_embedded: whether it is the figure's embedded edition.
     """
 
     name: str
@@ -65,6 +75,7 @@ class Plan(NamedTuple):
     config: Config
     cases: list[Case]
     found: dict[str, Learned]
+    is_embedded: bool = False
 
     def transformations(self, num_steps: int) -> dict[str, Transformation]:
         """Everything that is compared and not tuned, by name."""
@@ -89,14 +100,19 @@ def plan(
     config: Config,
     places: learned.Places,
     only: Collection[str] = (),
+    in_full: bool = False,
 ) -> Plan:
     """The plan of a figure.
+
+    On what is embedded, where the paper has larger data, some figures have an edition that takes
+    minutes: `Figure.embedded`. Settings that `config` has go before it.
 
     Args:
       name: of the figure.
       config: a `Config`.
       places: where learned optimizers are.
       only: the folders of the cases to which the figure is restricted; none for all.
+      in_full: whether the figure is made in full on what is embedded as well.
 
     Returns:
       A `Plan`.
@@ -106,7 +122,14 @@ def plan(
       FileNotFoundError: for a learned optimizer that is not there.
     """
     figure = papers.FIGURES[_checks.choice("figure", name, papers.FIGURES)]
-    figure = _of_these_pictures(figure, places.data_dir)
+    on_embedded = _is_on_embedded(figure, config, places.data_dir)
+    is_embedded = on_embedded and bool(figure.embedded) and not in_full
+    if on_embedded and figure.is_of_pictures:
+        words = f"{figure.title}: {art.EMBEDDED}"
+        figure = dataclasses.replace(figure, title=words, cases=papers.art_cases(embedded=True))
+    if is_embedded:
+        words = f"{figure.title}, {EDITION}"
+        figure = dataclasses.replace(figure, title=words, **figure.embedded)
     config = _complete(figure, config)
     chosen = _chosen(figure, config, only)
     found = learned.find_all(split(config.optimizers), places)
@@ -117,7 +140,7 @@ def plan(
             f"a learned optimizer must not have a baseline's name, got {clash[0]!r}: choose "
             "another name."
         )
-    return Plan(name, figure, config, chosen, found)
+    return Plan(name, figure, config, chosen, found, is_embedded)
 
 
 def _complete(figure: Figure, config: Config) -> Config:
@@ -137,13 +160,43 @@ def _complete(figure: Figure, config: Config) -> Config:
     return config
 
 
-def _of_these_pictures(figure: Figure, data_dir: str | None) -> Figure:
-    """A figure that says so where its pictures and features are the embedded ones."""
-    of_pictures = [case.family.builder.of_pictures for case in figure.cases]
-    if not any(of_pictures) or art.has_folder(data_dir):
-        return figure
-    cases = papers.art_cases(embedded=True)
-    return dataclasses.replace(figure, title=f"{figure.title}: {art.EMBEDDED}", cases=cases)
+def in_words(embedded: Mapping[str, Any]) -> str:
+    """What an embedded edition has otherwise than its figure.
+
+    Args:
+      embedded: see `Figure`.
+
+    Example:
+      >>> from experiments import plans
+      >>> plans.in_words({"baselines": ("NAG", "Adam"), "frozen": (), "num_runs": 20})
+      'baselines NAG, Adam; no frozen ones; 20 runs'
+    """
+    parts = []
+    for name, value in embedded.items():
+        listed = ", ".join(value) if isinstance(value, tuple) else value
+        parts.append(_WORDS[name].format(listed))
+    return "; ".join(parts)
+
+
+def shown(plan: Plan) -> str:
+    """What a program says of an embedded edition before it begins."""
+    config = plan.config
+    return (
+        f"{plan.name} on what is embedded, in an edition that takes minutes: "
+        f"{config.num_runs} runs, rates tuned on {config.tune_runs}; baselines "
+        f"{config.baselines.replace(',', ', ')}. --in_full makes the whole figure."
+    )
+
+
+def _is_on_embedded(
+    figure: Figure,
+    config: Config,
+    data_dir: str | None,
+) -> bool:
+    """Whether what is embedded stands in for larger data of the paper."""
+    if figure.is_of_pictures:
+        return not art.has_folder(data_dir)
+    return config.dataset == DIGITS and any(case.has_digits for case in figure.cases)
 
 
 def _chosen(

@@ -54,6 +54,8 @@ class Recipe:
       start: weights that come with the library, from which the training goes on; empty for none.
         Those of one optimizer are where each of several `parts` begins.
       shards: into how many shards the problems are cut, see `learned_opt.meta_train`.
+      embedded: other values in some places, as `changed` takes them, where embedded pictures stand
+        in for a folder of one's own: so a training takes minutes.
       good_for: for the card.
       not_for: for the card.
     """
@@ -79,6 +81,7 @@ class Recipe:
     validation_family: FamilySpec | None = None
     start: str = ""
     shards: int = 1
+    embedded: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     good_for: str = ""
     not_for: str = ""
 

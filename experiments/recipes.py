@@ -240,6 +240,11 @@ def _neural_art(kind: str, **others: Any) -> Recipe:
         "learning_rate": 0.01,
         "validation": Validation(num_problems=20),
         "validation_family": FamilySpec("neural_art", {"split": "validation", "pool": 20}),
+        "embedded": {
+            "family.arguments.size": 32,
+            "validation_family.arguments.size": 32,
+            "num_epochs": 5,
+        },
     }
     settings["source"] = "Andrychowicz et al. 2016, section 3.4"
     title = f"{about[0].upper()}{about[1:]}, for neural art"
@@ -364,6 +369,7 @@ RECIPES = {
         estimator=Adjoint(window=32),
         num_epochs=4,
         episodes_per_epoch=20,
+        embedded={},
         validation=Validation(num_problems=4),
         validation_family=FamilySpec("neural_art", {"split": "validation", "pool": 20, "size": 32}),
     ),

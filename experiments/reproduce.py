@@ -10,10 +10,18 @@ figures.
 
 %s
 
+Where a figure has an embedded edition, that is what is made without data of your own: with
+--dataset=digits, and of neural art where there is no folder neural_art in --data_dir. It takes
+minutes on two quiet cores. --in_full makes the whole figure there too.
+
 Examples:
 
     python -m experiments.reproduce --figure=rnnprop-table2 --data_dir=~/tensorflow_datasets
+    python -m experiments.reproduce --figure=l2l-fig7 --dataset=digits
+    python -m experiments.reproduce --figure=l2l-fig8
     python -m experiments.reproduce --figure=l2l-fig4 --dataset=digits --optimizers=mine=PATH
+    python -m experiments.reproduce --figure=l2l-fig4 --data_dir=~/tensorflow_datasets
+        --optimizers=lstm-mnist,lstm-mnist:1,lstm-mnist:2      # three seeds of one training
 """
 
 import os
@@ -34,7 +42,10 @@ def _describe(name: str, figure: Figure) -> str:
         f"{figure.num_runs} runs",
         f"tuned on {figure.tune_runs}",
     ]
-    return f"    {name:<15} {figure.source}: {', '.join(parts)}"
+    text = f"    {name:<15} {figure.source}: {', '.join(parts)}"
+    if figure.embedded:
+        text += f" ({plans.EDITION}: {plans.in_words(figure.embedded)})"
+    return text
 
 
 _LINES = [_describe(name, figure) for name, figure in papers.FIGURES.items()]
@@ -62,6 +73,7 @@ def define_flags() -> None:
         "tuned_dir", "results/tuned", "Where tuned baselines are kept, for all figures."
     )
     flags.DEFINE_bool("train", False, "Train learned optimizers that are missing.")
+    flags.DEFINE_bool("in_full", False, "Make no embedded edition, but the whole figure.")
 
 
 def run() -> None:
@@ -72,8 +84,10 @@ def run() -> None:
     places = learned.Places(given.train_dir, given.data_dir, given.train)
     config = config_flags.read(plans.Config)
     only = config_flags.split(given.cases)
-    every = [plans.plan(name, config, places, only) for name in workdirs]
+    every = [plans.plan(name, config, places, only, given.in_full) for name in workdirs]
     for plan in every:
+        if plan.is_embedded:
+            print(plans.shown(plan))
         figures.run(plan, workdirs[plan.name], given.tuned_dir, given.data_dir)
 
 

@@ -6,6 +6,9 @@ matrices of its features those of the style. The weights `neural-art` come with 
 gives the colours and the fine texture of a style. A network that was trained on photographs gives
 more; nothing is downloaded here.
 
+What was stopped goes on with the same command: a course that takes long is kept once a minute, in
+OUT.unfinished.npz, until the result is there.
+
 %s
 
 Examples:
@@ -17,70 +20,21 @@ Examples:
 """
 
 import os
-from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-import optax
-import tqdm
 from absl import flags
 
-from experiments import config_flags, learned, main
+from experiments import config_flags, learned, main, painting
 from learned_opt import _checks, _files
 from learned_opt.data import pictures
-from learned_opt.meta import unrolling
-from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizees import feature_files, feature_networks, style_transfer
 from learned_opt.optimizees.feature_networks import Features
-from learned_opt.optimizees.style_transfer import Art, Terms
+from learned_opt.optimizees.style_transfer import Terms
 
 __doc__ %= feature_files.LAYOUTS
 OPTIMIZER = "neural-art"
 SUFFIX = ".png"
-
-
-class Course(NamedTuple):
-    """Where an optimization stands.
-
-    Attributes:
-      theta: the picture.
-      loss: f(theta) of the step before.
-    """
-
-    theta: jax.Array
-    loss: float
-
-
-def courses(
-    art: Art,
-    transformation: unrolling.Transformation,
-    key: jax.Array,
-    num_steps: int,
-) -> Iterator[Course]:
-    """Yields where it stands after each step.
-
-    Args:
-      art: whose first content picture is painted.
-      transformation: a pair `(opt, phi)` or an optax transformation.
-      key: of theta_0.
-      num_steps: how many steps.
-    """
-    family = optimizee_base.as_family(art.family)
-    problem = jax.jit(optimizee_base.begin)(family, key)
-    rule, phi = unrolling.separate(transformation)
-
-    def update(phi: Any, family: Any, problem: Any, theta: Any, state: Any) -> tuple:
-        loss, gradient, _ = optimizee_base.value_and_grad_at(family, problem, theta, 0, ())
-        updates, state = unrolling.join(rule, phi).update(gradient, state, theta)
-        return optax.apply_updates(theta, updates), state, loss
-
-    step = jax.jit(update)
-    theta = problem.theta_0
-    state = jax.jit(lambda phi, theta: unrolling.join(rule, phi).init(theta))(phi, theta)
-    for _ in range(num_steps):
-        theta, state, loss = step(phi, family, problem, theta, state)
-        yield Course(theta, float(loss))
+UNFINISHED = ".unfinished.npz"  # beside the result while there is none
 
 
 def layers(flag: str, text: str) -> dict[str, float] | None:
@@ -169,34 +123,19 @@ def run() -> None:
         given.start,
     )
     key = jax.random.key(given.seed)
-    theta = paint(art, (found.opt, found.phi), key, num_steps, net.network.about)
+    unfinished = f"{out}{UNFINISHED}"
+    theta = painting.paint(
+        art,
+        (found.opt, found.phi),
+        key,
+        num_steps,
+        net.network.about,
+        unfinished,
+        found.digest,
+    )
     pictures.write_picture(out, style_transfer.to_pixels(theta))
+    _files.remove(unfinished)
     print(f"{out}: {num_steps} steps of {found.name}, features of {net.network.about}.")
-
-
-def paint(
-    art: Art,
-    transformation: unrolling.Transformation,
-    key: jax.Array,
-    num_steps: int,
-    title: str,
-) -> np.ndarray:
-    """theta after all steps, with a bar.
-
-    Raises:
-      ValueError: where it diverged.
-    """
-    steps = courses(art, transformation, key, num_steps)
-    bar = tqdm.tqdm(steps, f"painting with {title}", total=num_steps, unit="step")
-    for course in bar:
-        bar.set_postfix_str(f"loss {course.loss:.3g}", refresh=False)
-    theta = np.asarray(course.theta)
-    if not np.isfinite(theta).all():
-        raise ValueError(
-            f"the picture diverged within {num_steps} steps: choose fewer --steps, or another "
-            "--optimizer."
-        )
-    return theta
 
 
 def _checked_out(path: str) -> str:

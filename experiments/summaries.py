@@ -10,7 +10,7 @@ from experiments import tables
 from experiments.cases import Case, Figure
 from experiments.learned import Learned, without_seed
 from learned_opt import _files
-from learned_opt.evaluation import comparison, plots, report, statistics
+from learned_opt.evaluation import plots, report, statistics
 
 MOST_PANELS = 4  # curves of more cases are not drawn side by side
 
@@ -47,7 +47,7 @@ def write(
     ]
     seeds = {}
     for case, of_case in done.items():
-        seeds[case.folder] = trainings(of_case, case.measure)
+        seeds[case.folder] = trainings(of_case)
         sections += [
             f"### {case.heading}",
             _table_of(case, workdir),
@@ -83,31 +83,29 @@ def _names_by_training(names: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def trainings(done: report.Report, final: str | None = None) -> dict[str, dict[str, Any]]:
+def trainings(done: report.Report) -> dict[str, dict[str, Any]]:
     """What is known of meta-trainings with several seeds, as plain data.
 
     Seeds are the outer level of the resampling, so that this is about the method.
 
     Args:
       done: what was measured.
-      final: the measure that optimizers are compared by.
 
     Returns:
       Dict from the name of the training to `seeds` (their means), `summary` (over seeds and runs),
-      and `against`, the paired differences to the best tuned baseline, to Adam, to everything that
-      was given, and to the other trainings with as many seeds. Empty where no training has several.
+      and `against`, the paired differences to everything that has no several seeds itself, and to
+      the other trainings with as many seeds. Empty where no training has several.
     """
     rows, values = done.rows, done.finals
     names = _names_by_training(report.learned(rows))
     several = {name: seeds for name, seeds in names.items() if len(seeds) > 1}
     stacked = {name: np.stack([values[seed] for seed in seeds]) for name, seeds in several.items()}
-    given = [name for name, row in rows.items() if row["kind"] == comparison.GIVEN]
-    rivals = dict.fromkeys([report.best_baseline(rows, final), "Adam", *given])
+    of_several = {seed for seeds in several.values() for seed in seeds}
     found = {}
     for name, ours in stacked.items():
         against = {}
-        for other in rivals:
-            if other in values:
+        for other in values:
+            if other not in of_several:
                 against[other] = _difference(ours, values[other])
         for other, theirs in stacked.items():
             if other != name and len(theirs) == len(ours):

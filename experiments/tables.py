@@ -256,7 +256,10 @@ def standing(
         lines.append(f"- {name}: {report.verdict(rows, name, final)}")
         for measure in rows[name].get("also", {}):
             lines.append(f"- {name}, {measure}: {_also(rows, name, measure)}")
-    lines += [training(name, found) for name, found in trainings.items()]
+    others = [report.best_baseline(rows, final), "Adam"]
+    others += [name for name, row in rows.items() if row["kind"] == comparison.GIVEN]
+    shown = dict.fromkeys([*others, *trainings])
+    lines += [training(name, found, shown) for name, found in trainings.items()]
     for ours, theirs in pairs:
         if ours in rows and theirs in rows:
             lines.append(f"- {ours}: {report.held_against(rows[ours]['against'][theirs], theirs)}.")
@@ -276,17 +279,22 @@ def _also(
     return report.verdict({**rows, name: held}, name, measure)
 
 
-def training(name: str, found: dict[str, Any]) -> str:
+def training(
+    name: str,
+    found: dict[str, Any],
+    others: Iterable[str | None],
+) -> str:
     """Where a training with several seeds stands; intervals are over seeds and runs.
 
     Args:
       name: of the training.
       found: its entry of `summaries.trainings`.
+      others: what it is held against here, where that was measured.
     """
     means = ", ".join(f"{mean:.3g}" for mean in found["seeds"])
     text = f"- Training {name}, {len(found['seeds'])} seeds ({means})"
     text += f": {report.interval(found['summary'])}"
-    against = found["against"]
+    against = {other: found["against"][other] for other in others if other in found["against"]}
     if not against:
         return f"{text}; compared with none."
     num_runs = min(difference["num_runs"] for difference in against.values())

@@ -245,6 +245,10 @@ def run_recipe(
       ValueError: for settings that are not possible, before anything is written.
     """
     recipe = recipes.RECIPES[_checks.choice("recipe", name, recipes.RECIPES)]
+    if recipe.embedded and not art.has_folder(data_dir):
+        recipe = recipe.changed(recipe.embedded)
+        changed = ", ".join(f"{place}={value}" for place, value in recipe.embedded.items())
+        print(f"On {art.EMBEDDED} it takes minutes, with {changed} where you set nothing else.")
     recipe = dataclasses.replace(recipe, **overrides).changed(changes)
     workdir = os.path.expanduser(workdir)
     dataset = (dataset or recipe.dataset) if recipe.needs_data else None

@@ -36,6 +36,8 @@ rivals.
   here is none of these, the difference to it is told as well.
 - "Comparable" and "equal" are within {verdicts.MARGIN:.0%} of the other's loss, which is our
   number: the papers name none. "Guessing" is a loss of ln 10.
+- Where one optimizer is held against itself in another case (of other data, or of more steps), two
+  intervals are compared, which must not overlap: such a verdict says that it is *unpaired*.
 - Where two have never been held against each other, the difference is the sum of those to a third
   optimizer that both have met, and its interval that of the sum.
 - The 2017 paper calls the 2016 LSTM "DMoptimizer": `lstm-mnist` here, `rnnprop-mnist` is RNNprop.
@@ -150,9 +152,8 @@ def _measured_with(claim: Claim, results: Results) -> list[str]:
     figure = results[claim.figure]
     if claim.figure.startswith(WATCHING):
         return [f"`{figure['command']}`: {figure['config']['num_runs']} runs."]
-    shortages = _shortages(claim, figure)
     text = f"`{keeping.command(figure)}`: {figure['config']['num_runs']} runs"
-    lines = ["; ".join([text, *shortages]) + "."]
+    lines = ["; ".join([text, *_shortages(claim, figure), *_on_seeds(claim, figure)]) + "."]
     if any(one.verdict == MISSING for one in judge(claim, results)):
         lines.append(f"What is missing is measured by `{_command_of(claim.figure)}`.")
     return lines
@@ -180,12 +181,21 @@ def _shortages(claim: Claim, figure: Kept) -> list[str]:
         found.append(
             f"rates tuned on {tune_runs} runs, where {statistics.LEAST_RUNS} are asked for"
         )
-    seeds = _seeds(claim, figure)
-    if seeds and min(seeds) < SEEDS:
-        found.append(
-            f"one seed of meta-training, so this is about these weights (a method asks for {SEEDS})"
-        )
     return found
+
+
+def _on_seeds(claim: Claim, figure: Kept) -> list[str]:
+    """How many seeds of meta-training a claim's intervals are over, if it is about any."""
+    seeds = _seeds(claim, figure)
+    if not seeds:
+        return []
+    fewest = min(seeds)
+    if fewest == 1:
+        return [
+            f"one seed of meta-training, so this is about these weights (a method asks for {SEEDS})"
+        ]
+    text = f"intervals are over {fewest} seeds of meta-training as well"
+    return [text if fewest >= SEEDS else f"{text} (a method asks for {SEEDS})"]
 
 
 def _seeds(claim: Claim, figure: Kept) -> list[int]:

@@ -8,7 +8,6 @@ import numpy as np
 
 from learned_opt import _checks, _files
 
-GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _SMALLEST_PART = 0.5  # of the smaller side of a photograph: the side of the smallest crop
 
@@ -25,7 +24,8 @@ def read_picture(path: str | os.PathLike, least: int = 1) -> np.ndarray:
 
     Raises:
       FileNotFoundError: where there is no file.
-      ValueError: for a file that is no picture, for a grey picture, and for one that is too small.
+      ValueError: for a file that is no picture, for a grey picture, also where it was saved with
+        three channels, and for one that is too small.
       ImportError: without pillow.
     """
     path = os.fspath(path)
@@ -34,16 +34,15 @@ def read_picture(path: str | os.PathLike, least: int = 1) -> np.ndarray:
     image = _image()
     try:
         with image.open(path) as opened:
-            mode = opened.mode
             turned = _ops().exif_transpose(opened)
             pixels = np.asarray(turned.convert("RGB"))
     except (OSError, SyntaxError, ValueError, image.DecompressionBombError) as error:
         raise ValueError(
             f"{path} is no picture that can be read ({error}): save it as PNG or JPEG first."
         ) from error
-    if mode in GREY_MODES:
+    if (pixels == pixels[..., :1]).all():
         raise ValueError(
-            f"{path} is grey (mode {mode}): a picture in colours is needed; save it as RGB first."
+            f"{path} is grey, its channels are the same everywhere: choose a picture in colours."
         )
     if min(pixels.shape[:2]) < least:
         height, width = pixels.shape[:2]

@@ -42,9 +42,17 @@ def test_what_is_no_picture_is_told_in_one_line(tmp_path):
 
 @pytest.mark.parametrize("mode", ["L", "1", "LA"])
 def test_grey_pictures_are_refused(mode, tmp_path):
+    """In any mode, also where they were saved in colours."""
     path = _saved(tmp_path / "a.png", _noise(8, 8), mode)
-    with pytest.raises(ValueError, match=f"is grey .mode {mode}.: a picture in colours"):
+    with pytest.raises(ValueError, match="is grey, its channels are the same everywhere"):
         pictures.read_picture(path)
+    three = np.repeat(_noise(8, 8)[..., :1], 3, axis=-1)
+    for name in ("three.png", "three.jpg"):
+        path = _saved(tmp_path / name, three)
+        with pytest.raises(ValueError, match=f"{name} is grey, .*: choose a picture in colours"):
+            pictures.read_picture(path)
+    three[0, 0, 0] ^= 1
+    assert pictures.read_picture(_saved(tmp_path / "colour.png", three)).shape == (8, 8, 3)
 
 
 def test_small_pictures_are_refused(tmp_path):

@@ -1,5 +1,6 @@
 """Neural art: its pictures, the program for one's own, and figure 9."""
 
+import dataclasses
 import os
 import shutil
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 import learned_opt
-from experiments import art, plans, style, triples
+from experiments import art, painting, plans, style, triples
 from experiments.learned import Places
 from learned_opt.data import pictures
 from learned_opt.optimizees import style_transfer
@@ -50,12 +51,61 @@ def test_two_pictures_become_one(pair, optimizer, capsys):
     assert "2/2" in shown.err
 
 
+def test_what_was_stopped_goes_on(pair, optimizer, tmp_path, monkeypatch, capsys):
+    """To the same bits, and not with another seed."""
+    begin, out, made = painting.begin, tmp_path / "out.png", []
+
+    def painted(stop=None, **changes):
+        """How many steps a run makes that is stopped after some."""
+        made.clear()
+
+        def counted(*args):
+            course, advance = begin(*args)
+
+            def one(course):
+                if course.step == stop:
+                    raise KeyboardInterrupt
+                made.append(course.step)
+                return advance(course)
+
+            return course, one
+
+        monkeypatch.setattr(painting, "begin", counted)
+        given = _flags(pair, optimizer=optimizer, size=16, steps=4, **changes)
+        assert bool(in_process(style, *given)) == (stop is not None)
+        return len(made)
+
+    assert painted() == 4
+    whole = out.read_bytes()
+    out.unlink()
+    assert painted(stop=1) == 1
+    assert "the same command goes on" in capsys.readouterr().err
+    assert not out.exists()
+    assert painted(seed=1) == 4
+    assert out.read_bytes() != whole
+    assert painted(stop=3) == 3
+    assert painted() == 1
+    assert out.read_bytes() == whole
+    assert not (tmp_path / f"out.png{style.UNFINISHED}").exists()
+
+
+def test_a_course_is_kept_once_a_minute(pair, optimizer, tmp_path, monkeypatch):
+    kept = []
+    monkeypatch.setattr(painting, "_write", lambda path, identity, course: kept.append(course.step))
+    monkeypatch.setattr(painting, "SECONDS", 0.0)
+    assert in_process(style, *_flags(pair, optimizer=optimizer), *SMALL) == 0
+    assert kept == [1, 2]
+
+
 def test_bad_input_is_one_line_and_leaves_nothing(pair, optimizer, tmp_path, capsys):
     (tmp_path / "text.png").write_text("no picture")
+    grey = np.repeat(_noise(20, 20)[..., :1], 3, axis=-1)
+    pictures.write_picture(tmp_path / "grey.png", grey)
     np.savez(tmp_path / "features.npz", **{"block1_conv1/kernel": np.zeros((3, 3, 3, 64))})
     wrong = [
         ({"content": str(tmp_path / "text.png")}, "is no picture that can be read"),
         ({"style": str(tmp_path / "missing.png")}, "there is no picture at"),
+        ({"content": str(tmp_path / "grey.png")}, "is grey, its channels are the same"),
         ({"size": 21}, "21 x 21 pixels are needed"),
         ({"features": str(tmp_path / "features.npz")}, "lacks block1_conv1/bias"),
         ({"style_layers": "random7=1"}, "unknown layer 'random7'"),
@@ -133,6 +183,32 @@ def test_a_figure_says_what_it_is_made_of(optimizer, folder):
     assert own.cases[3].baselines_of(["SGD", "Adam"]) == ["Adam"]
     assert (own.cases[0].runs_of(100), own.cases[3].runs_of(100)) == (100, 20)
     assert own.cases[0].tune_last == 1
+
+
+def test_what_is_embedded_has_an_edition_of_minutes(optimizer, folder):
+    """Unless somebody asks for all of it; what is given on the command line stays."""
+    config = plans.Config(optimizers=f"mine={optimizer}")
+
+    def planned(data_dir=None, config=config, **options):
+        return plans.plan("l2l-fig8", config, Places("unused", data_dir, False), **options)
+
+    short, whole, own = planned(), planned(in_full=True), planned(str(folder.parent))
+    assert [plan.is_embedded for plan in (short, whole, own)] == [True, False, False]
+    assert plans.EDITION in short.figure.title
+    assert plans.EDITION not in whole.figure.title
+    assert (short.config.num_runs, short.config.tune_runs) == (20, 10)
+    assert short.config.baselines == "NAG,Adam,AdamW-cosine"
+    assert (whole.config.num_runs, whole.config.baselines) == (
+        own.config.num_runs,
+        own.config.baselines,
+    )
+    assert list(short.transformations(4)) == ["mine", "L-BFGS"]
+    given = planned(config=dataclasses.replace(config, num_runs=3, baselines="SGD"))
+    assert (given.config.num_runs, given.config.baselines) == (3, "SGD")
+    assert plans.shown(given) == (
+        "l2l-fig8 on what is embedded, in an edition that takes minutes: 3 runs, rates tuned on "
+        "10; baselines SGD. --in_full makes the whole figure."
+    )
 
 
 @pytest.mark.thorough

@@ -1,5 +1,6 @@
 """The page of claims: claims point to what exists, and verdicts follow from numbers by rule."""
 
+import dataclasses
 import pathlib
 import re
 
@@ -200,6 +201,10 @@ def test_levels_and_cases_against_each_other(runs, results):
     found = MoreThan("b-100", "ours", "a-100", "Adam").judge(results, "l2l-fig4")
     assert found.verdict == HOLDS
     assert re.search(r"below by 50% \[\d\d%, \d\d%\] on b-100, below by 1[01]% ", found.words)
+    # Two cases have no runs in common, and the words say so.
+    lower = Lower("b-100", "ours", "a-100").judge(results, "l2l-fig4")
+    assert found.words.endswith("on a-100; unpaired")
+    assert lower.words.endswith("on a-100; unpaired")
     assert verdict(MoreThan("a-100", "ours", "b-100", "Adam"), results) == FAILS
     assert verdict(MoreThan("a-100", "near", "b-100", "Adam"), results) == MISSING
 
@@ -222,6 +227,9 @@ def test_divergence_and_few_runs(results):
     case["rows"]["ours"]["diverged"] = 0.25
     found = NeverDiverges("ours").judge(results, "all")
     assert found == (FAILS, "ours, 48 runs in 2 cases: 25% on b-100")
+    case["rows"]["ours:1"] = {**case["rows"]["ours"], "diverged": 0.5}  # another seed of it
+    found = NeverDiverges("ours").judge(results, "all")
+    assert found.words == "ours, 72 runs in 2 cases: 25% on b-100, 50% on b-100"
     case["rows"]["ours"]["against"]["Adam"]["num_runs"] = 19
     found = Below("b-100", "ours", ("Adam",)).judge(results, "l2l-fig4")
     assert found.verdict == OPEN
@@ -269,6 +277,9 @@ def test_a_section_tells_all_there_is(results, monkeypatch):
     assert "- The paper: Adam 0.97 (a-100)." in text
     assert "- `measure l2l-fig4`: 24 runs; fewer than the 100 that the protocol asks for; " in text
     assert "rates tuned on 5 runs, where 20 are asked for; one seed of meta-training" in text
+    of_method = dataclasses.replace(claim, checks=(Below("a-100", "method", ("Adam",)),))
+    monkeypatch.setattr(page, "CLAIMS", (of_method,))
+    assert "; intervals are over 3 seeds of meta-training as well." in page.page(results)
     assert re.search(r"\| Andrychowicz et al. 2016 +\| 1 +\| 0 +\| 0 +\| 0 ", text)
     assert re.search(r"\| Adam +\| 0.97 +\| \S+ \[\S+ \S+\] +\| the same", text)
 

@@ -17,15 +17,17 @@ from experiments import (
     held_out,
     inverse_time,
     learned,
+    numbers,
     papers,
     plans,
     reproduce,
+    summaries,
     tables,
     training,
 )
 from experiments.families import FamilySpec
 from learned_opt import data, optimizees
-from learned_opt.evaluation import baselines, comparison, cost
+from learned_opt.evaluation import baselines, comparison, cost, report, statistics
 from learned_opt.meta import evaluating
 from learned_opt.meta.unrolling import Run
 from learned_opt.optimizees import base
@@ -153,6 +155,28 @@ def test_every_figure_ends_in_tables_and_pictures(name, measured, places, tmp_pa
     assert ("- Training " in shown) == has_seeds
 
 
+def test_seeds_of_a_training_meet_everything_else():
+    """Each rival of a claim is held against all seeds at once, not only the best of them."""
+    noise = np.random.default_rng(0).normal(size=20)
+    levels = {"a": 0.1, "a:1": 0.2, "a:2": 0.3, "b": 0.5, "c": 0.4, "c:1": 0.6, "c:2": 0.7}
+    levels |= {"SGD": 1.0, "Adam": 0.9, "frozen": 2.0}
+    values = {name: level + 0.01 * noise for name, level in levels.items()}
+    kinds = {"SGD": "tuned", "Adam": "tuned", "frozen": "given"}
+    rows = {}
+    for name, losses in values.items():
+        loss = {"4": statistics.summarize(losses)._asdict()}
+        rows[name] = {"kind": kinds.get(name, "learned"), "loss": loss}
+    found = summaries.trainings(report.Report(rows, {}, values))
+    assert list(found) == ["a", "c"]
+    assert set(found["a"]["against"]) == {"b", "c", "SGD", "Adam", "frozen"}
+    for other in ("b", "SGD", "Adam", "frozen"):
+        np.testing.assert_allclose(found["a"]["against"][other]["mean"], 0.2 - levels[other])
+    assert found["a"]["against"]["SGD"]["num_runs"] == 20
+    text = tables.training("a", found["a"], ["Adam", "frozen", "c"])
+    assert re.search("below Adam by .*; below frozen by .*; (below|no difference to) c", text)
+    assert "SGD" not in text
+
+
 def test_what_is_done_is_not_measured_again(measured, places, tmp_path, capsys):
     plan = plans.plan("l2l-fig5", TINY, places)
     figures.run(plan, tmp_path / "work", tmp_path / "tuned")
@@ -232,6 +256,27 @@ def test_digits_stand_in_for_cifar10_where_a_case_says_so(places):
     assert (subject.splits.train.num_classes, subject.splits.train.images.shape[1]) == (2, 8)
     assert {"test loss", "test loss over the run", "training loss"} < set(measures)
     assert len(plans.plan("rnnprop-fig7", config, places).cases) == 2
+
+
+def test_figures_on_digits_in_minutes(tmp_path):
+    """From a clone, where nothing is trained: of the learned ones those that ship."""
+    places = learned.Places(str(tmp_path), None, False)
+    for name in ("l2l-fig7", "cifar-others"):
+        plan = plans.plan(name, plans.Config(dataset="digits"), places)
+        assert plan.is_embedded
+        assert list(plan.found) == ["lstm-cifar10"]
+        assert set(plan.config.baselines.split(",")) <= {"Adam", "NAG"}
+    with pytest.raises(FileNotFoundError, match="'lstm-cifar10-sub' is not trained yet"):
+        plans.plan("l2l-fig7", plans.Config(dataset="digits"), places, in_full=True)
+    assert not plans.plan("l2l-fig4", plans.Config(dataset="digits"), places).is_embedded
+
+
+def test_an_embedded_edition_is_not_kept_as_the_figure(measured, places, tmp_path):
+    plan = plans.plan("l2l-fig7", TINY, places)
+    figures.run(plan, tmp_path / "results" / "work", tmp_path / "tuned")
+    config = json.loads((tmp_path / "results" / "work" / "config.json").read_text())
+    assert config["config"]["edition"] == plans.EDITION
+    assert numbers.collect(str(tmp_path / "results"), str(tmp_path / "kept")) == []
 
 
 def test_the_base_mlp_is_that_of_the_library():

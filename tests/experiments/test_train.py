@@ -86,6 +86,27 @@ def test_an_unknown_recipe():
         training.run_recipe("lstm-mnis", None, "unused")
 
 
+def test_on_embedded_pictures_a_training_takes_minutes(tmp_path, monkeypatch, capsys):
+    """With smaller pictures for fewer epochs, unless somebody says another number."""
+    prepared = []
+
+    def carry_out(one, workdir, num_snapshots):
+        prepared.append(one)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training, "carry_out", carry_out)
+    changes = {"family.arguments.pool": 2, "validation_family.arguments.pool": 2}
+    changes["family.arguments.size"] = 16
+    with pytest.raises(KeyboardInterrupt):
+        training.run_recipe("neural-art", None, str(tmp_path), changes=changes)
+    [one] = prepared
+    assert one.recipe.family.arguments["size"] == 16
+    assert one.recipe.validation_family.arguments["size"] == 32
+    assert one.recipe.num_epochs == 5
+    assert "it takes minutes, with family.arguments.size=32, " in capsys.readouterr().out
+    assert "16 x 16" in one.card["trained_on"]
+
+
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_every_recipe_s_settings_are_possible(name):
     recipe = recipes.RECIPES[name]
