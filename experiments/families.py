@@ -87,7 +87,7 @@ BUILDERS = {
     ),
     "tiny": Builder(
         tiny_tasks.tiny_tasks,
-        "tiny networks of seven kinds: four perceptrons, a convolutional one, an autoencoder, a "
+        "tiny networks of five kinds: two perceptrons, a convolutional one, an autoencoder, a "
         "Transformer of Markov chains",
         needs_data=True,
     ),

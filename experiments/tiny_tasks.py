@@ -40,8 +40,6 @@ def tiny_tasks(dataset: Any) -> list[Optimizee]:
     tasks = [
         classifier(perceptron(10), images, 64),
         classifier(perceptron(10, (24, 24), "tanh"), digits, 32),
-        classifier(perceptron(10, (64, 64)), digits, 64),  # which learns its data by heart
-        classifier(perceptron(10, (32, 32, 32), is_normalised=True), images, 128),
         classifier(tiny_networks.Convolutional(10), images, 32),
         autoencoder(images),
         markov(tiny_networks.Transformer(NUM_SYMBOLS)),
