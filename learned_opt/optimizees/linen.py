@@ -233,8 +233,8 @@ class Init:
 
 @functools.lru_cache(maxsize=64)
 def _factorizes(init: Init) -> bool:
-    """Whether matrices are factorized where a network is drawn."""
-    return "householder_product" in str(jax.make_jaxpr(init.drawn)(jax.random.key(0)))
+    """Whether matrices are factorized where a network is drawn, as Q R."""
+    return " qr[" in str(jax.make_jaxpr(init.drawn)(jax.random.key(0)))
 
 
 @dataclasses.dataclass(frozen=True)
