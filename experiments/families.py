@@ -88,7 +88,7 @@ BUILDERS = {
     "tiny": Builder(
         tiny_tasks.tiny_tasks,
         "tiny networks of five kinds: two perceptrons, a convolutional one, an autoencoder, a "
-        "Transformer of Markov chains",
+        "Transformer of Markov chains (two more perceptrons: {more_perceptrons})",
         needs_data=True,
     ),
     "rosenbrock": Builder(optimizees.rosenbrock, "Rosenbrock's function in {dim} dimensions"),

@@ -21,11 +21,13 @@ NUM_SYMBOLS = 12
 LENGTH = 16
 
 
-def tiny_tasks(dataset: Any) -> list[Optimizee]:
+def tiny_tasks(dataset: Any, more_perceptrons: bool = False) -> list[Optimizee]:
     """The families, which `meta_train` trains on side by side.
 
     Args:
       dataset: images whose sides are multiples of eight, or 28.
+      more_perceptrons: two more of them: one of 64-64 units that learns the digits by heart, and
+        one of three layers with layer normalisation.
 
     Returns:
       A list of `Optimizee`s.
@@ -44,6 +46,12 @@ def tiny_tasks(dataset: Any) -> list[Optimizee]:
         autoencoder(images),
         markov(tiny_networks.Transformer(NUM_SYMBOLS)),
     ]
+    if more_perceptrons:
+        normalised = perceptron(10, (32, 32, 32), is_normalised=True)
+        tasks[2:2] = [
+            classifier(perceptron(10, (64, 64)), digits, 64),
+            classifier(normalised, images, 128),
+        ]
     return [optimizees.random_start(task, START_RANGE) for task in tasks]
 
 

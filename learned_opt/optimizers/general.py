@@ -55,7 +55,7 @@ def is_embedding(path: str) -> bool:
 def general(
     *,
     num_steps: int | None = None,
-    schedule: str = "cosine",
+    schedule: str = "linear",
     scale: float = 1.0,
     weight_decay: float = 0.0,
     hidden_sizes: int | Sequence[int] = (8, 8),

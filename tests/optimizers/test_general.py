@@ -69,9 +69,16 @@ def mlp(layers, inputs, context):
     return x[0]
 
 
+def left(t, num_steps):
+    return np.clip((1 - t / num_steps + 1 / num_steps) / 0.95, 0, 1)
+
+
+def linear_length(t, num_steps):
+    return min(t / num_steps / 0.05, left(t, num_steps))
+
+
 def cosine_length(t, num_steps):
-    left = np.clip((1 - t / num_steps + 1 / num_steps) / 0.95, 0, 1)
-    return min(t / num_steps / 0.05, 0.5 - 0.5 * np.cos(np.pi * left))
+    return min(t / num_steps / 0.05, 0.5 - 0.5 * np.cos(np.pi * left(t, num_steps)))
 
 
 def numpy_steps(phi, kind, reference, theta, gradients, num_steps):
@@ -119,7 +126,7 @@ def numpy_steps(phi, kind, reference, theta, gradients, num_steps):
         answer = mlp(phi["controller"], signals[:, None], context)[0]
         log_c = np.log(SCALES[kind]) + phi["log_scales"][kinds.index(kind)]
         c = np.exp(log_c + 2 * np.tanh(answer / 2))
-        found.append(-cosine_length(t, num_steps) * c * reference * unit(u))
+        found.append(-linear_length(t, num_steps) * c * reference * unit(u))
     return found
 
 
@@ -215,7 +222,7 @@ def test_with_nothing_learned_a_matrix_moves_along_the_orthogonalised_momentum()
     theta = {"w": parameters()["dense"]["kernel"]}
     gradient = gradients_of(theta, 1)[0]
     (u,), _ = updates_of(tx, theta, [gradient])
-    want = -cosine_length(1, NUM_STEPS) * 0.02 * rms(np.asarray(theta["w"], np.float64))
+    want = -linear_length(1, NUM_STEPS) * 0.02 * rms(np.asarray(theta["w"], np.float64))
     want = want * unit(numpy_orthogonalised(np.asarray(gradient["w"], np.float64)))
     np.testing.assert_allclose(u["w"], want, rtol=2e-3, atol=1e-6)
     plain = learned_opt.general(num_steps=NUM_STEPS, hidden_sizes=(), controller_sizes=())
@@ -334,7 +341,7 @@ def test_scale_and_weight_decay():
     )
     w, w2, wd = (np.asarray(u["dense"]["kernel"]) for u in (plain, twice, decayed))
     np.testing.assert_allclose(w2, 2 * w, rtol=1e-3, atol=1e-6)
-    pull = cosine_length(1, NUM_STEPS) * 0.02 * 0.5 * np.asarray(theta["dense"]["kernel"])
+    pull = linear_length(1, NUM_STEPS) * 0.02 * 0.5 * np.asarray(theta["dense"]["kernel"])
     np.testing.assert_allclose(w - wd, pull, rtol=1e-2, atol=1e-6)
 
     def injected(scale):
