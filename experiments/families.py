@@ -87,8 +87,8 @@ BUILDERS = {
     ),
     "tiny": Builder(
         tiny_tasks.tiny_tasks,
-        "tiny networks of five kinds: two perceptrons, a convolutional one, an autoencoder, a "
-        "Transformer of Markov chains (two more perceptrons: {more_perceptrons})",
+        "tiny networks: {num_perceptrons} perceptrons, a convolutional one, an autoencoder, a "
+        "Transformer of Markov chains",
         needs_data=True,
     ),
     "rosenbrock": Builder(optimizees.rosenbrock, "Rosenbrock's function in {dim} dimensions"),

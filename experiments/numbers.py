@@ -348,14 +348,25 @@ def _written(
         return costs.memory(lines)
     if name == THOUSANDS:
         return families_in_short(folder) if is_narrow else families(folder)
-    if name == SUITE:
-        return tables.of_suites(suites(folder), names)
+    if name == SUITE or name.startswith(f"{SUITE}-"):
+        return tables.of_suites(_suites_of(name, folder), names)
     for watching, summary in watched.read(folder).items():
         if name == f"{watched.WATCHING}-{watching}":
             return watched.block(summary)
     kept = keeping.read(folder)
     figure = kept[_checks.choice("figure", name, kept)]
     return narrow(figure, names) if is_narrow else block(figure)
+
+
+def _suites_of(name: str, folder: str) -> list[dict[str, Any]]:
+    """The runs that `suite-ONE-and-OTHER` names; all of them for `suite`."""
+    found = suites(folder)
+    if name == SUITE:
+        return found
+    wanted = name.removeprefix(f"{SUITE}-").split("-and-")
+    for run in wanted:
+        _checks.choice("run of the suite", run, [suite["name"] for suite in found])
+    return [suite for suite in found if suite["name"] in wanted]
 
 
 def pages(docs: str, readme: str) -> dict[str, str]:

@@ -158,8 +158,14 @@ SENTENCES = (
     ),
     Sentence(
         _GENERAL,
-        "It reaches tuned Adam's final loss in {mnist}, {cifar} and {transformer} of Adam's steps",
+        "On the networks it reaches tuned Adam's final loss in {mnist}, {cifar} and {transformer} of "
+        "Adam's steps",
         _shares("adam-tuned"),
+    ),
+    Sentence(
+        _GENERAL,
+        "On the Transformer general ends at {general}, tuned Muon at {muon_tuned}.",
+        _finals("general", "muon-tuned", task="transformer"),
     ),
     Sentence(
         _GENERAL,
@@ -168,7 +174,7 @@ SENTENCES = (
     ),
     Sentence(
         _GENERAL,
-        "lower on the perceptron on CIFAR-10 ({muon}, here {general})",
+        "no difference on the perceptrons ({muon}, here {general} on CIFAR-10)",
         _finals("muon", "general", task="perceptron-cifar10-relu"),
     ),
     Sentence(

@@ -311,7 +311,8 @@ def run() -> None:
     else:
         workdir = flags.FLAGS.workdir or f"results/train/{name}"
         count = ship(name, workdir, flags.FLAGS.measured, folder)
-    print(f"{name} is in the package, measured on {count} cases: learned_opt.pretrained({name!r})")
+    of_figures = f", measured on {count} cases of figures" if count else ""
+    print(f"{name} is in the package{of_figures}: learned_opt.pretrained({name!r})")
 
 
 if __name__ == "__main__":

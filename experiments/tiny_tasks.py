@@ -11,27 +11,32 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import tiny_networks
-from learned_opt import data, optimizees
+from learned_opt import _checks, data, optimizees
 from learned_opt.optimizees import Optimizee, starting
 from learned_opt.optimizees.classifier import cross_entropy
 
 SIDE = 8
 START_RANGE = 1.0  # each tensor of theta_0 is larger or smaller by a factor up to e
 NUM_SYMBOLS = 12
+NUMS_OF_PERCEPTRONS = (2, 4)
 LENGTH = 16
 
 
-def tiny_tasks(dataset: Any, more_perceptrons: bool = False) -> list[Optimizee]:
+def tiny_tasks(dataset: Any, num_perceptrons: int = 2) -> list[Optimizee]:
     """The families, which `meta_train` trains on side by side.
 
     Args:
       dataset: images whose sides are multiples of eight, or 28.
-      more_perceptrons: two more of them: one of 64-64 units that learns the digits by heart, and
-        one of three layers with layer normalisation.
+      num_perceptrons: 2, or 4 with one of 64-64 units that learns the digits by heart, and one of
+        three layers with layer normalisation.
 
     Returns:
       A list of `Optimizee`s.
+
+    Raises:
+      ValueError: for another number of perceptrons.
     """
+    _checks.choice("num_perceptrons", num_perceptrons, NUMS_OF_PERCEPTRONS)
     images = _small(data.as_dataset(dataset))
     digits = _small(data.load("digits").train)
 
@@ -46,7 +51,7 @@ def tiny_tasks(dataset: Any, more_perceptrons: bool = False) -> list[Optimizee]:
         autoencoder(images),
         markov(tiny_networks.Transformer(NUM_SYMBOLS)),
     ]
-    if more_perceptrons:
+    if num_perceptrons > 2:
         normalised = perceptron(10, (32, 32, 32), is_normalised=True)
         tasks[2:2] = [
             classifier(perceptron(10, (64, 64)), digits, 64),
