@@ -158,8 +158,8 @@ SENTENCES = (
     ),
     Sentence(
         _GENERAL,
-        "On the networks it reaches tuned Adam's final loss in {mnist}, {cifar} and {transformer} of "
-        "Adam's steps",
+        "On the networks it reaches tuned Adam's final loss in {mnist}, {cifar} and {transformer} "
+        "of Adam's steps",
         _shares("adam-tuned"),
     ),
     Sentence(
