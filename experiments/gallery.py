@@ -109,6 +109,7 @@ def _rates(figure: keeping.Kept) -> list[str]:
 def _in_words(cases: list[tuple[tables.About, report.Rows]]) -> list[str]:
     """How often each learned optimizer is below, level with or above the best tuned baseline."""
     counts: dict[str, dict[str, int]] = {}
+    rival = _rival(cases)
     for about, rows in cases:
         best = report.best_baseline(rows, about["final"])
         for name in report.learned(rows):
@@ -116,15 +117,31 @@ def _in_words(cases: list[tuple[tables.About, report.Rows]]) -> list[str]:
             if held is not None:
                 of_name = counts.setdefault(name, {})
                 of_name[held["verdict"]] = of_name.get(held["verdict"], 0) + 1
-    return [_counted(name, of_name) for name, of_name in counts.items()]
+    return [_counted(name, of_name, rival) for name, of_name in counts.items()]
 
 
-def _counted(name: str, of_name: dict[str, int]) -> str:
+def _rival(cases: list[tuple[tables.About, report.Rows]]) -> str:
+    """What the best of the tuned baselines is called; where they are few, they are named."""
+    tuned: dict[str, None] = {}
+    for _, rows in cases:
+        tuned.update(dict.fromkeys(name for name, row in rows.items() if row["kind"] == "tuned"))
+    if len(tuned) == 1:
+        return f"tuned {next(iter(tuned))}, the only tuned baseline"
+    if len(tuned) == 2:
+        return f"the better of tuned {' and '.join(tuned)}"
+    return "the best tuned baseline"
+
+
+def _counted(
+    name: str,
+    of_name: dict[str, int],
+    rival: str,
+) -> str:
     total = sum(of_name.values())
     parts = []
     for verdict, count in of_name.items():
         place = "to" if verdict == statistics.NO_DIFFERENCE else ""
-        words = " ".join([verdict, place, "it" if parts else "the best tuned baseline"]).split()
+        words = " ".join([verdict, place, "it" if parts else rival]).split()
         parts.append(" ".join(words))
         if total > 1:
             parts[-1] += f" in {count}" + (f" of {total} cases" if len(parts) == 1 else "")

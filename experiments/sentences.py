@@ -116,9 +116,9 @@ SENTENCES = (
     ),
     Sentence(
         "docs/start/choosing.md",
-        "in 500 steps `general` ends at {general} as tuned Muon does, untuned Muon at {muon}, "
-        "tuned Adam at {adam_tuned} (three seeds)",
-        _finals("general", "muon", "adam-tuned", task="transformer"),
+        "in 500 steps tuned Muon ends at {muon_tuned}, `general` at {general}, untuned Muon at "
+        "{muon}, tuned Adam at {adam_tuned} (three seeds)",
+        _finals("general", "muon", "muon-tuned", "adam-tuned", task="transformer"),
     ),
     Sentence(
         "docs/why/final_loss.md",
@@ -174,7 +174,7 @@ SENTENCES = (
     ),
     Sentence(
         _GENERAL,
-        "no difference on the perceptrons ({muon}, here {general} on CIFAR-10)",
+        "no difference on the perceptrons ({muon} and {general} on CIFAR-10)",
         _finals("muon", "general", task="perceptron-cifar10-relu"),
     ),
     Sentence(
@@ -189,7 +189,7 @@ SENTENCES = (
     ),
     Sentence(
         _GENERAL,
-        "and there the interval of the ratio, {ratio}, holds one.",
+        "and there the interval of the ratio, {ratio}, contains one.",
         _ratio_to_ablation,
     ),
     Sentence(

@@ -197,15 +197,24 @@ def test_the_papers_numbers_stand_beside_ours():
     assert relu["ablation-rnnprop@1"] == 0.27
 
 
-def test_every_case_is_a_family():
-    """Shapes alone: nothing is compiled."""
-    digits, photographs = data.load("digits"), art.embedded()
+def cases_by_name():
     known = {}
     for figure in papers.FIGURES.values():
         for case in figure.cases:
             # One name is one family, whose baselines are tuned once.
             assert known.setdefault(case.name, case).family == case.family
-    for name, case in known.items():
+    return known
+
+
+def test_cases_of_one_name_are_one_family():
+    assert len(cases_by_name()) > 30
+
+
+@pytest.mark.thorough
+def test_every_case_is_a_family():
+    """Shapes alone: nothing is compiled."""
+    digits, photographs = data.load("digits"), art.embedded()
+    for name, case in cases_by_name().items():
         is_of_pictures = case.family.builder.of_pictures
         subject, measures = case.build(photographs if is_of_pictures else digits)
         family = base.as_family(subject.family)

@@ -722,7 +722,7 @@ def test_the_last_phi_can_be_kept():
 
 
 def test_nothing_to_learn():
-    with pytest.raises(ValueError, match="no weights to learn"):
+    with pytest.raises(ValueError, match="which has none"):
         learned_opt.meta_train(learned_opt.from_optax(optax.adam(0.1)), quadratic(), KEY, **TINY)
 
 

@@ -170,7 +170,7 @@ def test_messages():
         optimizees.bounded(family, 0.0, np.inf)
     with pytest.raises(ValueError, match=r"of the shape \[2\] of its parameter, got \[3\]"):
         optimizees.bounded(family, np.zeros(3)).init(KEY, family.sample(KEY))
-    with pytest.raises(ValueError, match="needs a lower bound or an upper one"):
+    with pytest.raises(ValueError, match="bounded needs lower or upper, or both"):
         optimizees.bounded(family)
     with pytest.raises(ValueError, match=r"lower must be below upper, got 2.0 and 1.0"):
         optimizees.bounded(family, 2.0, 1.0)
