@@ -144,7 +144,14 @@ def test_adjoint_agrees_with_autodiff_in_float32(case):
     assert difference(got[1], want[1]) < 1e-5
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = 1, 3
+IN_FLOAT64 = [
+    pytest.param(case, marks=() if i in QUICK else pytest.mark.thorough, id=f"case{i}")
+    for i, case in enumerate(CASES)
+]
+
+
+@pytest.mark.parametrize("case", IN_FLOAT64)
 def test_adjoint_agrees_with_autodiff_in_float64(case):
     make_opt, make_problem, num_steps, num_problems, weights, block_size = case
     with jax.enable_x64(True):
@@ -360,10 +367,12 @@ def estimates_and_whole(opt, family, num_problems, coordinates, keys):
     [
         (small_lstm, 4, 2, 1, 3, 2 * 2 * 2),
         (small_lstm, 4, 3, 1, 3, 2 * 2 * 3),
-        (small_lstm, 2, 1, 3, 4, 2 * 2 * 2 * 3),
-        (small_lstm, 4, 3, 1, 1, 7),
+        pytest.param(small_lstm, 2, 1, 3, 4, 2 * 2 * 2 * 3, marks=pytest.mark.thorough),
+        pytest.param(small_lstm, 4, 3, 1, 1, 7, marks=pytest.mark.thorough),
         (counting, 4, 3, 1, 3, 2 * 2 * 3),
-        (lambda: two(small_lstm, counting), 4, 3, 1, 3, 4 * 1 * 2),
+        pytest.param(
+            lambda: two(small_lstm, counting), 4, 3, 1, 3, 4 * 1 * 2, marks=pytest.mark.thorough
+        ),
         (
             lambda: two(small_lstm, small_lstm),
             5,

@@ -206,10 +206,11 @@ OWN = {
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        (
+        pytest.param(
             "network",
             "digits, the network tests.experiments.test_train.Tiny, minibatches of 128, "
             "theta_0 of the network's own initializers",
+            marks=pytest.mark.thorough,
         ),
         ("family", "bowls in 3 dimensions"),
     ],
