@@ -214,7 +214,7 @@ def _suite(run: dict[str, Any], kept: str) -> Page:
         "## How it was measured",
         f"    {suite_command(settings, summary['tasks'])}",
         _versions(config["environment"]),
-        f"```{{toctree}}\n:hidden:\n\n{MEASURED}/{SUITE}/{name}/table\n```",
+        f"```{{toctree}}\n:hidden:\n\nTables: {name} <{MEASURED}/{SUITE}/{name}/table>\n```",
     ]
     failed = [_goal(goal) for goal in summary["goals"] if goal["holds"] is False]
     held = sum(goal["holds"] is True for goal in summary["goals"])

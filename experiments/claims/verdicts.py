@@ -245,14 +245,20 @@ class Lower(Check):
                 return Judged(MISSING, f"{folder}: {self.ours} was not measured")
             summaries.append(Finals(cases[folder]).summary(self.ours))
         here, there = summaries
+        verdict = _apart(_interval(here), _interval(there))
         words = f"{self.ours} {report.interval(here)} on {self.case}, {report.interval(there)} on "
-        return Judged(_apart(here, there), f"{words}{self.than}{UNPAIRED}")
+        return Judged(verdict, f"{words}{self.than}{UNPAIRED}")
 
 
-def _apart(here: finals.Summary, there: finals.Summary) -> str:
-    if float(here["high"]) < float(there["low"]):
+def _interval(summary: finals.Summary) -> tuple[float, float]:
+    return float(summary["low"]), float(summary["high"])
+
+
+def _apart(lower: tuple[float, float], higher: tuple[float, float]) -> str:
+    """Whether one interval lies below another, above it, or neither."""
+    if lower[1] < higher[0]:
         return HOLDS
-    return FAILS if float(here["low"]) > float(there["high"]) else OPEN
+    return FAILS if lower[0] > higher[1] else OPEN
 
 
 @dataclasses.dataclass(frozen=True)
@@ -285,9 +291,7 @@ class MoreThan(Check):
             f"{self.ours} against {self.rival}: {_share(mean, low, high)} on {self.case}, "
             f"{_share(than_mean, than_low, than_high)} on {self.than}{UNPAIRED}"
         )
-        if low > than_high:
-            return Judged(HOLDS, words)
-        return Judged(FAILS if high < than_low else OPEN, words)
+        return Judged(_apart((than_low, than_high), (low, high)), words)
 
 
 def _share(

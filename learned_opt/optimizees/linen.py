@@ -207,7 +207,7 @@ class Init:
         del instance
         if self.scale is None:
             return self._own(key)
-        leaves, treedef = jax.tree.flatten(jax.eval_shape(self._own, key))
+        leaves, treedef = jax.tree.flatten(jax.eval_shape(self.drawn, key))
         ends = np.cumsum([leaf.size for leaf in leaves])
         # One draw for all: random numbers are most of what a small program takes to compile.
         draws = jnp.split(self.scale * jax.random.normal(key, (ends[-1],)), ends[:-1])
