@@ -251,7 +251,7 @@ def _usage(path: str) -> str:
     return (
         f'    opt, phi = learned_opt.load("{path}")\n'
         "    tx = opt.transform(phi)         "
-        "# an optax transformation: it stands wherever optax.adam(...) stands\n"
+        "# an optax transformation: it goes wherever optax.adam(...) goes\n"
         "    state = tx.init(params)         "
         "# then tx.update(gradients, state, params) and optax.apply_updates"
     )

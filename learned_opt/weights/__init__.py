@@ -38,7 +38,7 @@ def pretrained(
         "general" the `num_steps` of the run, and `schedule`, `scale`, `weight_decay`, `embedding`.
 
     Returns:
-      An `optax.GradientTransformationExtraArgs`. It stands wherever `optax.adam(...)` stands.
+      An `optax.GradientTransformationExtraArgs`. It goes wherever `optax.adam(...)` goes.
 
     Raises:
       ValueError: for an unknown name, dtype or setting, and for 16 bits where they do not hold the
