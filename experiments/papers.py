@@ -312,6 +312,21 @@ FIGURES = {
         ),
         axis="steps",
     ),
+    # "More robust, and slightly better on some problems": the network that both were trained on at
+    # half the sides, and networks that they were not.
+    "preprocessing": Figure(
+        "The logarithm and the sign of a gradient, and a rescaled gradient",
+        "Andrychowicz et al. 2016, appendix A",
+        (
+            _shape_case(20, 1, position="base MLP"),
+            _shape_case(40, 1, position="40 hidden units"),
+            _shape_case(20, 2, position="2 hidden layers"),
+            _activation_case("relu", {}),
+        ),
+        axis="architecture",
+        optimizers=_seeds("ablation-lstm", "ablation-lstm-rescaled"),
+        baselines=("Adam",),
+    ),
     "l2l-fig5": Figure(
         "Other architectures",
         "Andrychowicz et al. 2016, figure 5",
@@ -505,6 +520,15 @@ FIGURES = {
         axis="activation",
         optimizers=_seeds(*(name for name in _table_4("relu") if "@" in name)),
         baselines=NEAR,
+    ),
+    # The paper says in a sentence that it saw this, and shows no numbers.
+    "last-step": Figure(
+        "The loss of the last step, and of all steps",
+        "Lv, Jiang, Li 2017, section 5",
+        tuple(_activation_case(name, {}, final=SEEN) for name in ("sigmoid", "relu")),
+        axis="activation",
+        optimizers=_seeds("ablation-rnnprop", "ablation-all-steps"),
+        baselines=("Adam",),
     ),
     "rnnprop-fig9": Figure(
         "What the tricks of training do",

@@ -388,6 +388,17 @@ RECIPES = {
         meta_loss=LAST_STEP,
         validation=Validation(num_problems=4, selection="training"),
     ),
+    "ablation-all-steps": _ablation_2017(
+        "RNNprop with both tricks, trained on the losses of all steps",
+        {"meta_loss": MetaLoss()},
+        **_TRICKS,
+    ),
+    # Gradients of a perceptron are some hundredths at first: this scale makes them about one.
+    "ablation-lstm-rescaled": _ablation_2016(
+        "The 2016 optimizer, which reads rescaled gradients",
+        family=FamilySpec("mlp", shrink=2),
+        arguments={"preprocess_p": None, "input_scale": 30.0},
+    ),
     "ablation-rnnprop-paper": _ablation_2017(
         "RNNprop, trained as the paper has it", _PAPER_2017, **_TRICKS
     ),

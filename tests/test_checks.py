@@ -24,6 +24,8 @@ THETA = {"a": jnp.ones(2), "b": {"w": jnp.ones((2, 3))}}
         ({"hidden_sizes": ()}, "hidden_sizes must name at least one layer"),
         ({"output_scale": 0}, "output_scale must be a finite number above 0, got 0"),
         ({"output_scale": float("inf")}, "output_scale must be a finite number above 0, got inf"),
+        ({"input_scale": -1.0}, "input_scale must be a finite number above 0, got -1.0"),
+        ({"preset": "mnist", "input_scale": 2.0}, "input_scale needs preprocess_p=None"),
         ({"output_scale": None}, "output_scale must be a finite number above 0, got None"),
         ({"output_scale": jnp.ones(2)}, "output_scale must be a finite number above 0, got Array"),
         ({"preprocess_p": -1.0}, "preprocess_p must be a finite number above 0, got -1.0"),

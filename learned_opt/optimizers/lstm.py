@@ -23,6 +23,7 @@ def lstm(
     hidden_sizes: int | Sequence[int] = (20, 20),
     preprocess_p: float | None = UNSET,
     output_scale: float = UNSET,
+    input_scale: float = 1.0,
     state_dtype: Any = None,
 ) -> base.LearnedOptimizer:
     """The LSTM optimizer: each coordinate has its own LSTM state, and all share the weights.
@@ -38,6 +39,8 @@ def lstm(
       hidden_sizes: units of each layer.
       preprocess_p: `p` of appendix A, or None to read the gradient as it is.
       output_scale: factor on the network's output.
+      input_scale: factor on the gradient, where `preprocess_p` is None: the rescaling that
+        appendix A sets against its two features.
       state_dtype: dtype of the state between steps: None, "float32", "bfloat16", "float16" or
         "float64". None is float32, or float64 with float64 parameters.
 
@@ -52,7 +55,7 @@ def lstm(
       >>> opt = learned_opt.lstm("mnist")
       >>> tx = opt.transform(opt.init(jax.random.key(0)))
     """
-    chosen = settings(preset, hidden_sizes, preprocess_p, output_scale)
+    chosen = settings(preset, hidden_sizes, preprocess_p, output_scale, input_scale)
     state_dtype = _checks.state_dtype(state_dtype)
     spec = {"name": "lstm", "args": {**chosen.arguments(), "state_dtype": state_dtype}}
     rule = coordinatewise.CoordinateRule(

@@ -47,6 +47,7 @@ class Settings(NamedTuple):
     hidden_sizes: tuple
     preprocess_p: float | None
     output_scale: float
+    input_scale: float = 1.0
 
     @property
     def num_features(self) -> int:
@@ -56,7 +57,8 @@ class Settings(NamedTuple):
     def features(self, g: jax.Array) -> jax.Array:
         """What the layers read of gradients `[*coordinates]`: `[features, *coordinates]`."""
         if self.preprocess_p is None:
-            return jnp.expand_dims(g, 0)
+            scaled = g if _is_one(self.input_scale) else self.input_scale * g
+            return jnp.expand_dims(scaled, 0)
         return preprocess.log_and_sign(g, self.preprocess_p)
 
     def scaled(self, phi: Any) -> Any:
@@ -65,14 +67,21 @@ class Settings(NamedTuple):
         That takes as many products as the layer has weights, and not one for each coordinate.
         """
         scale = self.output_scale
-        is_traced = isinstance(scale, jax.core.Tracer)  # by optax.inject_hyperparams
-        if not is_traced and scale == 1:
+        if _is_one(scale):
             return phi
         return {**phi, "output": jax.tree.map(lambda w: scale * w, phi["output"])}
 
     def arguments(self) -> dict:
-        """The arguments of a spec."""
-        return {**self._asdict(), "hidden_sizes": list(self.hidden_sizes)}
+        """The arguments of a spec. An input scale of 1 is none: older specs do not name it."""
+        arguments = {**self._asdict(), "hidden_sizes": list(self.hidden_sizes)}
+        if _is_one(self.input_scale):
+            del arguments["input_scale"]
+        return arguments
+
+
+def _is_one(scale: Any) -> bool:
+    """Whether a factor does nothing; one that is traced by `optax.inject_hyperparams` may."""
+    return not isinstance(scale, jax.core.Tracer) and scale == 1
 
 
 def settings(
@@ -80,6 +89,7 @@ def settings(
     hidden_sizes: int | Sequence[int],
     preprocess_p: float | None = UNSET,
     output_scale: float = UNSET,
+    input_scale: float = 1.0,
 ) -> Settings:
     """The `Settings` of a preset, with what is given in place of the preset's.
 
@@ -94,4 +104,10 @@ def settings(
     scale = _checks.positive_float("output_scale", chosen["output_scale"])
     if p is not None:
         p = _checks.positive_float("preprocess_p", p)
-    return Settings(_checks.sizes("hidden_sizes", hidden_sizes), p, scale)
+    input_scale = _checks.positive_float("input_scale", input_scale)
+    if p is not None and not _is_one(input_scale):
+        raise ValueError(
+            f"input_scale needs preprocess_p=None, got input_scale={input_scale!r} and "
+            f"preprocess_p={p!r}: the logarithm of a gradient needs no scale. Leave one out."
+        )
+    return Settings(_checks.sizes("hidden_sizes", hidden_sizes), p, scale, input_scale)

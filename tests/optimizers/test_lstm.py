@@ -62,8 +62,9 @@ def noisy_phi(opt, key):
             None,
             0.5,
         ),
+        ({"input_scale": 0.25}, None, 1.0),
     ],
-    ids=["quadratic", "mnist", "mnist-code", "neural-art", "overridden"],
+    ids=["quadratic", "mnist", "mnist-code", "neural-art", "overridden", "rescaled"],
 )
 def test_against_numpy(kwargs, p, scale):
     opt = learned_opt.lstm(**kwargs)
@@ -73,7 +74,7 @@ def test_against_numpy(kwargs, p, scale):
     magnitudes = np.random.default_rng(0).choice([1e-6, 1e-3, 1.0, 30.0], (5, 10))
     gradients = (magnitudes * np.random.default_rng(1).normal(size=(5, 10))).astype(np.float32)
     gradients[0, 0] = 0.0
-    expected = numpy_updates(phi, gradients, p, scale)
+    expected = numpy_updates(phi, kwargs.get("input_scale", 1.0) * gradients, p, scale)
 
     @jax.jit
     def run(gradients):
