@@ -157,7 +157,7 @@ def _has_family(name: str, kept: str) -> bool:
 
 def _family(name: str, kept: str) -> Page:
     summary = _files.read_json(os.path.join(kept, numbers.THOUSANDS, f"{name}.json"))
-    rows, training = summary["rows"], sum(summary["training"].values())
+    rows, training = summary["rows"], summary["training"]
     verdict = payback.verdict(name, rows, training)
     title = f"{summary['about'][:1].upper()}{summary['about'][1:]}"
     picture = f"{numbers.THOUSANDS}/{name}.png"
@@ -166,8 +166,7 @@ def _family(name: str, kept: str) -> Page:
         f"{verdict[:1].upper()}{verdict[1:]}",
         f"![{alternative}]({MEASURED}/{picture})",
         "## Every method at the cheapest effort that is accurate enough",
-        f"{summary['num_instances']:,} fresh instances. Learning took {training:.0f} s. "
-        f"{summary['why']}",
+        f"{payback.how_measured(summary)} {summary['why']}",
         payback.table(rows, training),
         '"Solved" is the share of instances that are accurate enough; 95 % have to be. "Paid back '
         'after" is the number of instances after which learning has paid for itself.',

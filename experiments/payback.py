@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from experiments.racing import GUARDED, OURS, PARTS, STARTED
+from experiments import racing
+from experiments.racing import GUARDED, OURS, STARTED
 from learned_opt.evaluation import plots, report
 
 Rows = dict[str, dict[str, Any]]
+Training = dict[str, float]  # seconds of learning the start and the optimizer, by these names
 FIRST = ("solved", "times the learned", "paid back after")  # columns, where not all have a place
 
 
@@ -15,15 +17,23 @@ def section(summary: dict[str, Any]) -> str:
     Args:
       summary: what `experiments.thousands` writes.
     """
-    training, rows = sum(summary["training"].values()), summary["rows"]
+    training, rows = summary["training"], summary["rows"]
     heading = f"**{summary['about']}** (`--family={summary['family']}`)"
-    measured = f"{summary['num_instances']:,} fresh instances; learned in {training:.0f} s."
     parts = [
-        f"{heading}: {measured} {summary['why']}",
+        f"{heading}: {how_measured(summary)} {summary['why']}",
         table(rows, training),
         verdict(summary["family"], rows, training),
     ]
     return "\n\n".join(parts)
+
+
+def how_measured(summary: dict[str, Any]) -> str:
+    """How many instances, and how long the learning took."""
+    start, steps = (f"{summary['training'][part]:.0f} s" for part in ("start", "optimizer"))
+    return (
+        f"{summary['num_instances']:,} fresh instances. Learning took {start} for the start and "
+        f"{steps} for the steps."
+    )
 
 
 def draw(path: str, summary: dict[str, Any]) -> None:
@@ -34,32 +44,46 @@ def draw(path: str, summary: dict[str, Any]) -> None:
       summary: what `experiments.thousands` writes.
     """
     shown = {name: row["seconds"] for name, row in summary["rows"].items() if row["solved"]}
-    training = dict.fromkeys(PARTS, sum(summary["training"].values()))
-    training[STARTED] = summary["training"]["start"]
+    training = {
+        name: seconds_of(summary["rows"], name, summary["training"])
+        for name in shown
+        if racing.is_learned(name)
+    }
     plots.totals(path, shown, training, summary["about"])
 
 
 def ours(rows: Rows) -> str:
-    """The quicker of the learned solvers, guarded or not, among those that are accurate enough."""
-    solved = [name for name in (OURS, GUARDED) if rows[name]["solved"]]
+    """The quickest of what is accurate enough and has something learned."""
+    solved = [name for name, row in rows.items() if racing.is_learned(name) and row["solved"]]
     return min(solved, key=lambda name: rows[name]["seconds"], default=OURS)
+
+
+def seconds_of(
+    rows: Rows,
+    name: str,
+    training: Training,
+) -> float:
+    """How long the learning took of what this method needs: of the start alone, or of both."""
+    needs_start_alone = name.startswith(STARTED) or (name == OURS and rows[name]["effort"] == 0)
+    return training["start"] if needs_start_alone else sum(training.values())
 
 
 def pays_after(
     rows: Rows,
     name: str,
-    training: float,
+    training: Training,
 ) -> float:
     """After how many instances the learning has paid for itself against a rival; inf for never.
 
     Args:
       rows: from `racing.measure`.
       name: of the rival, which is accurate enough.
-      training: seconds of learning.
+      training: seconds of learning, by part.
     """
-    learned = rows[ours(rows)]
-    saved = rows[name]["seconds"] - learned["seconds"]
-    return training / saved if learned["solved"] and saved > 0 else float("inf")
+    own = ours(rows)
+    saved = rows[name]["seconds"] - rows[own]["seconds"]
+    pays = rows[own]["solved"] and saved > 0
+    return seconds_of(rows, own, training) / saved if pays else float("inf")
 
 
 def best_rival(rows: Rows) -> str | None:
@@ -68,7 +92,7 @@ def best_rival(rows: Rows) -> str | None:
     return min(solved, key=solved.__getitem__, default=None)
 
 
-def table(rows: Rows, training: float) -> str:
+def table(rows: Rows, training: Training) -> str:
     """The rows as Markdown, those first that are accurate enough, from quick to slow."""
     ordered = sorted(rows, key=lambda name: (not rows[name]["solved"], rows[name]["seconds"]))
     unit = rows[ours(rows)]["seconds"]
@@ -92,7 +116,7 @@ def table(rows: Rows, training: float) -> str:
 def _pays(
     rows: Rows,
     name: str,
-    training: float,
+    training: Training,
 ) -> str:
     if not rows[name]["is_rival"]:
         return ""
@@ -105,14 +129,14 @@ def _pays(
 def verdict(
     name: str,
     rows: Rows,
-    training: float,
+    training: Training,
 ) -> str:
     """One plain sentence on a family.
 
     Args:
       name: of the family.
       rows: from `racing.measure`.
-      training: seconds of learning.
+      training: seconds of learning, by part.
     """
     own, best = ours(rows), best_rival(rows)
     if not rows[own]["solved"]:
@@ -137,7 +161,7 @@ def in_short(summary: dict[str, Any]) -> list[str]:
     Args:
       summary: what `experiments.thousands` writes.
     """
-    rows, training = summary["rows"], sum(summary["training"].values())
+    rows, training = summary["rows"], summary["training"]
     own, best = ours(rows), best_rival(rows)
     family = f"{summary['family']}: {summary['about']}"
     if not rows[own]["solved"]:

@@ -12,7 +12,7 @@ import tqdm
 
 import learned_opt
 from experiments import solvers
-from experiments.rivals.base import Rival, Task
+from experiments.rivals.base import Refinement, Rival, Task
 from learned_opt.evaluation import timing
 
 SHARE = 0.95  # of the instances that a method must solve
@@ -23,8 +23,7 @@ SHARE_OF_PROGRESS = 0.1
 OURS = "learned"
 GUARDED = "learned, guarded"
 UNSTARTED = "learned steps alone"
-STARTED = "learned start, then L-BFGS"
-PARTS = (OURS, GUARDED, UNSTARTED, STARTED)
+STARTED = "learned start, then"  # another method, whose name follows
 
 
 class Reached(NamedTuple):
@@ -59,9 +58,25 @@ def methods(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
         OURS: Rival(OURS, (0, *efforts), _Solve(learned, learned.family)),
         GUARDED: Rival(GUARDED, efforts, guard),
         UNSTARTED: Rival(UNSTARTED, efforts, _Solve(learned, task.family)),
-        STARTED: Rival(STARTED, (1, 2, 3, 5, 8, 12, 20), _LBFGS(learned.family)),
+        **_started(task, learned),
     }
     return {**ours, **{rival.name: rival for rival in task.rivals}}
+
+
+def is_learned(name: str) -> bool:
+    """Whether a method is the learned solver, or has a part of it."""
+    return name in (OURS, GUARDED, UNSTARTED) or name.startswith(STARTED)
+
+
+def _started(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
+    """What goes on from the learned start: what it is worth to others."""
+    name = f"{STARTED} L-BFGS"
+    found = {name: Rival(name, (1, 2, 3, 5, 8, 12, 20), _LBFGS(learned.family))}
+    if task.refinement is not None:
+        name = f"{STARTED} {task.refinement.name}"
+        solve = _Refine(learned.family, task.refinement)
+        found[name] = Rival(name, task.refinement.efforts, solve)
+    return found
 
 
 class _Solve(NamedTuple):
@@ -85,7 +100,7 @@ class _Solve(NamedTuple):
 
 
 class _LBFGS(NamedTuple):
-    """`Rival.solve` of L-BFGS from the learned start: what the start is worth to others."""
+    """`Rival.solve` of L-BFGS from the learned start."""
 
     family: Any
 
@@ -94,6 +109,18 @@ class _LBFGS(NamedTuple):
             optax.lbfgs(), None, self.family, num_steps=effort, keep_best=False
         )
         return lambda instances: solve(instances).theta
+
+
+class _Refine(NamedTuple):
+    """`Rival.solve` of an expert's method from the learned start."""
+
+    family: Any
+    refinement: Refinement
+
+    def __call__(self, effort: int) -> Callable[[Any], Any]:
+        solve = self.refinement.solve(effort)
+        start = functools.partial(self.family.init, jax.random.key(0))
+        return jax.jit(lambda instances: solve(instances, jax.vmap(start)(instances)))
 
 
 def reach(
@@ -161,6 +188,6 @@ def measure(
             "seconds": statistics.median(per_instance),
             "fastest": min(per_instance),
             "slowest": max(per_instance),
-            "is_rival": name not in PARTS,
+            "is_rival": not is_learned(name),
         }
     return rows

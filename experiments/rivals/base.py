@@ -29,6 +29,21 @@ class Rival(NamedTuple):
     batched: bool = True
 
 
+class Refinement(NamedTuple):
+    """A classical method that goes on from a learned start.
+
+    Attributes:
+      name: as it stands in tables.
+      efforts: as of a `Rival`.
+      solve: `solve(effort) -> function`, where `function(instances, theta) -> answers` goes on from
+        theta, parameters of the family with the instances on their first axis. It is traced.
+    """
+
+    name: str
+    efforts: tuple
+    solve: Callable[[Any], Callable[[Instances, Any], Answers]]
+
+
 class Task(NamedTuple):
     """A family that is solved thousands of times.
 
@@ -44,6 +59,7 @@ class Task(NamedTuple):
       tolerance: an instance is solved if (objective - reference) / scale is at most this.
       scale: `scale(reference) -> [instances]`: what the distance is measured in.
       why: one sentence for the page: why this accuracy is what practice asks for.
+      refinement: what an expert would do from a learned start; None for L-BFGS.
     """
 
     family: Optimizee
@@ -54,3 +70,4 @@ class Task(NamedTuple):
     tolerance: float
     scale: Callable[[np.ndarray], np.ndarray]
     why: str
+    refinement: Refinement | None = None

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import optimistix
 
-from experiments.rivals.base import Rival, Task
+from experiments.rivals.base import Refinement, Rival, Task
 from experiments.rivals.methods import in_blocks, lbfgs
 from learned_opt.optimizees import control
 from learned_opt.optimizees.control import Control
@@ -17,21 +17,25 @@ from learned_opt.optimizees.control import Control
 _BLOCK = 512  # plans whose steps fit the cache together
 # What balancing costs while disturbances go on, about: nothing below it is worth the time.
 _BALANCE = 0.01
+_FEW = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20)
 
 
 def task(
     seed: int = 0,
-    num_episodes: int = 128,
+    num_episodes: int = 1_024,
+    num_fresh: int = 128,
     num_steps: int = 64,
 ) -> Task:
     """Plans for a pendulum in closed loop.
 
     Args:
       seed: draws the banks of states and plans: one to learn from and one for the comparison.
-      num_episodes, num_steps: see `control.closed_loop`.
+      num_episodes, num_fresh: the number of episodes in each bank.
+      num_steps: see `control.closed_loop`.
     """
-    keys = jax.random.split(jax.random.key(seed))
-    bank, other = (control.closed_loop(key, num_episodes, num_steps) for key in keys)
+    learn_key, fresh_key = jax.random.split(jax.random.key(seed))
+    bank = control.closed_loop(learn_key, num_episodes, num_steps)
+    other = control.closed_loop(fresh_key, num_fresh, num_steps)
     return Task(
         family=control.pendulum(bank),
         fresh=control.pendulum(other),
@@ -45,14 +49,15 @@ def task(
             "the best one, and raises the cost of the old one by 40 % in the median: 1 % of a "
             "plan's cost is far less than that."
         ),
+        refinement=Refinement("iLQR", _FEW, _ilqr_from),
     )
 
 
 def rivals() -> tuple[Rival, ...]:
     """The methods to beat, all from the last step's plan."""
-    few, many = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20), (2, 3, 5, 10, 20, 40, 80)
+    many = (2, 3, 5, 10, 20, 40, 80)
     return (
-        Rival("iLQR with limits", few, _ilqr),
+        Rival("iLQR with limits", _FEW, _ilqr),
         Rival("L-BFGS (Optax)", many, _lbfgs),
         Rival("BFGS (Optimistix)", many, _bfgs),
     )
@@ -89,11 +94,16 @@ def _best_of(state: jax.Array, plan: jax.Array) -> jax.Array:
 
 
 def _ilqr(effort: int) -> Callable[[Control], jax.Array]:
+    run = _ilqr_from(effort)
+    return lambda instances: run(instances, instances.plan)
+
+
+def _ilqr_from(effort: int) -> Callable[[Control, jax.Array], jax.Array]:
     def plan_block(state: jax.Array, plan: jax.Array) -> jax.Array:
         return control.ddp(state.T, control.torques(plan.T), effort).T
 
     run = in_blocks(plan_block, _BLOCK)
-    return lambda instances: run(*instances)
+    return lambda instances, plan: run(instances.state, plan)
 
 
 def _each(solve: Callable[[Control], jax.Array]) -> Callable[[Control], jax.Array]:

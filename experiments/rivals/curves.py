@@ -10,8 +10,8 @@ import numpy as np
 import optimistix
 import scipy.optimize
 
-from experiments.rivals.base import Rival, Task
-from experiments.rivals.methods import lbfgs
+from experiments.rivals.base import Refinement, Rival, Task
+from experiments.rivals.methods import in_blocks, lbfgs
 from learned_opt.optimizees import curves
 from learned_opt.optimizees.curves import Decay, Measured
 
@@ -19,6 +19,7 @@ NOISE = 0.01
 _BLOCK = 1024  # curves whose Jacobians fit the cache together
 _PAIRS = [(i, j) for i in range(4) for j in range(i + 1)]
 # Where the reference starts, in turn: the family's start, and the corners of what is drawn.
+_FEW = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 _STARTS = [
     (0.0, -0.85, 0.0, 2.2),
     *((0.0, f, slow, fast) for f in (-2.2, 0.0) for slow in (-0.4, 0.4) for fast in (1.4, 2.9)),
@@ -39,12 +40,13 @@ def task() -> Task:
             "A fit a tenth of a standard error away from the best one has a chi-squared that is "
             "0.01 higher, and a loss 0.005 higher: closer than that, the noise hides the rest."
         ),
+        refinement=Refinement("Levenberg-Marquardt", _FEW, _levenberg_marquardt_from),
     )
 
 
 def rivals() -> tuple[Rival, ...]:
     """The methods to beat."""
-    few, many = (2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50), (5, 10, 15, 20, 30, 50, 100)
+    few, many = _FEW[1:], (5, 10, 15, 20, 30, 50, 100)
     return (
         Rival("Levenberg-Marquardt", few, _levenberg_marquardt),
         Rival("Levenberg-Marquardt (Optimistix)", few, _optimistix),
@@ -83,19 +85,13 @@ def levenberg_marquardt(
     Args:
       instances: the curves.
       num_steps: the number of steps, refused ones too.
-      start: where all fits start, `[4]`; the family's start if None.
+      start: where fits start, `[4]`, or `[curves, 4]` for a start of each; the family's if None.
     """
     if start is None:
         start = jnp.asarray(curves.START, instances.signal.dtype)
-    num_curves = len(instances.signal)
-    num_blocks = -(-num_curves // _BLOCK)
-    signal = instances.signal
-    if num_blocks > 1:
-        signal = jnp.pad(signal, ((0, num_blocks * _BLOCK - num_curves), (0, 0)))
-    blocks = signal.reshape(num_blocks, -1, signal.shape[-1]).swapaxes(1, 2)
-    fit = functools.partial(_fit_block, start=start, num_steps=num_steps)
-    theta = jax.lax.map(fit, blocks)
-    return curves.solution(theta.swapaxes(0, 1).reshape(4, -1)[:, :num_curves])
+    start = jnp.broadcast_to(start, (len(instances.signal), 4))
+    fit = in_blocks(functools.partial(_fit_block, num_steps=num_steps), _BLOCK)
+    return curves.solution(fit(instances.signal, start).T)
 
 
 def _fit_block(
@@ -103,11 +99,12 @@ def _fit_block(
     start: jax.Array,
     num_steps: int,
 ) -> jax.Array:
-    theta = jnp.broadcast_to(start[:, None], (4, signal.shape[1]))
+    """Theta `[curves, 4]` of signals `[curves, len(B_VALUES)]`."""
+    signal, theta = signal.T, start.T
     damping = jnp.full(signal.shape[1], 1e-3, signal.dtype)
     state = (theta, damping, jnp.full_like(damping, 2), _quadratic(theta, signal))
     step = functools.partial(_damped_step, signal)
-    return jax.lax.fori_loop(0, num_steps, lambda _, state: step(state), state)[0]
+    return jax.lax.fori_loop(0, num_steps, lambda _, state: step(state), state)[0].T
 
 
 def _damped_step(signal: jax.Array, state: tuple) -> tuple:
@@ -171,6 +168,10 @@ def _solve(matrix: dict, added: list, right: list) -> list:
 
 def _levenberg_marquardt(effort: int) -> Callable[[Measured], Decay]:
     return jax.jit(functools.partial(levenberg_marquardt, num_steps=effort))
+
+
+def _levenberg_marquardt_from(effort: int) -> Callable[[Measured, jax.Array], Decay]:
+    return lambda instances, theta: levenberg_marquardt(instances, effort, theta)
 
 
 def _each(fit: Callable[[Any], jax.Array]) -> Callable[[Measured], Decay]:

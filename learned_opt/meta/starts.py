@@ -31,6 +31,7 @@ def learn_start(
     num_updates: int = 2_000,
     num_problems: int = 256,
     learning_rate: float = 3e-3,
+    floor: float | None = None,
     start: Start | None = None,
     progress_bar: bool = True,
 ) -> Start:
@@ -49,6 +50,10 @@ def learn_start(
       num_updates: of the network's weights, by Adam with a cosine decay.
       num_problems: fresh problems for each update.
       learning_rate: Adam's at first.
+      floor: None for the mean of the losses; a number for the mean of log(loss + floor). Where
+        losses of instances are of different sizes, the mean is about the large ones alone; with a
+        floor an instance counts by its relative change, down to losses of about the floor. Losses
+        must lie above -floor.
       start: weights to go on from, with their own sizes; None for fresh ones.
       progress_bar: whether to show one, on stderr.
 
@@ -83,6 +88,8 @@ def learn_start(
     num_updates = _checks.positive_int("num_updates", num_updates)
     num_problems = _checks.positive_int("num_problems", num_problems)
     learning_rate = _checks.positive_float("learning_rate", learning_rate)
+    if floor is not None:
+        floor = _checks.not_negative_float("floor", floor)
     start_key, key = jax.random.split(key)
     if start is None:
         start = starts.begin_start(problem, start_key, hidden_sizes)
@@ -90,6 +97,9 @@ def learn_start(
     family = optimizee_base.as_family(problem)
     rule, phi = unrolling.separate(tx)
     schedule = (learning_rate, num_updates)
+    measure, remedy = "loss", "lower learning_rate"
+    if floor is not None:
+        measure, remedy = "log loss", "lower learning_rate, or raise floor"
     state = _adam(*schedule).init(start)
     with tqdm.tqdm(
         total=num_updates,
@@ -100,15 +110,16 @@ def learn_start(
         for first in range(0, num_updates, _AT_ONCE):
             count = min(_AT_ONCE, num_updates - first)
             sizes = (num_steps, num_problems, count)
+            update_key = jax.random.fold_in(key, first)
             start, state, loss = _updates(
-                rule, schedule, sizes, phi, family, start, state, jax.random.fold_in(key, first)
+                rule, schedule, sizes, floor, phi, family, start, state, update_key
             )
             if not math.isfinite(float(loss)):
                 raise ValueError(
                     f"the loss at the start is {float(loss)} after {first + count} updates: leave "
-                    "instances with a NaN out of what `sample` draws from, or lower learning_rate."
+                    f"instances with a NaN out of what `sample` draws from, or {remedy}."
                 )
-            bar.set_postfix_str(f"loss {float(loss):.4g}", refresh=False)
+            bar.set_postfix_str(f"{measure} {float(loss):.4g}", refresh=False)
             bar.update(count)
     return start
 
@@ -118,24 +129,26 @@ def _adam(learning_rate: float, num_updates: int) -> optax.GradientTransformatio
     return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
 
 
-@functools.partial(programs.jit, static_argnums=(0, 1, 2))
+@functools.partial(programs.jit, static_argnums=(0, 1, 2, 3))
 def _updates(
     rule: Rule,
     schedule: tuple[float, int],
     sizes: tuple[int, int, int],
+    floor: float | None,
     phi: Any,
     family: Family,
     start: Start,
     state: Any,
     key: jax.Array,
 ) -> tuple[Start, Any, jax.Array]:
-    """Some updates of the start, and the mean loss over them."""
+    """Some updates of the start, and the mean over them of what they minimize."""
     num_steps, num_problems, count = sizes
     tx = unrolling.join(rule, phi)
     adam = _adam(*schedule)
 
     def mean_loss(start: Start, keys: jax.Array) -> jax.Array:
-        return jnp.mean(jax.vmap(lambda key: final_loss(start, key))(keys))
+        losses = jax.vmap(lambda key: final_loss(start, key))(keys)
+        return jnp.mean(losses if floor is None else jnp.log(losses + floor))
 
     def final_loss(start: Start, key: jax.Array) -> jax.Array:
         moved = _with_start(family, start)

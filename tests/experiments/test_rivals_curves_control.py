@@ -24,7 +24,7 @@ def fits():
 
 @pytest.fixture(scope="module")
 def plans():
-    task = control.task(num_episodes=8, num_steps=40)
+    task = control.task(num_episodes=8, num_fresh=8, num_steps=40)
     keys = jax.random.split(jax.random.key(0), 8)
     return task, jax.vmap(task.family.sample)(keys)
 
@@ -54,6 +54,16 @@ def test_blocks_do_not_change_a_fit(fits, monkeypatch):
     monkeypatch.setattr(curves, "_BLOCK", 3)
     blocks = jax.jit(lambda m: curves.levenberg_marquardt(m, 5))(instances)
     np.testing.assert_allclose(blocks, whole, rtol=1e-3)
+
+
+def test_methods_that_go_on_from_a_start(fits, plans):
+    """From where the family starts, they are the rivals."""
+    for task, instances in (fits, plans):
+        keys = jax.random.split(jax.random.key(1), 8)
+        theta = jax.vmap(task.family.init)(keys, instances)
+        rival = task.rivals[0].solve(4)(instances)
+        going_on = jax.jit(task.refinement.solve(4))(instances, theta)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4), going_on, rival)
 
 
 def test_the_reference_of_fits_is_scipys(fits):

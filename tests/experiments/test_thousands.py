@@ -6,9 +6,11 @@ import pytest
 
 import learned_opt
 from experiments import payback, racing, rivals, solvers, thousands
-from experiments.rivals.base import Rival, Task
+from experiments.rivals.base import Refinement, Rival, Task
 from learned_opt import _files, optimizees
 from tests.experiments.programs import in_process
+
+TRAINING = {"start": 15.0, "optimizer": 45.0}
 
 
 def row(seconds, solved=True, is_rival=True, share=1.0):
@@ -36,26 +38,26 @@ def rows():
 def test_when_learning_has_paid_for_itself(rows):
     """60 seconds of learning at 6 us an instance: ten million."""
     assert payback.best_rival(rows) == "slow"
-    assert payback.pays_after(rows, "slow", 60.0) == pytest.approx(1e7)
-    text = payback.verdict("mine", rows, 60.0)
+    assert payback.pays_after(rows, "slow", TRAINING) == pytest.approx(1e7)
+    text = payback.verdict("mine", rows, TRAINING)
     assert "is 4 times as fast as slow" in text
     assert "after 10,000,000 instances" in text
 
 
 def test_where_a_classical_method_wins_it_says_so(rows):
     rows["slow"]["seconds"] = 1e-6
-    assert payback.pays_after(rows, "slow", 60.0) == float("inf")
-    assert payback.verdict("mine", rows, 60.0) == (
+    assert payback.pays_after(rows, "slow", TRAINING) == float("inf")
+    assert payback.verdict("mine", rows, TRAINING) == (
         "mine: slow wins, 2 times as fast as the learned solver (learned)."
     )
-    assert "never" in payback.table(rows, 60.0)
+    assert "never" in payback.table(rows, TRAINING)
 
 
 def test_a_guarded_solver_stands_for_one_that_is_not_accurate_enough(rows):
     rows[racing.OURS].update(solved=False, share=0.7)
     assert payback.ours(rows) == racing.GUARDED
     rows[racing.GUARDED].update(solved=False, share=0.8)
-    assert payback.verdict("mine", rows, 60.0) == (
+    assert payback.verdict("mine", rows, TRAINING) == (
         "mine: the learned solver is not accurate enough (80 %); the quickest rival that is: slow."
     )
 
@@ -67,6 +69,10 @@ def _newton(effort):
         return jax.vmap(lambda q: jax.numpy.linalg.solve(q.w, q.y))(instances)
 
     return solve
+
+
+def _newton_from(effort):
+    return lambda instances, theta: theta + _newton(effort)(instances) - theta
 
 
 def _nothing(effort):
@@ -97,6 +103,7 @@ def tiny(monkeypatch):
         tolerance=1e-3,
         scale=np.ones_like,
         why="For a test.",
+        refinement=Refinement("direct", (1,), _newton_from),
     )
     recipe = solvers.SolverRecipe(
         rate=0.01,
@@ -125,6 +132,8 @@ def test_a_family_from_learning_to_the_table(tiny, tmp_path, capsys, monkeypatch
     found = summary["rows"]
     assert found["direct"]["solved"]
     assert not found["none"]["solved"]
+    assert found[f"{racing.STARTED} direct"]["solved"]
+    assert not found[f"{racing.STARTED} direct"]["is_rival"]
     assert found[racing.OURS]["solved"]  # mean curvature is the curvature here
     assert (tmp_path / "totals.png").stat().st_size > 1_000
     monkeypatch.setattr(learned_opt, "learn_start", None)

@@ -159,3 +159,34 @@ def test_messages():
         learned_opt.learn_start(broken, KEY, hidden_sizes=None, progress_bar=False)
     with pytest.raises(ValueError, match="hidden_sizes must be None for a family whose"):
         optimizees.begin_start(optimizees.mlp("digits"), KEY)
+
+
+def test_with_a_floor_instances_count_by_their_relative_change():
+    """Of losses a (1 + (theta - y)^2), with a = 1 where y = 0 and a = 1000 where y = 1."""
+    family = learned_opt.Optimizee(
+        lambda key: jax.random.bernoulli(key).astype(float),
+        lambda key, y: jnp.zeros(()),
+        lambda theta, y, key: (1 + 999 * y) * (1 + (theta - y) ** 2),
+    )
+    settings = {"hidden_sizes": None, "num_updates": 500, "learning_rate": 0.03}
+    plain, logs = (
+        learned_opt.learn_start(
+            family, KEY, **settings, floor=floor, num_problems=256, progress_bar=False
+        )
+        for floor in (None, 0.0)
+    )
+    np.testing.assert_allclose(plain["offset"], 1000 / 1001, atol=0.02)
+    # By symmetry: y is 0 or 1 with the same probability.
+    np.testing.assert_allclose(logs["offset"], 0.5, atol=0.1)
+
+
+def test_a_floor_that_losses_lie_below():
+    broken = learned_opt.Optimizee(
+        lambda key: jax.random.normal(key),
+        lambda key, y: jnp.zeros(()),
+        lambda theta, y, key: (theta - y) ** 2 - 1.0,
+    )
+    with pytest.raises(ValueError, match="lower learning_rate, or raise floor"):
+        learned_opt.learn_start(broken, KEY, hidden_sizes=None, floor=0.5, progress_bar=False)
+    with pytest.raises(ValueError, match="floor must be 0 or a finite number above it, got -1"):
+        learned_opt.learn_start(broken, KEY, floor=-1)
