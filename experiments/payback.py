@@ -99,7 +99,7 @@ def table(rows: Rows, training: Training) -> str:
     lines = []
     for name in ordered:
         row = rows[name]
-        times = f"{1e6 * row['seconds']:.3g}", f"{row['seconds'] / unit:.2g}"
+        times = f"{1e6 * row['seconds']:.3g}", _times(row["seconds"] / unit)
         solved = f"{100 * row['share']:.1f} %"
         lines.append([name, str(row["effort"]), solved, *times, _pays(rows, name, training)])
     header = [
@@ -111,6 +111,11 @@ def table(rows: Rows, training: Training) -> str:
         "paid back after",
     ]
     return report.markdown(header, lines)
+
+
+def _times(ratio: float) -> str:
+    """Two digits, and no power of ten for what is large."""
+    return f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:,.0f}"
 
 
 def _pays(
@@ -147,7 +152,8 @@ def verdict(
         return f"{name}: the learned solver alone is accurate enough."
     ratio = rows[best]["seconds"] / rows[own]["seconds"]
     if ratio <= 1:
-        return f"{name}: {best} wins, {1 / ratio:.2g} times as fast as the learned solver ({own})."
+        times = _times(1 / ratio)
+        return f"{name}: {best} wins, {times} times as fast as the learned solver ({own})."
     count = pays_after(rows, best, training)
     return (
         f"{name}: the learned solver ({own}) is {ratio:.2g} times as fast as {best}, the best "
@@ -171,6 +177,6 @@ def in_short(summary: dict[str, Any]) -> list[str]:
         return [family, "none", "alone accurate enough"]
     ratio = rows[own]["seconds"] / rows[best]["seconds"]
     if ratio >= 1:
-        return [family, best, f"takes {ratio:.2g} times as long"]
+        return [family, best, f"takes {_times(ratio)} times as long"]
     count = pays_after(rows, best, training)
     return [family, best, f"{1 / ratio:.2g} times as fast, paid back after {count:,.0f}"]

@@ -22,7 +22,7 @@ _FEW = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20)
 
 def task(
     seed: int = 0,
-    num_episodes: int = 1_024,
+    num_episodes: int = 2_048,
     num_fresh: int = 128,
     num_steps: int = 64,
 ) -> Task:
