@@ -82,7 +82,7 @@ RECIPES = {
         num_steps=6,
         num_matrices=6,
         hidden_sizes=(128, 128, 128),
-        start_updates=20_000,
+        start_updates=30_000,
         start_rate=5e-3,
         start_floor=0.01,
     ),
