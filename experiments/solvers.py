@@ -56,13 +56,15 @@ class SolverRecipe:
 
 
 RECIPES = {
+    # A start that costs little beside a step of Levenberg-Marquardt, which can go on from it.
     "curves": SolverRecipe(
         rate=1e-3,
         fallback_rate=1e-5,
         num_steps=5,
         num_matrices=12,
-        hidden_sizes=(128, 128),
-        start_updates=3_000,
+        hidden_sizes=(32, 32),
+        start_updates=12_000,
+        start_rate=5e-3,
     ),
     # A dense matrix of 200 x 200 is learned slowly, and costs a step as much as the gradient does.
     "sparse": SolverRecipe(
