@@ -113,6 +113,11 @@ def table(rows: Rows, training: Training) -> str:
     return report.markdown(header, lines)
 
 
+def _count(count: float) -> str:
+    """A number of instances, to two digits: times vary by more than that says."""
+    return f"{float(f'{count:.2g}'):,.0f}"
+
+
 def _times(ratio: float) -> str:
     """Two digits, and no power of ten for what is large."""
     return f"{ratio:.2g}" if ratio < 99.5 else f"{ratio:,.0f}"
@@ -128,7 +133,7 @@ def _pays(
     if not rows[name]["solved"]:
         return "-"
     count = pays_after(rows, name, training)
-    return "never" if count == float("inf") else f"{count:,.0f}"
+    return "never" if count == float("inf") else f"{_count(count)}"
 
 
 def verdict(
@@ -157,7 +162,7 @@ def verdict(
     count = pays_after(rows, best, training)
     return (
         f"{name}: the learned solver ({own}) is {ratio:.2g} times as fast as {best}, the best "
-        f"rival; its learning has paid for itself after {count:,.0f} instances."
+        f"rival; its learning has paid for itself after {_count(count)} instances."
     )
 
 
@@ -179,4 +184,4 @@ def in_short(summary: dict[str, Any]) -> list[str]:
     if ratio >= 1:
         return [family, best, f"takes {_times(ratio)} times as long"]
     count = pays_after(rows, best, training)
-    return [family, best, f"{1 / ratio:.2g} times as fast, paid back after {count:,.0f}"]
+    return [family, best, f"{1 / ratio:.2g} times as fast, paid back after {_count(count)}"]
