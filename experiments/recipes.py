@@ -393,7 +393,7 @@ RECIPES = {
         {"meta_loss": MetaLoss()},
         **_TRICKS,
     ),
-    # Gradients of a perceptron are some hundredths at first: this scale makes them about one.
+    # Gradients of the last layer are some hundredths at first: this scale makes them about one.
     "ablation-lstm-rescaled": _ablation_2016(
         "The 2016 optimizer, which reads rescaled gradients",
         family=FamilySpec("mlp", shrink=2),
