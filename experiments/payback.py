@@ -133,7 +133,7 @@ def _pays(
     if not rows[name]["solved"]:
         return "-"
     count = pays_after(rows, name, training)
-    return "never" if count == float("inf") else f"{_count(count)}"
+    return "never" if count == float("inf") else _count(count)
 
 
 def verdict(

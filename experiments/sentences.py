@@ -39,6 +39,24 @@ def _two_finals(measured: Measured) -> dict[str, str]:
     }
 
 
+def _ends(
+    figure: str,
+    case: str,
+    **names: str,
+) -> Callable[[Measured], dict[str, str]]:
+    """Where optimizers end in a case, by its own final measure."""
+
+    def numbers(measured: Measured) -> dict[str, str]:
+        of_case = measured.figures[figure]["cases"][case]
+        final = of_case["about"]["final"]
+        rows = of_case["rows"]
+        return {
+            place: f"{report.last(rows[name], final)['mean']:.2f}" for place, name in names.items()
+        }
+
+    return numbers
+
+
 def _finals(*names: str, task: str) -> Callable[[Measured], dict[str, str]]:
     """The final losses of optimizers on a task of the suite, "-" in a name being "_"."""
 
@@ -106,6 +124,7 @@ def _beside_muon(matrices: str) -> tuple[str, str, dict[str, str]]:
 
 
 _GENERAL, _STYLE, _CIFAR = "docs/general.md", "docs/style.md", "docs/cifar.md"
+_MNIST = "docs/mnist.md"
 _LABELS = {"ten": "cifar10-1000", "five": "cifar5-1000", "two": "cifar2-1000"}
 
 SENTENCES = (
@@ -124,6 +143,30 @@ SENTENCES = (
         "docs/why/final_loss.md",
         "the first is {last} and the second {seen}; the 2017 paper prints {paper}.",
         _two_finals,
+    ),
+    Sentence(
+        _MNIST,
+        "with ELU they lie so far apart ({first}, {second}, {third})",
+        _ends(
+            "rnnprop-table2",
+            "mlp-elu-100",
+            first="lstm-mnist",
+            second="lstm-mnist:1",
+            third="lstm-mnist:2",
+        ),
+    ),
+    Sentence(
+        _MNIST,
+        "The weights that ship do fail, at {first} where Adam is at {adam}; those of two other "
+        "seeds end at {second} and {third}, a little above it.",
+        _ends(
+            "rnnprop-fig2",
+            "mlp-all-data-2000",
+            first="lstm-mnist",
+            second="lstm-mnist:1",
+            third="lstm-mnist:2",
+            adam="Adam",
+        ),
     ),
     Sentence(
         "docs/why/adjoint.md",

@@ -76,8 +76,8 @@ RECIPES = {
         start_updates=200,
         learning_rate=0.01,
     ),
-    # A plan near the upright position costs a thousandth of a swing-up: it counts as much with a
-    # floor under the logarithm, that of the accuracy that is asked for.
+    # A plan that only balances costs a thousandth of a swing-up. By relative losses both count
+    # alike; the floor is the one that accuracy is measured with (`rivals.control`).
     "control": SolverRecipe(
         rate=0.01,
         fallback_rate=0.01,

@@ -59,7 +59,8 @@ class Task(NamedTuple):
       tolerance: an instance is solved if (objective - reference) / scale is at most this.
       scale: `scale(reference) -> [instances]`: what the distance is measured in.
       why: one sentence for the page: why this accuracy is what practice asks for.
-      refinement: what an expert would do from a learned start; None for L-BFGS.
+      refinement: what an expert would take to go on from a learned start; None for nothing. L-BFGS
+        goes on from it in any case.
     """
 
     family: Optimizee

@@ -18,8 +18,8 @@ from learned_opt.optimizees.curves import Decay, Measured
 NOISE = 0.01
 _BLOCK = 1024  # curves whose Jacobians fit the cache together
 _PAIRS = [(i, j) for i in range(4) for j in range(i + 1)]
-# Where the reference starts, in turn: the family's start, and the corners of what is drawn.
 _FEW = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
+# Where the reference starts, in turn: the family's start, and the corners of what is drawn.
 _STARTS = [
     (0.0, -0.85, 0.0, 2.2),
     *((0.0, f, slow, fast) for f in (-2.2, 0.0) for slow in (-0.4, 0.4) for fast in (1.4, 2.9)),

@@ -72,7 +72,8 @@ def _newton(effort):
 
 
 def _newton_from(effort):
-    return lambda instances, theta: theta + _newton(effort)(instances) - theta
+    solve = _newton(effort)
+    return lambda instances, theta: solve(instances)
 
 
 def _nothing(effort):
