@@ -3,11 +3,11 @@
 from typing import Any
 
 from experiments import racing
-from experiments.racing import GUARDED, OURS, STARTED
+from experiments.racing import GUARDED, OURS, STARTED, WITHIN
 from learned_opt.evaluation import plots, report
 
 Rows = dict[str, dict[str, Any]]
-Training = dict[str, float]  # seconds of learning the start and the optimizer, by these names
+Training = dict[str, float]  # seconds of learning: "start", "optimizer" and, if any, "numbers"
 FIRST = ("solved", "times the learned", "paid back after")  # columns, where not all have a place
 
 
@@ -29,11 +29,17 @@ def section(summary: dict[str, Any]) -> str:
 
 def how_measured(summary: dict[str, Any]) -> str:
     """How many instances, and how long the learning took."""
-    start, steps = (f"{summary['training'][part]:.0f} s" for part in ("start", "optimizer"))
-    return (
-        f"{summary['num_instances']:,} fresh instances. Learning took {start} for the start and "
-        f"{steps} for the steps."
-    )
+    names = {
+        "start": "the start",
+        "optimizer": "the steps",
+        "numbers": "the numbers of the expert's method",
+    }
+    training = summary["training"]
+    parts = [
+        f"{training[part]:.0f} s for {name}" for part, name in names.items() if part in training
+    ]
+    learning = f"{', '.join(parts[:-1])} and {parts[-1]}"
+    return f"{summary['num_instances']:,} fresh instances. Learning took {learning}."
 
 
 def draw(path: str, summary: dict[str, Any]) -> None:
@@ -63,9 +69,11 @@ def seconds_of(
     name: str,
     training: Training,
 ) -> float:
-    """How long the learning took of what this method needs: of the start alone, or of both."""
+    """How long the learning took of what this method needs."""
+    if name.startswith(WITHIN):
+        return training["numbers"]
     needs_start_alone = name.startswith(STARTED) or (name == OURS and rows[name]["effort"] == 0)
-    return training["start"] if needs_start_alone else sum(training.values())
+    return training["start"] + (0.0 if needs_start_alone else training["optimizer"])
 
 
 def pays_after(

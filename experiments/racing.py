@@ -24,6 +24,7 @@ OURS = "learned"
 GUARDED = "learned, guarded"
 UNSTARTED = "learned steps alone"
 STARTED = "learned start, then"  # another method, whose name follows
+WITHIN = "learned within"  # a method whose numbers were learned through its steps
 
 
 class Reached(NamedTuple):
@@ -59,13 +60,14 @@ def methods(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
         GUARDED: Rival(GUARDED, efforts, guard),
         UNSTARTED: Rival(UNSTARTED, efforts, _Solve(learned, task.family)),
         **_started(task, learned),
+        **_within(task, learned),
     }
     return {**ours, **{rival.name: rival for rival in task.rivals}}
 
 
 def is_learned(name: str) -> bool:
     """Whether a method is the learned solver, or has a part of it."""
-    return name in (OURS, GUARDED, UNSTARTED) or name.startswith(STARTED)
+    return name in (OURS, GUARDED, UNSTARTED) or name.startswith((STARTED, WITHIN))
 
 
 def _started(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
@@ -77,6 +79,15 @@ def _started(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
         solve = _Refine(learned.family, task.refinement)
         found[name] = Rival(name, task.refinement.efforts, solve)
     return found
+
+
+def _within(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
+    """A method whose numbers were learned; it has as many steps as it has numbers for."""
+    if task.unrolled is None:
+        return {}
+    name = f"{WITHIN} {task.unrolled.name}"
+    solve = functools.partial(task.unrolled.solve, learned.numbers)
+    return {name: Rival(name, (task.unrolled.num_steps,), lambda _: solve())}
 
 
 class _Solve(NamedTuple):

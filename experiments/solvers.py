@@ -8,11 +8,14 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
+import safetensors.numpy
 
 import learned_opt
 from experiments import measuring
-from experiments.rivals.base import Task
+from experiments.rivals.base import Task, Unrolled
 from learned_opt import _files, _fingerprint, optimizees
 from learned_opt.estimators import Autodiff
 from learned_opt.optimizees.base import Optimizee, as_family
@@ -21,6 +24,7 @@ from learned_opt.optimizers import LearnedOptimizer
 
 START = "start.safetensors"
 OPTIMIZER = "optimizer.safetensors"
+NUMBERS = "numbers.safetensors"
 SECONDS = "seconds.json"
 
 
@@ -37,6 +41,8 @@ class SolverRecipe:
       hidden_sizes: of the start network; see `learned_opt.learn_start`.
       start_updates, start_problems, start_rate, start_floor: of learning the start.
       num_epochs, episodes_per_epoch, num_problems, learning_rate: of learning the optimizer.
+      unrolled_updates, unrolled_problems, unrolled_rate, unrolled_floor: of learning the numbers of
+        `Task.unrolled`; see `learned_opt.learn_method`.
     """
 
     rate: float
@@ -53,6 +59,10 @@ class SolverRecipe:
     episodes_per_epoch: int = 150
     num_problems: int = 128
     learning_rate: float = 3e-3
+    unrolled_updates: int = 2_000
+    unrolled_problems: int = 256
+    unrolled_rate: float = 3e-3
+    unrolled_floor: float | None = None
 
 
 RECIPES = {
@@ -65,6 +75,9 @@ RECIPES = {
         hidden_sizes=(32, 32),
         start_updates=12_000,
         start_rate=5e-3,
+        unrolled_updates=12_000,
+        unrolled_problems=512,
+        unrolled_rate=5e-3,
     ),
     # A dense matrix of 200 x 200 is learned slowly, and costs a step as much as the gradient does.
     "sparse": SolverRecipe(
@@ -75,6 +88,10 @@ RECIPES = {
         hidden_sizes=None,
         start_updates=200,
         learning_rate=0.01,
+        unrolled_updates=3_000,
+        unrolled_problems=128,
+        unrolled_rate=0.1,
+        unrolled_floor=0.0,
     ),
     # A plan that only balances costs a thousandth of a swing-up. By relative losses both count
     # alike; the floor is the one that accuracy is measured with (`rivals.control`).
@@ -106,13 +123,16 @@ class Learned(NamedTuple):
       family: with its learned start.
       opt, phi: the optimizer that goes on from there.
       fallback: the method that guards it.
-      seconds: what learning took: `{"start": .., "optimizer": ..}`, with compilation.
+      numbers: of `Task.unrolled`; None where there is none.
+      seconds: what learning took: `{"start": .., "optimizer": .., "numbers": ..}`, with
+        compilation.
     """
 
     family: Optimizee
     opt: LearnedOptimizer
     phi: Any
     fallback: optax.GradientTransformation
+    numbers: Any
     seconds: dict[str, float]
 
 
@@ -142,11 +162,17 @@ def learn(
     }
     measuring.claim(workdir, configuration)
     start_key, key = jax.random.split(jax.random.key(seed))
+    numbers_key = jax.random.fold_in(key, 1)
     seconds = _Seconds(os.path.join(workdir, SECONDS))
     start = _start(task, recipe, start_key, os.path.join(workdir, START), seconds)
     family = optimizees.with_start(task.family, start)
     opt, phi = _optimizer(family, recipe, key, workdir, seconds)
-    return Learned(family, opt, phi, optax.sgd(recipe.fallback_rate), seconds.found)
+    numbers = None
+    if task.unrolled is not None:
+        path = os.path.join(workdir, NUMBERS)
+        numbers = _numbers(task, task.unrolled, recipe, numbers_key, path, seconds)
+    fallback = optax.sgd(recipe.fallback_rate)
+    return Learned(family, opt, phi, fallback, numbers, seconds.found)
 
 
 class _Seconds:
@@ -190,6 +216,46 @@ def _start(
         jax.block_until_ready(start)
     learned_opt.save_start(path, start)
     return start
+
+
+def _numbers(
+    task: Task,
+    unrolled: Unrolled,
+    recipe: SolverRecipe,
+    key: jax.Array,
+    path: str,
+    seconds: _Seconds,
+) -> Any:
+    begin_key, key = jax.random.split(key)
+    numbers = unrolled.numbers(begin_key)
+    if _files.exists(path):
+        return _read(path, numbers)
+    with seconds.measured("numbers"):
+        numbers = learned_opt.learn_method(
+            unrolled.method,
+            numbers,
+            task.family,
+            key,
+            num_updates=recipe.unrolled_updates,
+            num_problems=recipe.unrolled_problems,
+            learning_rate=recipe.unrolled_rate,
+            floor=recipe.unrolled_floor,
+        )
+        jax.block_until_ready(numbers)
+    _write(path, numbers)
+    return numbers
+
+
+def _write(path: str, numbers: Any) -> None:
+    arrays = {str(i): np.asarray(x) for i, x in enumerate(jax.tree.leaves(numbers))}
+    with _files.whole(path) as temporary:
+        safetensors.numpy.save_file(arrays, temporary)
+
+
+def _read(path: str, like: Any) -> Any:
+    arrays = safetensors.numpy.load_file(path)
+    leaves = [jnp.asarray(arrays[str(i)]) for i in range(len(arrays))]
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def _optimizer(

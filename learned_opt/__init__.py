@@ -6,6 +6,7 @@ from learned_opt.evaluation.comparison import compare
 from learned_opt.meta.curvature import with_mean_curvature
 from learned_opt.meta.evaluating import evaluate
 from learned_opt.meta.gradient import meta_gradient
+from learned_opt.meta.methods import learn_method
 from learned_opt.meta.optimizer import ClippedAdam
 from learned_opt.meta.progress import Progress
 from learned_opt.meta.settings import Curriculum, RandomSearch, Validation
@@ -64,6 +65,7 @@ __all__ = [
     "from_optax",
     "from_rule",
     "general",
+    "learn_method",
     "learn_start",
     "load",
     "load_pretrained",

@@ -115,11 +115,13 @@ def with_arguments(function, **changed):
 @pytest.mark.parametrize("shortened", [True, False])
 def test_a_solver_for_a_family(folder, monkeypatch, shortened):
     """With less training than the page's, and then as it stands."""
-    (block,) = python_blocks(DOCS / "solving.md")
+    block, own_method = python_blocks(DOCS / "solving.md")
     if shortened:
         short_start = with_arguments(learned_opt.learn_start, num_updates=100)
         short_training = with_arguments(learned_opt.meta_train, num_epochs=1, episodes_per_epoch=2)
+        short_method = with_arguments(learned_opt.learn_method, num_updates=200)
         monkeypatch.setattr(learned_opt, "learn_start", short_start)
+        monkeypatch.setattr(learned_opt, "learn_method", short_method)
         monkeypatch.setattr(learned_opt, "meta_train", short_training)
     names = {}
     exec(block, names)
@@ -130,3 +132,6 @@ def test_a_solver_for_a_family(folder, monkeypatch, shortened):
     assert error < (0.5 if shortened else 0.02)
     assert (folder / "decay.safetensors").exists()
     assert (folder / "decay-start.safetensors").exists()
+    exec(own_method, names)
+    error = np.median(np.abs(np.exp(names["theta"]) - theta))
+    assert error < (0.5 if shortened else 0.02)

@@ -44,6 +44,25 @@ class Refinement(NamedTuple):
     solve: Callable[[Any], Callable[[Instances, Any], Answers]]
 
 
+class Unrolled(NamedTuple):
+    """A classical method of few steps, with numbers that are learned through all of them.
+
+    Attributes:
+      name: as it stands in tables.
+      num_steps: how many.
+      numbers: `numbers(key) -> numbers`, where learning begins.
+      method: `method(numbers, instance) -> theta` of one instance; JAX can differentiate it.
+      solve: `solve(numbers) -> function`, where `function(instances) -> answers` does the same for
+        all instances together. It is jitted.
+    """
+
+    name: str
+    num_steps: int
+    numbers: Callable[[Any], Any]
+    method: Callable[[Any, Any], Any]
+    solve: Callable[[Any], Callable[[Instances], Answers]]
+
+
 class Task(NamedTuple):
     """A family that is solved thousands of times.
 
@@ -61,6 +80,7 @@ class Task(NamedTuple):
       why: one sentence for the page: why this accuracy is what practice asks for.
       refinement: what an expert would take to go on from a learned start; None for nothing. L-BFGS
         goes on from it in any case.
+      unrolled: a method to learn the numbers of; None for none.
     """
 
     family: Optimizee
@@ -72,3 +92,4 @@ class Task(NamedTuple):
     scale: Callable[[np.ndarray], np.ndarray]
     why: str
     refinement: Refinement | None = None
+    unrolled: Unrolled | None = None

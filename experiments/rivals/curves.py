@@ -10,14 +10,16 @@ import numpy as np
 import optimistix
 import scipy.optimize
 
-from experiments.rivals.base import Refinement, Rival, Task
+from experiments.rivals.base import Refinement, Rival, Task, Unrolled
 from experiments.rivals.methods import in_blocks, lbfgs
+from learned_opt import optimizees
 from learned_opt.optimizees import curves
 from learned_opt.optimizees.curves import Decay, Measured
 
 NOISE = 0.01
 _BLOCK = 1024  # curves whose Jacobians fit the cache together
 _PAIRS = [(i, j) for i in range(4) for j in range(i + 1)]
+_UNROLLED_SIZES = (24, 24)  # of the network whose start is learned through one step
 _FEW = (1, 2, 3, 4, 5, 6, 8, 10, 15, 20, 30, 50)
 # Where the reference starts, in turn: the family's start, and the corners of what is drawn.
 _STARTS = [
@@ -41,7 +43,42 @@ def task() -> Task:
             "0.01 higher, and a loss 0.005 higher: closer than that, the noise hides the rest."
         ),
         refinement=Refinement("Levenberg-Marquardt", _FEW, _levenberg_marquardt_from),
+        unrolled=unrolled(_UNROLLED_SIZES, 1),
     )
+
+
+def unrolled(hidden_sizes: tuple[int, ...], num_steps: int) -> Unrolled:
+    """Levenberg-Marquardt from a network's start, whose weights are the numbers.
+
+    Args:
+      hidden_sizes: of the network, see `learned_opt.optimizees.begin_start`.
+      num_steps: of Levenberg-Marquardt.
+    """
+    family = curves.biexponential(NOISE)
+
+    def method(start: Any, instance: Measured) -> jax.Array:
+        theta = _begun(family, start, instance)
+        return _fit_block(instance.signal[None], theta[None], num_steps)[0]
+
+    def solve(start: Any) -> Callable[[Measured], Decay]:
+        def fit(instances: Measured) -> jax.Array:
+            theta = jax.vmap(functools.partial(_begun, family, start))(instances)
+            return _fit_block(instances.signal, theta, num_steps)
+
+        run = in_blocks(fit, _BLOCK)
+        return jax.jit(lambda instances: curves.solution(run(instances).T))
+
+    begin = functools.partial(optimizees.begin_start, family, hidden_sizes=hidden_sizes)
+    return Unrolled("Levenberg-Marquardt", num_steps, begin, method, solve)
+
+
+def _begun(
+    family: optimizees.Optimizee,
+    start: Any,
+    instance: Measured,
+) -> jax.Array:
+    """Where the network starts; the family's own start needs no key."""
+    return optimizees.with_start(family, start).init(jax.random.key(0), instance)
 
 
 def rivals() -> tuple[Rival, ...]:
@@ -99,31 +136,46 @@ def _fit_block(
     start: jax.Array,
     num_steps: int,
 ) -> jax.Array:
-    """Theta `[curves, 4]` of signals `[curves, len(B_VALUES)]`."""
+    """Theta `[curves, 4]` of signals `[curves, len(B_VALUES)]`, after one step or more."""
     signal, theta = signal.T, start.T
     damping = jnp.full(signal.shape[1], 1e-3, signal.dtype)
     state = (theta, damping, jnp.full_like(damping, 2), _quadratic(theta, signal))
     step = functools.partial(_damped_step, signal)
-    return jax.lax.fori_loop(0, num_steps, lambda _, state: step(state), state)[0].T
+    state = jax.lax.fori_loop(0, num_steps - 1, lambda _, state: step(state), state)
+    return _last_step(signal, state).T
 
 
 def _damped_step(signal: jax.Array, state: tuple) -> tuple:
     """One step of each curve, with the damping of Nielsen 1999."""
     theta, damping, growth, model = state
-    loss, gradient, hessian = model
-    # Marquardt's scaling; the ridge keeps a direction that the data say nothing about bounded.
-    added = [damping * (hessian[i, i] + 1e-3) for i in range(4)]
-    step = _solve(hessian, added, gradient)
-    promised = sum(step[i] * (added[i] * step[i] + gradient[i]) for i in range(4)) / 2
-    trial = jnp.clip(theta - jnp.stack(step), -20, 20)
+    trial, promised = _trial(state)
     new = _quadratic(trial, signal)
-    gain = (loss - new[0]) / jnp.maximum(promised, 1e-30)
-    taken = loss > new[0]
+    gain = (model[0] - new[0]) / jnp.maximum(promised, 1e-30)
+    taken = model[0] > new[0]
     shrunk = damping * jnp.maximum(1 / 3, 1 - (2 * gain - 1) ** 3)
     damping = jnp.clip(jnp.where(taken, shrunk, damping * growth), 1e-9, 1e9)
     growth = jnp.where(taken, 2.0, 2 * growth)
     model = jax.tree.map(lambda a, b: jnp.where(taken, a, b), new, model)
     return jnp.where(taken[None], trial, theta), damping, growth, model
+
+
+def _last_step(signal: jax.Array, state: tuple) -> jax.Array:
+    """Theta after a step that no other follows: there only the loss has to be computed."""
+    theta, _, _, model = state
+    trial, _ = _trial(state)
+    error = curves.signal(curves.solution(trial)) - signal
+    taken = model[0] > jnp.sum(error * error, 0) / (2 * NOISE**2)
+    return jnp.where(taken[None], trial, theta)
+
+
+def _trial(state: tuple) -> tuple[jax.Array, jax.Array]:
+    """Where a damped step leads, and how much lower the model promises the loss to be there."""
+    theta, damping, _, (_, gradient, hessian) = state
+    # Marquardt's scaling; the ridge keeps a direction that the data say nothing about bounded.
+    added = [damping * (hessian[i, i] + 1e-3) for i in range(4)]
+    step = _solve(hessian, added, gradient)
+    promised = sum(step[i] * (added[i] * step[i] + gradient[i]) for i in range(4)) / 2
+    return jnp.clip(theta - jnp.stack(step), -20, 20), promised
 
 
 def _quadratic(theta: jax.Array, signal: jax.Array) -> tuple[jax.Array, list, dict]:

@@ -8,14 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.rivals import admm
 from experiments.rivals.base import Rival, Task
 from experiments.rivals.methods import Solver, in_blocks
 from learned_opt import _checks
 from learned_opt.optimizees import sparse
 from learned_opt.optimizees.sparse import soft_threshold
 
-# Codes of this many signals are in the processor's cache together.
-BLOCK = 512
+# How many iterations of ADMM have numbers of their own, which are learned.
+UNROLLED = 8
 # How many signals a method's numbers are tuned on, and which.
 NUM_TUNING, TUNING_SEED = 256, 1_000_000
 WHY = (
@@ -50,6 +51,7 @@ def task(
         tolerance=1e-3,
         scale=lambda reference: reference,
         why=WHY,
+        unrolled=admm.unrolled(columns, penalty, UNROLLED),
     )
 
 
@@ -148,8 +150,8 @@ def _rivals(
     few = (3, 5, 7, 8, 9, 10, 11, 12, 13, 15, 20, 30, 50, 100, 200)
     tolerances = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-5, 1e-6)
     return (
-        Rival("ISTA", iterations, bound(_solve_untuned, momentum=_no_momentum)),
-        Rival("FISTA", iterations, bound(_solve_untuned, momentum=_growing_momentum)),
+        Rival("ISTA", iterations, bound(_solve_untuned, momentum=no_momentum)),
+        Rival("FISTA", iterations, bound(_solve_untuned, momentum=growing_momentum)),
         Rival(
             "FISTA with restarts", iterations, bound(_solve_untuned, momentum=_restarted_momentum)
         ),
@@ -201,7 +203,7 @@ def _solve_untuned(
 ) -> Solver:
     """The proximal gradient method with the step 1 / L and this momentum."""
     del tuning
-    return _accelerated(effort, columns, penalty, momentum)
+    return accelerated(effort, columns, penalty, momentum)
 
 
 def _solve_momentum(
@@ -213,14 +215,15 @@ def _solve_momentum(
 ) -> Solver:
     """One momentum for all iterations and a step beyond 1 / L, the best of a grid."""
     candidates = [
-        _accelerated(effort, columns, penalty, functools.partial(_constant, beta), longer)
+        accelerated(effort, columns, penalty, functools.partial(_constant, beta), longer)
         for beta in (0.7, 0.8, 0.9)
         for longer in (1.0, 1.3)
     ]
     return _tuned(tuning(), columns, penalty, candidates)
 
 
-def _no_momentum(t: jax.Array, uphill: jax.Array) -> tuple[jax.Array, jax.Array]:
+def no_momentum(t: jax.Array, uphill: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """ISTA: the proximal gradient method as it is."""
     del uphill
     return t, jnp.zeros_like(t)
 
@@ -234,7 +237,7 @@ def _constant(
     return t, jnp.full_like(t, beta)
 
 
-def _growing_momentum(t: jax.Array, uphill: jax.Array) -> tuple[jax.Array, jax.Array]:
+def growing_momentum(t: jax.Array, uphill: jax.Array) -> tuple[jax.Array, jax.Array]:
     """FISTA: Beck and Teboulle 2009."""
     del uphill
     next_t = (1 + jnp.sqrt(1 + 4 * t**2)) / 2
@@ -243,10 +246,10 @@ def _growing_momentum(t: jax.Array, uphill: jax.Array) -> tuple[jax.Array, jax.A
 
 def _restarted_momentum(t: jax.Array, uphill: jax.Array) -> tuple[jax.Array, jax.Array]:
     """O'Donoghue and Candes 2015, the gradient scheme, for each signal on its own."""
-    return _growing_momentum(jnp.where(uphill > 0, 1.0, t), uphill)
+    return growing_momentum(jnp.where(uphill > 0, 1.0, t), uphill)
 
 
-def _accelerated(
+def accelerated(
     iterations: int,
     columns: np.ndarray,
     penalty: float,
@@ -274,7 +277,7 @@ def _accelerated(
         ones = jnp.ones((len(signals), 1))
         return jax.lax.fori_loop(0, iterations, iterate, (zeros, zeros, ones))[0]
 
-    return in_blocks(solve, BLOCK)
+    return in_blocks(solve, admm.BLOCK)
 
 
 def _solve_admm(
@@ -286,41 +289,11 @@ def _solve_admm(
 ) -> Solver:
     """Boyd et al. 2011, section 6.4, over-relaxed, with the inverse matrix computed once."""
     candidates = [
-        _admm(effort, columns, penalty, rho, relaxation)
+        admm.plain(effort, columns, penalty, rho, relaxation)
         for rho in (0.2, 0.4, 0.55)
         for relaxation in (1.6, 1.85)
     ]
     return _tuned(tuning(), columns, penalty, candidates)
-
-
-def _admm(
-    iterations: int,
-    columns: np.ndarray,
-    penalty: float,
-    rho: float,
-    relaxation: float,
-) -> Solver:
-    gram = columns.T @ columns
-    inverse = np.linalg.inv(gram + rho * np.eye(len(gram)))
-    # x = (D^T y + rho (z - u)) inverse, times the relaxation.
-    for_signals = jnp.asarray(relaxation * columns @ inverse, jnp.float32)
-    for_codes = jnp.asarray(relaxation * rho * inverse, jnp.float32)
-
-    def solve(signals: jax.Array) -> jax.Array:
-        shift = signals @ for_signals
-
-        def iterate(_: jax.Array, state: tuple) -> tuple:
-            codes, dual = state
-            relaxed = (codes - dual) @ for_codes + shift + (1 - relaxation) * codes
-            moved = relaxed + dual
-            new = soft_threshold(moved, penalty / rho)
-            return new, moved - new
-
-        # Codes and duals are zero in the first iteration.
-        first = soft_threshold(shift, penalty / rho)
-        return jax.lax.fori_loop(1, iterations, iterate, (first, shift - first))[0]
-
-    return in_blocks(solve, BLOCK)
 
 
 def _solve_coordinates(

@@ -1,24 +1,20 @@
 """Learning where to start: theta_0 as a network of the instance."""
 
-import functools
-import math
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
-import tqdm
 
-from learned_opt import _checks, devices
-from learned_opt.meta import programs, unrolling
+from learned_opt import _checks
+from learned_opt.meta import methods, unrolling
+from learned_opt.meta.methods import Descent
 from learned_opt.meta.unrolling import Rule, Transformation
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizees import starts
 from learned_opt.optimizees.base import Family, Optimizee
 from learned_opt.optimizees.starts import Start
-
-_AT_ONCE = 50  # updates in one call of the program
 
 
 def learn_start(
@@ -85,88 +81,35 @@ def learn_start(
         )
     tx = optax.identity() if tx is None else tx
     unrolling.check_transformation("tx", tx)
-    num_updates = _checks.positive_int("num_updates", num_updates)
-    num_problems = _checks.positive_int("num_problems", num_problems)
-    learning_rate = _checks.positive_float("learning_rate", learning_rate)
-    if floor is not None:
-        floor = _checks.not_negative_float("floor", floor)
+    descent = Descent(num_updates, num_problems, learning_rate, floor)
     start_key, key = jax.random.split(key)
     if start is None:
         start = starts.begin_start(problem, start_key, hidden_sizes)
     starts.check_start(problem, start)
-    family = optimizee_base.as_family(problem)
     rule, phi = unrolling.separate(tx)
-    schedule = (learning_rate, num_updates)
-    measure, remedy = "loss", "lower learning_rate"
-    if floor is not None:
-        measure, remedy = "log loss", "lower learning_rate, or raise floor"
-    state = _adam(*schedule).init(start)
-    with tqdm.tqdm(
-        total=num_updates,
-        desc="learning the start",
-        unit="update",
-        disable=not progress_bar or not devices.is_first(),
-    ) as bar:
-        for first in range(0, num_updates, _AT_ONCE):
-            count = min(_AT_ONCE, num_updates - first)
-            sizes = (num_steps, num_problems, count)
-            update_key = jax.random.fold_in(key, first)
-            start, state, loss = _updates(
-                rule, schedule, sizes, floor, phi, family, start, state, update_key
-            )
-            if not math.isfinite(float(loss)):
-                raise ValueError(
-                    f"the loss at the start is {float(loss)} after {first + count} updates: leave "
-                    f"instances with a NaN out of what `sample` draws from, or {remedy}."
-                )
-            bar.set_postfix_str(f"{measure} {float(loss):.4g}", refresh=False)
-            bar.update(count)
-    return start
+    family = optimizee_base.as_family(problem)
+    loss = jax.tree_util.Partial(_FinalLoss(rule, num_steps), phi, family)
+    return methods.descend(loss, start, key, descent, "the start", progress_bar)
 
 
-def _adam(learning_rate: float, num_updates: int) -> optax.GradientTransformation:
-    schedule = optax.cosine_decay_schedule(learning_rate, num_updates)
-    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+@dataclasses.dataclass(frozen=True)
+class _FinalLoss:
+    """The loss of a fresh problem at its start, or after some steps from there."""
 
+    rule: Rule
+    num_steps: int
 
-@functools.partial(programs.jit, static_argnums=(0, 1, 2, 3))
-def _updates(
-    rule: Rule,
-    schedule: tuple[float, int],
-    sizes: tuple[int, int, int],
-    floor: float | None,
-    phi: Any,
-    family: Family,
-    start: Start,
-    state: Any,
-    key: jax.Array,
-) -> tuple[Start, Any, jax.Array]:
-    """Some updates of the start, and the mean over them of what they minimize."""
-    num_steps, num_problems, count = sizes
-    tx = unrolling.join(rule, phi)
-    adam = _adam(*schedule)
-
-    def mean_loss(start: Start, keys: jax.Array) -> jax.Array:
-        losses = jax.vmap(lambda key: final_loss(start, key))(keys)
-        return jnp.mean(losses if floor is None else jnp.log(losses + floor))
-
-    def final_loss(start: Start, key: jax.Array) -> jax.Array:
-        moved = _with_start(family, start)
+    def __call__(
+        self,
+        phi: Any,
+        family: Family,
+        start: Start,
+        key: jax.Array,
+    ) -> jax.Array:
+        init = jax.tree_util.Partial(starts.started, family.init, start)
+        moved = family._replace(init=init)
         begun = optimizee_base.begin(moved, key)
-        if not num_steps:
+        if not self.num_steps:
             return optimizee_base.loss_at(moved, begun, begun.theta_0, 0, begun.statistics)[0]
-        return unrolling.life(tx, moved, begun, num_steps).losses[-1]
-
-    def update(carry: tuple, key: jax.Array) -> tuple[tuple, jax.Array]:
-        start, state = carry
-        loss, slope = jax.value_and_grad(mean_loss)(start, jax.random.split(key, num_problems))
-        step, state = adam.update(slope, state, start)
-        return (optax.apply_updates(start, step), state), loss
-
-    (start, state), losses = jax.lax.scan(update, (start, state), jax.random.split(key, count))
-    return start, state, jnp.mean(losses)
-
-
-def _with_start(family: Family, start: Start) -> Family:
-    """`with_start` of a `Family`."""
-    return family._replace(init=jax.tree_util.Partial(starts.started, family.init, start))
+        tx = unrolling.join(self.rule, phi)
+        return unrolling.life(tx, moved, begun, self.num_steps).losses[-1]

@@ -56,6 +56,17 @@ def test_blocks_do_not_change_a_fit(fits, monkeypatch):
     np.testing.assert_allclose(blocks, whole, rtol=1e-3)
 
 
+def test_unrolled_with_an_untrained_start_it_is_levenberg_marquardt(fits):
+    task, instances = fits
+    start = task.unrolled.numbers(jax.random.key(0))
+    expected = curves.levenberg_marquardt(instances, 1)
+    np.testing.assert_allclose(task.unrolled.solve(start)(instances), expected, rtol=1e-4)
+    theta = jax.vmap(task.unrolled.method, in_axes=(None, 0))(start, instances)
+    np.testing.assert_allclose(
+        jax.vmap(task.family.solution)(theta, instances), expected, rtol=1e-4
+    )
+
+
 def test_methods_that_go_on_from_a_start(fits, plans):
     """From where the family starts, they are the rivals."""
     for task, instances in (fits, plans):

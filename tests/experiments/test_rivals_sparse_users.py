@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.rivals import sparse, users
+from experiments.rivals import admm, sparse, users
 from learned_opt.optimizees.sparse import dictionary
 
 SPARSE = sparse.task(num_rows=20, num_columns=40)
@@ -86,9 +86,19 @@ def test_blocks_do_not_change_answers(task, monkeypatch):
     rival = next(r for r in task.rivals if r.name in ("FISTA", "truncated Newton"))
     instances = _instances(task, 7)
     whole = rival.solve(5)(instances)
-    for module in (sparse, users):
+    for module in (admm, users):
         monkeypatch.setattr(module, "BLOCK", 3)
     np.testing.assert_allclose(rival.solve(5)(instances), whole, atol=1e-3)
+
+
+def test_unrolled_with_the_same_numbers_everywhere_it_is_plain_admm():
+    columns, signals = dictionary(20, 40), _instances(SPARSE, 9)
+    unrolled = admm.unrolled(columns, 0.1, 5)
+    numbers = unrolled.numbers(jax.random.key(0))
+    plain = admm.plain(5, columns, 0.1, 0.4, 1.7)(signals)
+    of_each = jax.vmap(unrolled.method, in_axes=(None, 0))(numbers, signals)
+    np.testing.assert_allclose(unrolled.solve(numbers)(signals), plain, atol=1e-5)
+    np.testing.assert_allclose(of_each, plain, atol=1e-5)
 
 
 def test_one_class_alone_has_a_solution():

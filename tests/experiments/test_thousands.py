@@ -6,7 +6,7 @@ import pytest
 
 import learned_opt
 from experiments import payback, racing, rivals, solvers, thousands
-from experiments.rivals.base import Refinement, Rival, Task
+from experiments.rivals.base import Refinement, Rival, Task, Unrolled
 from learned_opt import _files, optimizees
 from tests.experiments.programs import in_process
 
@@ -44,6 +44,14 @@ def test_when_learning_has_paid_for_itself(rows):
     assert "after 10,000,000 instances" in text
 
 
+def test_what_a_method_needs_is_what_it_pays_for(rows):
+    training = {**TRAINING, "numbers": 5.0}
+    rows[f"{racing.WITHIN} slow"] = row(1.5e-6, is_rival=False)
+    assert payback.ours(rows) == f"{racing.WITHIN} slow"
+    assert payback.pays_after(rows, "slow", training) == pytest.approx(5 / 6.5e-6)
+    assert payback.seconds_of(rows, racing.OURS, training) == 60
+
+
 def test_where_a_classical_method_wins_it_says_so(rows):
     rows["slow"]["seconds"] = 1e-6
     assert payback.pays_after(rows, "slow", TRAINING) == float("inf")
@@ -76,6 +84,17 @@ def _newton_from(effort):
     return lambda instances, theta: solve(instances)
 
 
+def _inverted():
+    """Theta as a matrix times y, which is learned; it begins as the unit matrix."""
+    return Unrolled(
+        "inverse",
+        1,
+        lambda key: {"matrix": jax.numpy.eye(3)},
+        lambda numbers, instance: numbers["matrix"] @ instance.y,
+        lambda numbers: lambda instances: instances.y @ numbers["matrix"].T,
+    )
+
+
 def _nothing(effort):
     def solve(instances):
         return np.full(instances.y.shape, float(effort))
@@ -105,6 +124,7 @@ def tiny(monkeypatch):
         scale=np.ones_like,
         why="For a test.",
         refinement=Refinement("direct", (1,), _newton_from),
+        unrolled=_inverted(),
     )
     recipe = solvers.SolverRecipe(
         rate=0.01,
@@ -116,6 +136,9 @@ def tiny(monkeypatch):
         num_epochs=1,
         episodes_per_epoch=2,
         num_problems=4,
+        unrolled_updates=500,
+        unrolled_problems=16,
+        unrolled_rate=0.1,
     )
     monkeypatch.setitem(rivals.TASKS, "tiny", "a tiny family")
     monkeypatch.setitem(solvers.RECIPES, "tiny", recipe)
@@ -137,7 +160,11 @@ def test_a_family_from_learning_to_the_table(tiny, tmp_path, capsys, monkeypatch
     assert not found[f"{racing.STARTED} direct"]["is_rival"]
     assert found[racing.OURS]["solved"]  # mean curvature is the curvature here
     assert (tmp_path / "totals.png").stat().st_size > 1_000
+    inverse = found[f"{racing.WITHIN} inverse"]
+    assert inverse["solved"]
+    assert not inverse["is_rival"]
     monkeypatch.setattr(learned_opt, "learn_start", None)
+    monkeypatch.setattr(learned_opt, "learn_method", None)
     monkeypatch.setattr(learned_opt, "meta_train", None)
     assert in_process(thousands, *given) == 0
     assert _files.read_json(tmp_path / "summary.json")["training"] == summary["training"]
