@@ -30,6 +30,7 @@ from experiments import (
     main,
     papers,
     payback,
+    recovery,
     redrawing,
     rivals,
     sentences,
@@ -43,6 +44,8 @@ from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, report
 
 THOUSANDS = "thousands"  # below docs/measured and below results; also the name of its tables
+RECOVERY = "recovery"  # below results; also the name of its file in docs/measured, and of a table
+ARCHITECTURES = "thousands-architectures"  # the name of a table
 SUITE = "suite"  # below docs/measured; also the name of a table
 COSTS, MEMORY = "costs", "costs-memory"  # the names of tables
 PAGE = "numbers.md"
@@ -102,12 +105,25 @@ def collect_families(results: str, kept: str) -> list[str]:
     found = []
     for path in sorted(glob.glob(os.path.join(results, THOUSANDS, "*", "summary.json"))):
         summary = _files.read_json(path)
-        name = summary["family"]
+        name = payback.kept_as(summary["family"], summary["architecture"])
         _files.write_json(os.path.join(kept, THOUSANDS, f"{name}.json"), _rounded(summary))
         picture = os.path.join(os.path.dirname(path), "totals.png")
         shutil.copyfile(picture, os.path.join(kept, THOUSANDS, f"{name}.png"))
         found.append(name)
     return found
+
+
+def collect_recovery(results: str, kept: str) -> list[str]:
+    """Takes what `experiments.recovery` has measured; returns its name if it was there.
+
+    Args:
+      results, kept: see `collect`.
+    """
+    path = os.path.join(results, RECOVERY, "summary.json")
+    if not os.path.exists(path):
+        return []
+    _files.write_json(os.path.join(kept, f"{RECOVERY}.json"), _rounded(_files.read_json(path)))
+    return [RECOVERY]
 
 
 def families(kept: str) -> str:
@@ -129,6 +145,16 @@ def families_in_short(kept: str) -> str:
         if os.path.exists(path):
             lines.append(payback.in_short(_files.read_json(path)))
     return report.markdown(["family", "the quickest rival", "the learned solver"], lines)
+
+
+def solvers_by_architecture(kept: str) -> str:
+    """Families for which several architectures were measured, a line for each."""
+    summaries = []
+    for name in rivals.TASKS:
+        paths = sorted(glob.glob(os.path.join(kept, THOUSANDS, f"{name}*.json")))
+        if len(paths) > 1:
+            summaries += [_files.read_json(path) for path in paths]
+    return payback.architectures(summaries)
 
 
 def suites(kept: str) -> list[dict[str, Any]]:
@@ -346,6 +372,10 @@ def _written(
         return costs.table(lines)
     if name == MEMORY:
         return costs.memory(lines)
+    if name == RECOVERY:
+        return recovery.table(_files.read_json(os.path.join(folder, f"{RECOVERY}.json")))
+    if name == ARCHITECTURES:
+        return solvers_by_architecture(folder)
     if name == THOUSANDS:
         return families_in_short(folder) if is_narrow else families(folder)
     if name == SUITE or name.startswith(f"{SUITE}-"):
@@ -438,7 +468,7 @@ def run() -> None:
     kept = os.path.join(docs, RESULTS)
     results = flags.FLAGS.results
     found = collect(results, kept) + collect_families(results, kept)
-    found += watched.collect(results, kept)
+    found += collect_recovery(results, kept) + watched.collect(results, kept)
     if flags.FLAGS.redraw:
         redrawing.run(kept)
     for path, text in pages(docs, readme).items():

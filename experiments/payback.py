@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from experiments import racing
+from experiments import racing, solvers
 from experiments.racing import GUARDED, OURS, STARTED, WITHIN
 from learned_opt.evaluation import plots, report
 
@@ -40,6 +40,36 @@ def how_measured(summary: dict[str, Any]) -> str:
     ]
     learning = f"{', '.join(parts[:-1])} and {parts[-1]}"
     return f"{summary['num_instances']:,} fresh instances. Learning took {learning}."
+
+
+def kept_as(family: str, architecture: str) -> str:
+    """The name of a run's folder and of its file in docs/measured."""
+    return family if architecture == solvers.PRECONDITIONED else f"{family}-{architecture}"
+
+
+def architectures(summaries: list[dict[str, Any]]) -> str:
+    """What learned steps of each architecture are worth behind the start, a line for each.
+
+    Args:
+      summaries: what `experiments.thousands` writes, of several families and architectures.
+    """
+    lines = []
+    for summary in summaries:
+        rows = summary["rows"]
+        row, best = rows[OURS], best_rival(rows)
+        beside = _times(row["seconds"] / rows[best]["seconds"]) if best else ""
+        steps, share = str(row["effort"]), f"{100 * row['share']:.1f} %"
+        name = summary.get("architecture", solvers.PRECONDITIONED)
+        lines.append([summary["family"], name, steps, share, f"{1e6 * row['seconds']:.3g}", beside])
+    header = [
+        "family",
+        "architecture",
+        "steps",
+        "solved",
+        "us an instance",
+        "times the best rival",
+    ]
+    return report.markdown(header, lines)
 
 
 def draw(path: str, summary: dict[str, Any]) -> None:
@@ -158,7 +188,7 @@ def verdict(
     """
     own, best = ours(rows), best_rival(rows)
     if not rows[own]["solved"]:
-        share = 100 * max(rows[kind]["share"] for kind in (OURS, GUARDED))
+        share = 100 * max(rows[kind]["share"] for kind in (OURS, GUARDED) if kind in rows)
         others = f"the quickest rival that is: {best}" if best else "no rival is either"
         return f"{name}: the learned solver is not accurate enough ({share:.0f} %); {others}."
     if best is None:
@@ -184,7 +214,7 @@ def in_short(summary: dict[str, Any]) -> list[str]:
     own, best = ours(rows), best_rival(rows)
     family = f"{summary['family']}: {summary['about']}"
     if not rows[own]["solved"]:
-        share = 100 * max(rows[kind]["share"] for kind in (OURS, GUARDED))
+        share = 100 * max(rows[kind]["share"] for kind in (OURS, GUARDED) if kind in rows)
         return [family, best or "none", f"not accurate enough ({share:.0f} %)"]
     if best is None:
         return [family, "none", "alone accurate enough"]

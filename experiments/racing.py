@@ -2,7 +2,7 @@
 
 import functools
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,7 @@ import tqdm
 import learned_opt
 from experiments import solvers
 from experiments.rivals.base import Refinement, Rival, Task
+from learned_opt import _checks
 from learned_opt.evaluation import timing
 
 SHARE = 0.95  # of the instances that a method must solve
@@ -50,7 +51,7 @@ def methods(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
 
     The steps were learned behind the start. Alone, they meet what they have not seen.
     """
-    most = 4 * learned.phi["momentum"].shape[0]
+    most = 4 * learned.num_steps
     efforts = tuple(
         k for k in (1, 2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 28, 32, 48, 64) if k <= most
     )
@@ -170,6 +171,7 @@ def measure(
     learned: solvers.Learned,
     num_instances: int,
     seed: int,
+    names: Sequence[str] = (),
 ) -> dict[str, dict[str, Any]]:
     """Rows of the table: for each method its effort, share solved, and time an instance.
 
@@ -178,12 +180,21 @@ def measure(
       learned: the learned solver.
       num_instances: fresh ones.
       seed: draws them.
+      names: of the methods that the learned solver races against; all if empty.
+
+    Raises:
+      ValueError: for a name that no method has.
     """
+    chosen = methods(task, learned)
+    for name in names:
+        _checks.choice("method", name, chosen)
+    if names:
+        chosen = {name: chosen[name] for name in dict.fromkeys((OURS, *names))}
     keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), 1), num_instances)
     instances = jax.block_until_ready(jax.jit(jax.vmap(task.fresh.sample))(keys))
     reference = task.reference(instances)
     found = {}
-    with tqdm.tqdm(methods(task, learned).items(), desc="accuracy", unit="method") as bar:
+    with tqdm.tqdm(chosen.items(), desc="accuracy", unit="method") as bar:
         for name, method in bar:
             bar.set_postfix_str(name)
             found[name] = reach(task, method, instances, reference)

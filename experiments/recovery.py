@@ -49,7 +49,7 @@ def define_flags() -> None:
     """Defines the flags of this program."""
     flags.DEFINE_string("workdir", "results/recovery", "Where results go.")
     flags.DEFINE_integer("num_steps", 16, "Iterations of each method.")
-    flags.DEFINE_integer("num_signals", 1_000, "How many fresh signals are measured.")
+    flags.DEFINE_integer("num_signals", 500, "How many fresh signals are measured.")
     flags.DEFINE_integer("seed", 0, "Draws the dictionary and all signals.")
 
 

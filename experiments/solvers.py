@@ -2,9 +2,10 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -27,6 +28,19 @@ OPTIMIZER = "optimizer.safetensors"
 NUMBERS = "numbers.safetensors"
 SECONDS = "seconds.json"
 
+PRECONDITIONED = "preconditioned"
+# Small ones, whose step need not cost much more than a gradient. Those of the first version of the
+# 2016 paper let coordinates talk to each other.
+ARCHITECTURES: dict[str, Callable[[], LearnedOptimizer]] = {
+    "lstm": functools.partial(learned_opt.lstm, "mnist", hidden_sizes=(8, 8)),
+    "lstm_gac": functools.partial(
+        learned_opt.lstm_gac, "mnist", hidden_sizes=(8, 8), num_averaged=2
+    ),
+    "ntm_bfgs": functools.partial(
+        learned_opt.ntm_bfgs, "mnist", hidden_sizes=(8, 8), num_averaged=2
+    ),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class SolverRecipe:
@@ -35,8 +49,9 @@ class SolverRecipe:
     Attributes:
       rate: the step of the untrained optimizer.
       fallback_rate: of the gradient descent that guards it, about 1 / L.
-      kind, num_matrices: see `learned_opt.preconditioned`. Dense matrices begin with the mean
-        curvature.
+      architecture: of the optimizer, a name in `ARCHITECTURES`.
+      kind, num_matrices: see `learned_opt.preconditioned`, and for that alone. Dense matrices begin
+        with the mean curvature.
       num_steps: for which it has weights.
       hidden_sizes: of the start network; see `learned_opt.learn_start`.
       start_updates, start_problems, start_rate, start_floor: of learning the start.
@@ -47,6 +62,7 @@ class SolverRecipe:
 
     rate: float
     fallback_rate: float
+    architecture: str = PRECONDITIONED
     kind: str = "dense"
     num_matrices: int = 1
     num_steps: int = 8
@@ -122,6 +138,7 @@ class Learned(NamedTuple):
     Attributes:
       family: with its learned start.
       opt, phi: the optimizer that goes on from there.
+      num_steps: that it was trained for.
       fallback: the method that guards it.
       numbers: of `Task.unrolled`; None where there is none.
       seconds: what learning took: `{"start": .., "optimizer": .., "numbers": ..}`, with
@@ -131,6 +148,7 @@ class Learned(NamedTuple):
     family: Optimizee
     opt: LearnedOptimizer
     phi: Any
+    num_steps: int
     fallback: optax.GradientTransformation
     numbers: Any
     seconds: dict[str, float]
@@ -172,7 +190,7 @@ def learn(
         path = os.path.join(workdir, NUMBERS)
         numbers = _numbers(task, task.unrolled, recipe, numbers_key, path, seconds)
     fallback = optax.sgd(recipe.fallback_rate)
-    return Learned(family, opt, phi, fallback, numbers, seconds.found)
+    return Learned(family, opt, phi, recipe.num_steps, fallback, numbers, seconds.found)
 
 
 class _Seconds:
@@ -268,19 +286,11 @@ def _optimizer(
     path = os.path.join(workdir, OPTIMIZER)
     if _files.exists(path):
         return learned_opt.load(path)
-    theta = jax.eval_shape(lambda key: family.init(key, family.sample(key)), key)
-    dim = sum(x.size for x in jax.tree.leaves(theta))
-    opt = learned_opt.preconditioned(
-        dim,
-        recipe.num_steps,
-        num_matrices=recipe.num_matrices,
-        kind=recipe.kind,
-        rate=recipe.rate,
-    )
+    opt = _untrained(family, recipe, key)
     curvature_key, key = jax.random.split(key)
     with seconds.measured("optimizer"):
         phi = None
-        if recipe.kind == "dense":
+        if recipe.architecture == PRECONDITIONED and recipe.kind == "dense":
             phi = learned_opt.with_mean_curvature(opt, family, curvature_key)
         result = learned_opt.meta_train(
             opt,
@@ -298,3 +308,21 @@ def _optimizer(
         )
     learned_opt.save(path, opt, result.phi, {"recipe": dataclasses.asdict(recipe)})
     return opt, result.phi
+
+
+def _untrained(
+    family: Optimizee,
+    recipe: SolverRecipe,
+    key: jax.Array,
+) -> LearnedOptimizer:
+    if recipe.architecture != PRECONDITIONED:
+        return ARCHITECTURES[recipe.architecture]()
+    theta = jax.eval_shape(lambda key: family.init(key, family.sample(key)), key)
+    dim = sum(x.size for x in jax.tree.leaves(theta))
+    return learned_opt.preconditioned(
+        dim,
+        recipe.num_steps,
+        num_matrices=recipe.num_matrices,
+        kind=recipe.kind,
+        rate=recipe.rate,
+    )

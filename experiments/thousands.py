@@ -14,8 +14,10 @@ Examples:
 
     python -m experiments.thousands --family=control
     python -m experiments.thousands --family=users --num_instances=20000
+    python -m experiments.thousands --family=curves --architecture=lstm_gac
 """
 
+import dataclasses
 import os
 
 from absl import flags
@@ -31,7 +33,24 @@ def define_flags() -> None:
     """Defines the flags of this program."""
     names = ", ".join(rivals.TASKS)
     config_flags.define_required("family", f"One of {names}; all for all of them.")
-    flags.DEFINE_string("workdir", None, "Where results go; default results/thousands/FAMILY.")
+    architectures = ", ".join((solvers.PRECONDITIONED, *solvers.ARCHITECTURES))
+    flags.DEFINE_string(
+        "architecture",
+        solvers.PRECONDITIONED,
+        f"Of the optimizer that goes on from the start: {architectures}.",
+    )
+    flags.DEFINE_string(
+        "workdir",
+        None,
+        "Where results go; default results/thousands/FAMILY, or FAMILY-ARCHITECTURE for another "
+        "architecture.",
+    )
+    flags.DEFINE_list(
+        "methods",
+        [],
+        "Race the learned solver against these alone, by their names in the table, such as "
+        "'iLQR with limits'; all if empty.",
+    )
     flags.DEFINE_integer("num_instances", 4096, "How many fresh instances are solved.")
     flags.DEFINE_integer("seed", 0, "Seed of learning, and of the fresh instances.")
 
@@ -40,18 +59,25 @@ def run() -> None:
     """Carries out the command line."""
     asked = _checks.choice("family", flags.FLAGS.family, [*rivals.TASKS, "all"])
     names = list(rivals.TASKS) if asked == "all" else [asked]
+    architecture = _checks.choice(
+        "architecture",
+        flags.FLAGS.architecture,
+        [solvers.PRECONDITIONED, *solvers.ARCHITECTURES],
+    )
     num_instances = _checks.positive_int("num_instances", flags.FLAGS.num_instances)
     for name in names:
         folder = flags.FLAGS.workdir or "results/thousands"
         if not flags.FLAGS.workdir or len(names) > 1:
-            folder = os.path.join(folder, name)
-        text = _solve_family(name, os.path.expanduser(folder), num_instances, flags.FLAGS.seed)
+            folder = os.path.join(folder, payback.kept_as(name, architecture))
+        folder = os.path.expanduser(folder)
+        text = _solve_family(name, architecture, folder, num_instances, flags.FLAGS.seed)
         print(terminal.shown(text, payback.FIRST))
         print(f"\nEverything is in {folder}: table.md, summary.json, totals.png.")
 
 
 def _solve_family(
     name: str,
+    architecture: str,
     workdir: str,
     num_instances: int,
     seed: int,
@@ -59,10 +85,12 @@ def _solve_family(
     """One family: learns, measures, writes; returns what is printed."""
     task = rivals.build(name)
     os.makedirs(workdir, exist_ok=True)
-    learned = solvers.learn(task, solvers.RECIPES[name], seed, workdir)
-    rows = racing.measure(task, learned, num_instances, seed)
+    recipe = dataclasses.replace(solvers.RECIPES[name], architecture=architecture)
+    learned = solvers.learn(task, recipe, seed, workdir)
+    rows = racing.measure(task, learned, num_instances, seed, flags.FLAGS.methods)
     summary = {
         "family": name,
+        "architecture": architecture,
         "about": rivals.TASKS[name],
         "why": task.why,
         "num_instances": num_instances,

@@ -1,5 +1,8 @@
 """Learned solvers against their rivals: what is counted, and a whole run on a tiny family."""
 
+import dataclasses
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -168,8 +171,26 @@ def test_a_family_from_learning_to_the_table(tiny, tmp_path, capsys, monkeypatch
     monkeypatch.setattr(learned_opt, "meta_train", None)
     assert in_process(thousands, *given) == 0
     assert _files.read_json(tmp_path / "summary.json")["training"] == summary["training"]
+    assert in_process(thousands, *given, "--methods=none") == 0
+    summary = _files.read_json(tmp_path / "summary.json")
+    assert list(summary["rows"]) == [racing.OURS, "none"]
+    assert in_process(thousands, *given, "--methods=directly") == 1
+    assert "unknown method 'directly'. Did you mean 'direct'" in capsys.readouterr().err
     assert in_process(thousands, *given, "--seed=1") == 1
     assert "belongs to a run with seed=0, not 1: choose another" in capsys.readouterr().err
+
+
+def test_another_architecture_goes_on_from_the_start(tiny, tmp_path, monkeypatch):
+    small = {"hidden_sizes": (2,), "num_averaged": 1}
+    build = functools.partial(learned_opt.lstm_gac, "mnist", **small)
+    monkeypatch.setitem(solvers.ARCHITECTURES, "lstm_gac", build)
+    recipe = dataclasses.replace(solvers.RECIPES["tiny"], architecture="lstm_gac")
+    learned = solvers.learn(tiny, recipe, 0, str(tmp_path))
+    assert learned.opt.spec["name"] == "lstm_gac"
+    assert payback.kept_as("tiny", "lstm_gac") == "tiny-lstm_gac"
+    again = solvers.learn(tiny, recipe, 0, str(tmp_path))
+    jax.tree.map(np.testing.assert_array_equal, again.phi, learned.phi)
+    jax.tree.map(np.testing.assert_array_equal, again.numbers, learned.numbers)
 
 
 def test_what_a_user_gets_wrong(capsys):
