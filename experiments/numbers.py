@@ -107,8 +107,9 @@ def collect_families(results: str, kept: str) -> list[str]:
         summary = _files.read_json(path)
         name = payback.kept_as(summary["family"], summary["architecture"])
         _files.write_json(os.path.join(kept, THOUSANDS, f"{name}.json"), _rounded(summary))
-        picture = os.path.join(os.path.dirname(path), "totals.png")
-        shutil.copyfile(picture, os.path.join(kept, THOUSANDS, f"{name}.png"))
+        if name == summary["family"]:  # other architectures are a line of a table each
+            picture = os.path.join(os.path.dirname(path), "totals.png")
+            shutil.copyfile(picture, os.path.join(kept, THOUSANDS, f"{name}.png"))
         found.append(name)
     return found
 

@@ -4,7 +4,8 @@ Signals of 250 numbers are 10 %% dense codes of 500 numbers times a Gaussian dic
 40 dB below them. Each method has --num_steps iterations to find the codes; its numbers are chosen
 on other signals. What is printed is the squared error of the codes over their squared norm, in dB.
 Borgerding, Schniter and Rangan 2017 (AMP-inspired deep networks for sparse linear inverse problems)
-have LISTA at -35 dB after 16 layers of learned matrices. --workdir receives table.md and summary.json.
+have LISTA at -35 dB after 16 layers of learned matrices. --workdir receives table.md and
+summary.json.
 
 Example:
 

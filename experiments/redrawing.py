@@ -41,8 +41,9 @@ def run(kept: str) -> None:
       kept: the folder that keeps the figures, the families and the suite.
     """
     _figures(kept)
-    for path in glob.glob(os.path.join(kept, "thousands", "*.json")):
-        payback.draw(f"{os.path.splitext(path)[0]}.png", _files.read_json(path))
+    for picture in glob.glob(os.path.join(kept, "thousands", "*.png")):
+        summary = _files.read_json(f"{os.path.splitext(picture)[0]}.json")
+        payback.draw(picture, summary)
     for path in glob.glob(os.path.join(kept, "suite", "*", "summary.json")):
         summary, folder = _files.read_json(path), os.path.dirname(path)
         pictures.draw_ratios(os.path.join(folder, "ratios.png"), summary["tasks"])
