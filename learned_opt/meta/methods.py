@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import tqdm
 
@@ -57,8 +58,9 @@ def learn_method(
       The learned numbers, like `numbers`.
 
     Raises:
-      ValueError: for numbers that are not floating-point arrays, a method whose answer is not like
-        the family's theta, settings that are not positive, or a loss that is not finite.
+      ValueError: for numbers that are not floating-point arrays, a method that is no function or
+        whose answer is not like the family's theta, settings that are not positive, or a loss that
+        is not finite.
 
     Source:
       Gregor and LeCun 2010, Learning fast approximations of sparse coding, section 3, where the
@@ -75,13 +77,28 @@ def learn_method(
       ()
     """
     _checks.random_key(key)
-    numbers = jax.tree.map(jnp.asarray, numbers)
-    _checks.real_floating_tree("numbers", numbers)
+    if not callable(method):
+        raise ValueError(
+            f"method must be a function of numbers and an instance, got {_checks.shown(method)}."
+        )
+    numbers = _as_arrays(numbers)
     family = base.as_family(problem)
     _check_answer(method, numbers, family, key)
     loss = jax.tree_util.Partial(_LossOfMethod(method), family)
     descent = Descent(num_updates, num_problems, learning_rate, floor)
     return descend(loss, numbers, key, descent, "the method", progress_bar)
+
+
+def _as_arrays(numbers: Numbers) -> Numbers:
+    """The numbers as arrays; raises ValueError that names the first leaf that cannot be one."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(numbers):
+        dtype = np.asarray(leaf).dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(
+                f"numbers must be floating-point numbers or arrays, got {dtype} at "
+                f"{_checks.leaf_name(path)}: what is not to be learned belongs in the method."
+            )
+    return jax.tree.map(jnp.asarray, numbers)
 
 
 def _check_answer(
@@ -92,8 +109,8 @@ def _check_answer(
 ) -> None:
     begun = jax.eval_shape(base.begin, family, key)
     answer = jax.eval_shape(method, numbers, begun.instance)
-    remedy = "the method returns theta of one instance."
-    _checks.same_tree("the method's answer", answer, "theta of the family", begun.theta_0, remedy)
+    remedy = "let the method return theta of one instance."
+    _checks.same_tree("answers of the method", answer, "the family's theta", begun.theta_0, remedy)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,10 +67,16 @@ def test_with_a_floor_it_is_the_logarithm_that_is_minimized():
 
 
 def test_messages():
-    with pytest.raises(ValueError, match="numbers must be real floating-point arrays, got int32"):
-        learned(two_steps, jnp.array([1, 2]))
-    with pytest.raises(ValueError, match="the method returns theta of one instance"):
+    with pytest.raises(ValueError, match="got int32 at rates: what is not to be learned belongs"):
+        learned(two_steps, {"rates": jnp.array([1, 2])})
+    with pytest.raises(
+        ValueError, match="must be floating-point numbers or arrays, got <U3"
+    ):
+        learned(two_steps, "0.1")
+    with pytest.raises(ValueError, match="let the method return theta of one instance"):
         learned(lambda rates, begin: begin[:1], jnp.zeros(2))
+    with pytest.raises(ValueError, match="method must be a function of numbers and an instance"):
+        learned(None, jnp.zeros(2))
     with pytest.raises(ValueError, match="num_updates must be a whole number of at least 1, got 0"):
         learned(two_steps, jnp.zeros(2), num_updates=0)
     with pytest.raises(ValueError, match="the loss of the method is nan after 50 updates"):
