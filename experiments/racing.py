@@ -135,6 +135,11 @@ class _Refine(NamedTuple):
         return jax.jit(lambda instances: solve(instances, jax.vmap(start)(instances)))
 
 
+def _plain(effort: Any) -> Any:
+    """An effort of several numbers in one word, such as 4+5+6."""
+    return "+".join(map(str, effort)) if isinstance(effort, tuple) else effort
+
+
 def reach(
     task: Task,
     method: Rival,
@@ -203,7 +208,7 @@ def measure(
     for name, reached in found.items():
         per_instance = [seconds / reached.num_instances for seconds in times[name]]
         rows[name] = {
-            "effort": reached.effort,
+            "effort": _plain(reached.effort),
             "share": reached.share,
             "gap": reached.gap,
             "solved": reached.share >= SHARE,

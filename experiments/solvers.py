@@ -128,6 +128,10 @@ RECIPES = {
         hidden_sizes=None,
         start_updates=200,
         start_problems=64,
+        unrolled_updates=500,
+        unrolled_problems=64,
+        unrolled_rate=0.03,
+        unrolled_floor=0.0,
     ),
 }
 

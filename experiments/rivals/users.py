@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.rivals.base import Rival, Task
+from experiments.rivals.base import Rival, Task, Unrolled
 from experiments.rivals.methods import in_blocks
 from learned_opt import _checks
 from learned_opt.optimizees import users
@@ -22,6 +22,8 @@ from learned_opt.optimizees.users import User
 
 # The images of this many users are in the processor's cache together.
 BLOCK = 128
+# Iterations of conjugate gradients in each of the steps whose numbers are learned.
+UNROLLED = (5, 6, 8)
 NUM_TUNING, TUNING_SEED = 1024, 2_000_000
 ADAM_RATES = (0.003, 0.01, 0.03, 0.1, 0.3)
 WHY = (
@@ -52,6 +54,7 @@ def task(num_images: int = 40, l2: float | None = None) -> Task:
         tolerance=1e-3,
         scale=lambda reference: reference,
         why=WHY,
+        unrolled=unrolled_newton(l2, UNROLLED),
     )
 
 
@@ -148,6 +151,11 @@ def _rivals(family: Any, l2: float) -> tuple[Rival, ...]:
     tuning = functools.cache(functools.partial(_tuning, family, l2))
     bound = functools.partial(functools.partial, l2=l2)
     few = (1, 2, 3, 4, 5, 6, 7, 8, 10, 15)
+    # Of conjugate gradients in each step, from few products in all to many.
+    inner = (
+        *((3, 4, 5, 6), (2, 3, 4, 4, 5), (2, 3, 3, 4, 6), (5, 5, 5, 5), (4, 5, 6, 7)),
+        *((3, 3, 4, 5, 6), (3, 4, 4, 5, 6), (5,) * 5, (5,) * 6, (5,) * 8, (5,) * 15),
+    )
     iterations = (3, 5, 7, 10, 12, 15, 20, 25, 30, 40, 50, 70, 100)
     many = (10, 20, 30, 40, 50, 70, 100, 150, 200, 300, 500)
     tolerances = (1e-1, 3e-2, 1e-2, 3e-3, 1e-3, 3e-4, 1e-4, 1e-6)
@@ -155,7 +163,7 @@ def _rivals(family: Any, l2: float) -> tuple[Rival, ...]:
     for where, start in (("", _no_start), (", shared start", tuning)):
         rivals += [
             Rival(f"Newton{where}", few, bound(_solve_newton, start=start)),
-            Rival(f"truncated Newton{where}", few, bound(_solve_truncated, start=start)),
+            Rival(f"truncated Newton{where}", inner, bound(_solve_truncated, start=start)),
             Rival(f"conjugate gradients{where}", iterations, bound(_solve_conjugate, start=start)),
             Rival(f"L-BFGS{where}", iterations, bound(_solve_lbfgs, start=start)),
             Rival(f"Nesterov{where}", many, bound(_solve_nesterov, start=start)),
@@ -241,6 +249,13 @@ def _theta(basis: _Basis, coefficients: jax.Array) -> jax.Array:
 
 def _times(basis: _Basis, coefficients: jax.Array) -> jax.Array:
     return jnp.einsum("nij,nj->ni", basis.gram, coefficients)
+
+
+def _scores_of_start(basis: _Basis) -> jax.Array:
+    """They are zero where a method starts at zero, and only images are in the basis."""
+    if basis.start.shape == basis.y.shape:
+        return jnp.zeros_like(basis.start)
+    return _times(basis, basis.start)
 
 
 def _dot(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -340,25 +355,73 @@ def _solve_newton(
 
 
 def _solve_truncated(
-    effort: int,
+    effort: tuple[int, ...],
     *,
     l2: float,
     start: Callable,
-    inner: int = 5,
 ) -> Solver:
-    """Newton's method with some iterations of conjugate gradients in the place of a solver."""
+    """Newton's method with some iterations of conjugate gradients in the place of a solver.
+
+    The effort has their number for each step.
+    """
 
     def method(basis: _Basis) -> jax.Array:
-        def iterate(_: jax.Array, state: tuple) -> tuple:
-            coefficients, scores = state
-            slopes = _slopes(l2, basis, coefficients, scores)
+        point = basis.start, _scores_of_start(basis)
+        for inner in effort:
+            slopes = _slopes(l2, basis, *point)
             along = _newton_direction(l2, basis, slopes, inner)
-            return _moved(l2, basis, (coefficients, scores), along, 1.0)
-
-        first = basis.start, _times(basis, basis.start)
-        return jax.lax.fori_loop(0, effort, iterate, first)[0]
+            point = _moved(l2, basis, point, along, 1.0)
+        return point[0]
 
     return _in_basis(method, start)
+
+
+class NewtonNumbers(NamedTuple):
+    """What each step of `unrolled_newton` has for itself, `[steps]`.
+
+    Attributes:
+      length: how far it goes along its direction, 1 in the plain method.
+      log_curvature: the logarithm of what the curvature of the mean loss is multiplied by.
+      log_l2: the logarithm of what the penalty's curvature is multiplied by.
+    """
+
+    length: jax.Array
+    log_curvature: jax.Array
+    log_l2: jax.Array
+
+
+def unrolled_newton(l2: float, inner: tuple[int, ...]) -> Unrolled:
+    """Truncated Newton steps from zero, each with a length and dampings that are learned.
+
+    Args:
+      l2: the penalty.
+      inner: iterations of conjugate gradients in each step.
+    """
+
+    def numbers(key: jax.Array) -> NewtonNumbers:
+        del key
+        zeros = jnp.zeros(len(inner))
+        return NewtonNumbers(zeros + 1, zeros, zeros)
+
+    def method(numbers: NewtonNumbers, instance: User) -> jax.Array:
+        return of_block(numbers, *(leaf[None] for leaf in instance))[0]
+
+    def of_block(numbers: NewtonNumbers, x: jax.Array, y: jax.Array) -> jax.Array:
+        basis = _basis(User(x, y), None)
+        point = basis.start, jnp.zeros_like(basis.start)
+        for k, iterations in enumerate(inner):
+            slopes = _slopes(l2, basis, *point)
+            bent = slopes.curvature * jnp.exp(numbers.log_curvature[k])
+            slopes = slopes._replace(curvature=bent)
+            damped = l2 * jnp.exp(numbers.log_l2[k])
+            along = _newton_direction(damped, basis, slopes, iterations)
+            point = tuple(a + numbers.length[k] * b for a, b in zip(point, along, strict=True))
+        return _theta(basis, point[0])
+
+    def solve(numbers: NewtonNumbers) -> Solver:
+        return _of_users(in_blocks(functools.partial(of_block, numbers), BLOCK))
+
+    return Unrolled("truncated Newton", len(inner), numbers, method, solve)
 
 
 def _newton_direction(

@@ -84,11 +84,12 @@ def test_users_reference_is_that_of_scikit_learn():
 def test_blocks_do_not_change_answers(task, monkeypatch):
     """Also: the number of instances need not be a multiple of a block."""
     rival = next(r for r in task.rivals if r.name in ("FISTA", "truncated Newton"))
+    effort = next(e for e in rival.efforts if e in (5, (5, 5, 5, 5)))
     instances = _instances(task, 7)
-    whole = rival.solve(5)(instances)
+    whole = rival.solve(effort)(instances)
     for module in (admm, users):
         monkeypatch.setattr(module, "BLOCK", 3)
-    np.testing.assert_allclose(rival.solve(5)(instances), whole, atol=1e-3)
+    np.testing.assert_allclose(rival.solve(effort)(instances), whole, atol=1e-3)
 
 
 def test_unrolled_with_the_same_numbers_everywhere_it_is_plain_admm():
@@ -99,6 +100,16 @@ def test_unrolled_with_the_same_numbers_everywhere_it_is_plain_admm():
     of_each = jax.vmap(unrolled.method, in_axes=(None, 0))(numbers, signals)
     np.testing.assert_allclose(unrolled.solve(numbers)(signals), plain, atol=1e-5)
     np.testing.assert_allclose(of_each, plain, atol=1e-5)
+
+
+def test_unrolled_with_the_plain_numbers_it_is_truncated_newton():
+    inner, instances = (2, 4, 5), _instances(USERS, 9)
+    unrolled = users.unrolled_newton(1 / 40, inner)
+    numbers = unrolled.numbers(jax.random.key(0))
+    plain = users._solve_truncated(inner, l2=1 / 40, start=users._no_start)(instances)
+    of_each = jax.vmap(unrolled.method, in_axes=(None, 0))(numbers, instances)
+    np.testing.assert_allclose(unrolled.solve(numbers)(instances), plain, atol=1e-5)
+    np.testing.assert_allclose(of_each, plain, atol=1e-4)
 
 
 def test_one_class_alone_has_a_solution():

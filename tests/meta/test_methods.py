@@ -69,9 +69,7 @@ def test_with_a_floor_it_is_the_logarithm_that_is_minimized():
 def test_messages():
     with pytest.raises(ValueError, match="got int32 at rates: what is not to be learned belongs"):
         learned(two_steps, {"rates": jnp.array([1, 2])})
-    with pytest.raises(
-        ValueError, match="must be floating-point numbers or arrays, got <U3"
-    ):
+    with pytest.raises(ValueError, match="must be floating-point numbers or arrays, got <U3"):
         learned(two_steps, "0.1")
     with pytest.raises(ValueError, match="let the method return theta of one instance"):
         learned(lambda rates, begin: begin[:1], jnp.zeros(2))
