@@ -8,6 +8,7 @@ from learned_opt.evaluation import plots, report
 
 Rows = dict[str, dict[str, Any]]
 Training = dict[str, float]  # seconds of learning: "start", "optimizer" and, if any, "numbers"
+LEVEL = 0.05  # times that differ by less are as good as the same, from run to run
 FIRST = ("solved", "times the learned", "paid back after")  # columns, where not all have a place
 
 
@@ -194,6 +195,8 @@ def verdict(
     if best is None:
         return f"{name}: the learned solver alone is accurate enough."
     ratio = rows[best]["seconds"] / rows[own]["seconds"]
+    if abs(ratio - 1) < LEVEL:
+        return f"{name}: the learned solver ({own}) and {best}, the best rival, are as fast."
     if ratio <= 1:
         times = _times(1 / ratio)
         return f"{name}: {best} wins, {times} times as fast as the learned solver ({own})."
@@ -219,6 +222,8 @@ def in_short(summary: dict[str, Any]) -> list[str]:
     if best is None:
         return [family, "none", "alone accurate enough"]
     ratio = rows[own]["seconds"] / rows[best]["seconds"]
+    if abs(ratio - 1) < LEVEL:
+        return [family, best, "as fast"]
     if ratio >= 1:
         return [family, best, f"takes {_times(ratio)} times as long"]
     count = pays_after(rows, best, training)

@@ -64,6 +64,12 @@ def test_where_a_classical_method_wins_it_says_so(rows):
     assert "never" in payback.table(rows, TRAINING)
 
 
+def test_times_that_differ_by_little_are_level(rows):
+    rows["slow"]["seconds"] = 2.05e-6
+    expected = "mine: the learned solver (learned) and slow, the best rival, are as fast."
+    assert payback.verdict("mine", rows, TRAINING) == expected
+
+
 def test_a_guarded_solver_stands_for_one_that_is_not_accurate_enough(rows):
     rows[racing.OURS].update(solved=False, share=0.7)
     assert payback.ours(rows) == racing.GUARDED
