@@ -446,7 +446,8 @@ FIGURES = {
         (_mlp_case("mlp-half", "base MLP on images of half the sides", shrink=2, position=100),),
         axis="steps",
         optimizers=_seeds(
-            "ablation-lstm", "ablation-lstm-paper", "ablation-rnnprop", "ablation-rnnprop-paper"
+            *("ablation-lstm", "ablation-lstm-rate", "ablation-lstm-paper"),
+            *("ablation-rnnprop", "ablation-rnnprop-paper"),
         ),
     ),
     "bfloat16": Figure(

@@ -382,6 +382,12 @@ RECIPES = {
     "ablation-no-convex": _ablation_2017("RNNprop without convex functions", scaling=3.0),
     "ablation-no-scaling": _ablation_2017("RNNprop without Random Scaling", convex=True),
     "ablation-lstm": _ablation_2016("The 2016 optimizer", family=FamilySpec("mlp", shrink=2)),
+    # At the rate of `lstm-mnist`, ten times that of the other ablations.
+    "ablation-lstm-rate": _ablation_2016(
+        "The 2016 optimizer, at ten times the meta-rate",
+        family=FamilySpec("mlp", shrink=2),
+        learning_rate=0.01,
+    ),
     "ablation-lstm-tricks": _ablation_2016(
         "The 2016 optimizer, trained with both tricks",
         family=FamilySpec("mlp", shrink=2, **_TRICKS),
