@@ -186,6 +186,7 @@ def test_a_family_from_learning_to_the_table(tiny, tmp_path, capsys, monkeypatch
     assert "belongs to a run with seed=0, not 1: choose another" in capsys.readouterr().err
 
 
+@pytest.mark.thorough
 def test_another_architecture_goes_on_from_the_start(tiny, tmp_path, monkeypatch):
     small = {"hidden_sizes": (2,), "num_averaged": 1}
     build = functools.partial(learned_opt.lstm_gac, "mnist", **small)
