@@ -34,6 +34,7 @@ from experiments import (
     redrawing,
     rivals,
     sentences,
+    solvers,
     tables,
     watched,
 )
@@ -152,9 +153,11 @@ def solvers_by_architecture(kept: str) -> str:
     """Families for which several architectures were measured, a line for each."""
     summaries = []
     for name in rivals.TASKS:
-        paths = sorted(glob.glob(os.path.join(kept, THOUSANDS, f"{name}*.json")))
-        if len(paths) > 1:
-            summaries += [_files.read_json(path) for path in paths]
+        names = [payback.kept_as(name, each) for each in solvers.NAMES]
+        paths = [os.path.join(kept, THOUSANDS, f"{each}.json") for each in names]
+        there = [path for path in paths if os.path.exists(path)]
+        if len(there) > 1:
+            summaries += [_files.read_json(path) for path in there]
     return payback.architectures(summaries)
 
 

@@ -175,6 +175,11 @@ def _pays(
     return "never" if count == float("inf") else _count(count)
 
 
+def _best_share(rows: Rows) -> float:
+    """The percentage of the instances that learned steps solve, guarded or not."""
+    return 100 * max(rows[kind]["share"] for kind in (OURS, GUARDED) if kind in rows)
+
+
 def verdict(
     name: str,
     rows: Rows,
@@ -189,14 +194,14 @@ def verdict(
     """
     own, best = ours(rows), best_rival(rows)
     if not rows[own]["solved"]:
-        share = 100 * max(rows[kind]["share"] for kind in (OURS, GUARDED) if kind in rows)
+        share = _best_share(rows)
         others = f"the quickest rival that is: {best}" if best else "no rival is either"
         return f"{name}: the learned solver is not accurate enough ({share:.0f} %); {others}."
     if best is None:
         return f"{name}: the learned solver alone is accurate enough."
     ratio = rows[best]["seconds"] / rows[own]["seconds"]
     if abs(ratio - 1) < LEVEL:
-        return f"{name}: the learned solver ({own}) and {best}, the best rival, are as fast."
+        return f"{name}: the learned solver ({own}) and {best}, the best rival, are equally fast."
     if ratio <= 1:
         times = _times(1 / ratio)
         return f"{name}: {best} wins, {times} times as fast as the learned solver ({own})."
@@ -217,14 +222,14 @@ def in_short(summary: dict[str, Any]) -> list[str]:
     own, best = ours(rows), best_rival(rows)
     family = f"{summary['family']}: {summary['about']}"
     if not rows[own]["solved"]:
-        share = 100 * max(rows[kind]["share"] for kind in (OURS, GUARDED) if kind in rows)
+        share = _best_share(rows)
         return [family, best or "none", f"not accurate enough ({share:.0f} %)"]
     if best is None:
         return [family, "none", "alone accurate enough"]
-    ratio = rows[own]["seconds"] / rows[best]["seconds"]
+    ratio = rows[best]["seconds"] / rows[own]["seconds"]
     if abs(ratio - 1) < LEVEL:
-        return [family, best, "as fast"]
-    if ratio >= 1:
-        return [family, best, f"takes {_times(ratio)} times as long"]
+        return [family, best, "equally fast"]
+    if ratio <= 1:
+        return [family, best, f"takes {_times(1 / ratio)} times as long"]
     count = pays_after(rows, best, training)
-    return [family, best, f"{1 / ratio:.2g} times as fast, paid back after {_count(count)}"]
+    return [family, best, f"{ratio:.2g} times as fast, paid back after {_count(count)}"]

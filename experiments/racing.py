@@ -84,11 +84,11 @@ def _started(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
 
 def _within(task: Task, learned: solvers.Learned) -> dict[str, Rival]:
     """A method whose numbers were learned; it has as many steps as it has numbers for."""
-    if task.unrolled is None:
+    unrolled = task.unrolled
+    if unrolled is None:
         return {}
-    name = f"{WITHIN} {task.unrolled.name}"
-    solve = functools.partial(task.unrolled.solve, learned.numbers)
-    return {name: Rival(name, (task.unrolled.num_steps,), lambda _: solve())}
+    name = f"{WITHIN} {unrolled.name}"
+    return {name: Rival(name, (unrolled.num_steps,), lambda _: unrolled.solve(learned.numbers))}
 
 
 class _Solve(NamedTuple):

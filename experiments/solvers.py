@@ -40,6 +40,7 @@ ARCHITECTURES: dict[str, Callable[[], LearnedOptimizer]] = {
         learned_opt.ntm_bfgs, "mnist", hidden_sizes=(8, 8), num_averaged=2
     ),
 }
+NAMES = (PRECONDITIONED, *ARCHITECTURES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,7 +50,7 @@ class SolverRecipe:
     Attributes:
       rate: the step of the untrained optimizer.
       fallback_rate: of the gradient descent that guards it, about 1 / L.
-      architecture: of the optimizer, a name in `ARCHITECTURES`.
+      architecture: of the optimizer, one of `NAMES`.
       kind, num_matrices: see `learned_opt.preconditioned`, and for that alone. Dense matrices begin
         with the mean curvature.
       num_steps: for which it has weights.

@@ -33,11 +33,10 @@ def define_flags() -> None:
     """Defines the flags of this program."""
     names = ", ".join(rivals.TASKS)
     config_flags.define_required("family", f"One of {names}; all for all of them.")
-    architectures = ", ".join((solvers.PRECONDITIONED, *solvers.ARCHITECTURES))
     flags.DEFINE_string(
         "architecture",
         solvers.PRECONDITIONED,
-        f"Of the optimizer that goes on from the start: {architectures}.",
+        f"Of the optimizer that goes on from the start: {', '.join(solvers.NAMES)}.",
     )
     flags.DEFINE_string(
         "workdir",
@@ -59,11 +58,7 @@ def run() -> None:
     """Carries out the command line."""
     asked = _checks.choice("family", flags.FLAGS.family, [*rivals.TASKS, "all"])
     names = list(rivals.TASKS) if asked == "all" else [asked]
-    architecture = _checks.choice(
-        "architecture",
-        flags.FLAGS.architecture,
-        [solvers.PRECONDITIONED, *solvers.ARCHITECTURES],
-    )
+    architecture = _checks.choice("architecture", flags.FLAGS.architecture, solvers.NAMES)
     num_instances = _checks.positive_int("num_instances", flags.FLAGS.num_instances)
     for name in names:
         folder = flags.FLAGS.workdir or "results/thousands"

@@ -251,9 +251,13 @@ def _times(basis: _Basis, coefficients: jax.Array) -> jax.Array:
     return jnp.einsum("nij,nj->ni", basis.gram, coefficients)
 
 
+def _starts_at_zero(basis: _Basis) -> bool:
+    """Only images are in the basis then."""
+    return basis.start.shape == basis.y.shape
+
+
 def _scores_of_start(basis: _Basis) -> jax.Array:
-    """They are zero where a method starts at zero, and only images are in the basis."""
-    if basis.start.shape == basis.y.shape:
+    if _starts_at_zero(basis):
         return jnp.zeros_like(basis.start)
     return _times(basis, basis.start)
 
@@ -300,7 +304,7 @@ def _moved(
     loss: its third derivative is at most its second one times the largest change of a score.
     """
     full = tuple(a + length * b for a, b in zip(point, along, strict=True))
-    if basis.start.shape == basis.y.shape:
+    if _starts_at_zero(basis):
         return full
     most = jnp.max(jnp.abs(along[1][:, : basis.y.shape[1]]), axis=1, keepdims=True) + 1e-30
     shorter = jnp.log1p(most * length) / most
@@ -348,7 +352,7 @@ def _solve_newton(
             along = direction, _times(basis, direction)
             return _moved(l2, basis, (coefficients, scores), along, 1.0)
 
-        first = basis.start, _times(basis, basis.start)
+        first = basis.start, _scores_of_start(basis)
         return jax.lax.fori_loop(0, effort, iterate, first)[0]
 
     return _in_basis(method, start)
@@ -408,7 +412,7 @@ def unrolled_newton(l2: float, inner: tuple[int, ...]) -> Unrolled:
 
     def of_block(numbers: NewtonNumbers, x: jax.Array, y: jax.Array) -> jax.Array:
         basis = _basis(User(x, y), None)
-        point = basis.start, jnp.zeros_like(basis.start)
+        point = basis.start, _scores_of_start(basis)
         for k, iterations in enumerate(inner):
             slopes = _slopes(l2, basis, *point)
             bent = slopes.curvature * jnp.exp(numbers.log_curvature[k])
@@ -480,7 +484,7 @@ def _solve_conjugate(
             return *point, gradient, gradient_scores, along, along_scores
 
         zeros = jnp.zeros_like(basis.start)
-        first = (basis.start, _times(basis, basis.start), zeros, zeros, zeros, zeros)
+        first = (basis.start, _scores_of_start(basis), zeros, zeros, zeros, zeros)
         return jax.lax.fori_loop(0, effort, iterate, first)[0]
 
     return _in_basis(method, start)
@@ -519,7 +523,7 @@ def _solve_lbfgs(
             pairs = jax.tree.map(lambda kept, x: kept.at[i % memory].set(x), pairs, pair)
             return new, after, slopes, pairs
 
-        point = (basis.start, _times(basis, basis.start))
+        point = (basis.start, _scores_of_start(basis))
         slopes = _slopes(l2, basis, *point)
         gradient = (slopes.gradient, _times(basis, slopes.gradient))
         none = jnp.zeros((memory, *basis.start.shape))
@@ -593,7 +597,7 @@ def _solve_nesterov(
             beta = (t - 1) / next_t
             return new, new_scores, new + beta * change, new_scores + beta * change_scores, next_t
 
-        scores = _times(basis, basis.start)
+        scores = _scores_of_start(basis)
         first = (basis.start, scores, basis.start, scores, jnp.ones((len(scores), 1)))
         return jax.lax.fori_loop(0, effort, iterate, first)[0]
 

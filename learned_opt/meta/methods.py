@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -85,7 +85,7 @@ def learn_method(
     family = base.as_family(problem)
     _check_answer(method, numbers, family, key)
     loss = jax.tree_util.Partial(_LossOfMethod(method), family)
-    descent = Descent(num_updates, num_problems, learning_rate, floor)
+    descent = checked_descent(num_updates, num_problems, learning_rate, floor)
     return descend(loss, numbers, key, descent, "the method", progress_bar)
 
 
@@ -130,26 +130,33 @@ class _LossOfMethod:
         return base.loss_at(family, begun, theta, 0, begun.statistics)[0]
 
 
-@dataclasses.dataclass(frozen=True)
-class Descent:
-    """How a mean loss is minimized, see `learned_opt.learn_start`; it checks what it is given."""
+class Descent(NamedTuple):
+    """How a mean loss is minimized, see `learned_opt.learn_start`; from `checked_descent`."""
 
     num_updates: int
     num_problems: int
     learning_rate: float
     floor: float | None
 
-    def __post_init__(self) -> None:
-        _checks.positive_int("num_updates", self.num_updates)
-        _checks.positive_int("num_problems", self.num_problems)
-        _checks.positive_float("learning_rate", self.learning_rate)
-        if self.floor is not None:
-            _checks.not_negative_float("floor", self.floor)
-
     def optimizer(self) -> optax.GradientTransformation:
         """Adam with a cosine decay, behind a bound for the gradient's norm."""
         schedule = optax.cosine_decay_schedule(self.learning_rate, self.num_updates)
         return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule))
+
+
+def checked_descent(
+    num_updates: int,
+    num_problems: int,
+    learning_rate: float,
+    floor: float | None,
+) -> Descent:
+    """A `Descent` of plain numbers; raises ValueError for one that is not possible."""
+    return Descent(
+        _checks.positive_int("num_updates", num_updates),
+        _checks.positive_int("num_problems", num_problems),
+        _checks.positive_float("learning_rate", learning_rate),
+        None if floor is None else _checks.not_negative_float("floor", floor),
+    )
 
 
 def descend(

@@ -9,7 +9,6 @@ import optax
 
 from learned_opt import _checks
 from learned_opt.meta import methods, unrolling
-from learned_opt.meta.methods import Descent
 from learned_opt.meta.unrolling import Rule, Transformation
 from learned_opt.optimizees import base as optimizee_base
 from learned_opt.optimizees import starts
@@ -81,7 +80,7 @@ def learn_start(
         )
     tx = optax.identity() if tx is None else tx
     unrolling.check_transformation("tx", tx)
-    descent = Descent(num_updates, num_problems, learning_rate, floor)
+    descent = methods.checked_descent(num_updates, num_problems, learning_rate, floor)
     start_key, key = jax.random.split(key)
     if start is None:
         start = starts.begin_start(problem, start_key, hidden_sizes)

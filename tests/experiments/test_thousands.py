@@ -66,7 +66,7 @@ def test_where_a_classical_method_wins_it_says_so(rows):
 
 def test_times_that_differ_by_little_are_level(rows):
     rows["slow"]["seconds"] = 2.05e-6
-    expected = "mine: the learned solver (learned) and slow, the best rival, are as fast."
+    expected = "mine: the learned solver (learned) and slow, the best rival, are equally fast."
     assert payback.verdict("mine", rows, TRAINING) == expected
 
 

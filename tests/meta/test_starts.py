@@ -99,6 +99,19 @@ def test_units_of_the_data_do_not_matter():
     np.testing.assert_allclose(started.init(KEY, today), [3.7, 1.8], atol=1.0)
 
 
+def test_settings_may_be_arrays():
+    start = learned_opt.learn_start(
+        targets(),
+        KEY,
+        hidden_sizes=None,
+        num_updates=np.int64(3),
+        learning_rate=jnp.asarray(0.03),
+        floor=np.float32(0.5),
+        progress_bar=False,
+    )
+    assert start["offset"].shape == (2,)
+
+
 def test_going_on_from_a_start():
     start = learned(None)
     again = learned_opt.learn_start(
