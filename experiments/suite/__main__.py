@@ -34,11 +34,12 @@ Examples:
 
 import os
 
+import jax
 from absl import flags
 
 from experiments import main, terminal
 from experiments.config_flags import split
-from experiments.suite import optimizers, results, running, shares, tasks, writing
+from experiments.suite import kept, optimizers, results, running, shares, tasks, writing
 from experiments.suite.sources import Sources
 from learned_opt import _checks
 
@@ -75,6 +76,12 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("workdir", None, "Where results go; default results/suite-EDITION.")
     flags.DEFINE_bool(
+        "at_once",
+        None,
+        "Put all rates, runs and lengths of an optimizer on a task into one program: quicker where "
+        "a step costs the same for many networks as for one. Left out: on an accelerator.",
+    )
+    flags.DEFINE_bool(
         "costs", False, "Time a step of each optimizer on each task, and do nothing else."
     )
     flags.DEFINE_bool(
@@ -87,7 +94,7 @@ def define_flags() -> None:
 def run() -> None:
     """Carries out the command line."""
     given = flags.FLAGS
-    settings = running.Settings(
+    settings = kept.Settings(
         _checks.choice("edition", given.edition, tasks.EDITIONS),
         _checks.positive_int("num_steps", given.num_steps),
         _checks.positive_int("seeds", given.seeds),
@@ -102,7 +109,8 @@ def run() -> None:
     if given.costs:
         running.measure_costs(chosen, compared, settings, sources, workdir)
     elif not given.report_only:
-        running.run(chosen, compared, settings, sources, workdir)
+        at_once = jax.default_backend() != "cpu" if given.at_once is None else given.at_once
+        running.run(chosen, compared, settings, sources, workdir, at_once)
     there = results.load(workdir)
     if not there:
         raise ValueError(

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 import learned_opt
@@ -22,16 +23,47 @@ OCTAVES = tuple(2.0**k for k in range(-13, 0))
 MUON_RATES = tuple(0.0025 * 2**k for k in range(7))
 
 
+Schedule = Callable[[jax.Array], jax.Array]
+
+
+class WithRate(NamedTuple):
+    """An optimizer with a learning rate, and one way in which the rate falls.
+
+    Attributes:
+      make: `make(schedule) -> optax transformation`.
+      decay: `decay(learning_rate, num_steps) -> schedule`; both may be traced.
+    """
+
+    make: Callable[[Schedule], optax.GradientTransformation]
+    decay: Callable[[Any, Any], Schedule]
+
+    def __call__(self, learning_rate: Any, num_steps: Any) -> optax.GradientTransformation:
+        """Builds it; both may be traced."""
+        return self.make(self.decay(learning_rate, num_steps))
+
+
+class AtRate(NamedTuple):
+    """The same at one learning rate."""
+
+    with_rate: WithRate
+    learning_rate: float
+
+    def __call__(self, num_steps: Any) -> optax.GradientTransformation:
+        """Builds it for a number of steps, which may be traced."""
+        return self.with_rate(self.learning_rate, num_steps)
+
+
 class Optimizer(NamedTuple):
     """One optimizer of the suite.
 
     Attributes:
       about: what it is, in words.
       kind: `TUNED`, `FROZEN` or `LEARNED`.
-      build: `build(num_steps) -> Transformation`; None for what is tuned.
+      build: `build(num_steps) -> Transformation`; None for what is tuned. The number of steps may
+        be traced, or None for what is learned: then each update is told it.
       scheduled: whether `num_steps` changes what it does. Runs of several lengths are then runs of
         their own.
-      decays: of what is tuned, dict from name to `build(learning_rate, num_steps)`. The best one is
+      decays: of what is tuned, dict from name to a `WithRate` of the same `make`. The best one is
         chosen together with its rate.
       rates: that it is tuned over.
       refine: whether half-octaves around the best rate are tried.
@@ -39,62 +71,66 @@ class Optimizer(NamedTuple):
 
     about: str
     kind: str
-    build: Callable[[int], Transformation] | None = None
+    build: Callable[[Any], Transformation] | None = None
     scheduled: bool = False
-    decays: dict[str, Callable] | None = None
+    decays: dict[str, WithRate] | None = None
     rates: tuple[float, ...] = ()
     refine: bool = False
 
 
-def _learned(num_steps: int) -> Transformation:
+def _learned(num_steps: Any) -> Transformation:
     """Ours."""
     opt, phi = learned_opt.load_pretrained(OURS)
     return learned_opt.general(**{**opt.spec["args"], "num_steps": num_steps}), phi
 
 
-def _ablated(num_steps: int) -> Transformation:
+def _ablated(num_steps: Any) -> Transformation:
     """Ours with nothing learned: Nesterov's momentum where the network stands, no controller."""
     opt = learned_opt.general(num_steps=num_steps, hidden_sizes=(), controller_sizes=())
     return opt, opt.init(jax.random.key(0))
 
 
-def _adam(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
+def _constant(learning_rate: Any, num_steps: Any) -> Schedule:
     del num_steps
-    return optax.adam(learning_rate)
+    return lambda count: jnp.asarray(learning_rate, jnp.float32)
 
 
-def _adamw_cosine(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
-    return optax.adamw(optax.cosine_decay_schedule(learning_rate, num_steps))
+# Of a run of one step, whose time goes in shares: optax's schedules take no traced number of steps.
 
 
-def _muon_constant(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
-    del num_steps
-    return optax.contrib.muon(learning_rate)
+def _linear(learning_rate: Any, num_steps: Any) -> Schedule:
+    whole = optax.linear_schedule(learning_rate, 0.0, 1)
+    return lambda count: whole(count / num_steps)
 
 
-def _muon_linear(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
-    return optax.contrib.muon(optax.linear_schedule(learning_rate, 0.0, num_steps))
+def _cosine(learning_rate: Any, num_steps: Any) -> Schedule:
+    whole = optax.cosine_decay_schedule(learning_rate, 1)
+    return lambda count: whole(count / num_steps)
 
 
-def _muon_cosine(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
-    return optax.contrib.muon(optax.cosine_decay_schedule(learning_rate, num_steps))
-
-
-def _lion_cosine(learning_rate: Any, num_steps: int) -> optax.GradientTransformation:
-    return optax.lion(optax.cosine_decay_schedule(learning_rate, num_steps))
-
-
-def _without_schedule(make: Callable, num_steps: int) -> optax.GradientTransformation:
+def _without_schedule(make: Callable, num_steps: Any) -> optax.GradientTransformation:
     del num_steps
     return make()
 
 
+def _tuned(
+    about: str,
+    make: Callable,
+    decays: dict[str, Callable],
+    rates: tuple[float, ...],
+    refine: bool = False,
+) -> Optimizer:
+    built = {name: WithRate(make, decay) for name, decay in decays.items()}
+    return Optimizer(about, TUNED, decays=built, rates=rates, refine=refine)
+
+
 def _frozen(
     about: str,
-    build: Callable,
+    make: Callable,
     learning_rate: float,
 ) -> Optimizer:
-    return Optimizer(about, FROZEN, functools.partial(build, learning_rate), scheduled=True)
+    build = AtRate(WithRate(make, _cosine), learning_rate)
+    return Optimizer(about, FROZEN, build, scheduled=True)
 
 
 def _plain(about: str, make: Callable) -> Optimizer:
@@ -103,29 +139,25 @@ def _plain(about: str, make: Callable) -> Optimizer:
 
 # All other hyperparameters are optax's defaults.
 OPTIMIZERS: dict[str, Optimizer] = {
-    ADAM: Optimizer(
-        "Adam, its rate tuned for each task",
-        TUNED,
-        decays={CONSTANT: _adam},
-        rates=OCTAVES,
-        refine=True,
+    ADAM: _tuned(
+        "Adam, its rate tuned for each task", optax.adam, {CONSTANT: _constant}, OCTAVES, True
     ),
-    ADAMW: Optimizer(
+    ADAMW: _tuned(
         "AdamW with cosine decay, its rate tuned for each task",
-        TUNED,
-        decays={"cosine": _adamw_cosine},
-        rates=OCTAVES,
-        refine=True,
+        optax.adamw,
+        {"cosine": _cosine},
+        OCTAVES,
+        True,
     ),
-    MUON: Optimizer(
+    MUON: _tuned(
         "Muon, its rate and its decay tuned for each task",
-        TUNED,
-        decays={CONSTANT: _muon_constant, "linear": _muon_linear, "cosine": _muon_cosine},
-        rates=MUON_RATES,
+        optax.contrib.muon,
+        {CONSTANT: _constant, "linear": _linear, "cosine": _cosine},
+        MUON_RATES,
     ),
-    "adamw": _frozen("AdamW at 1e-3 with cosine decay", _adamw_cosine, 1e-3),
-    "muon": _frozen("Muon at 0.02 with cosine decay", _muon_cosine, 0.02),
-    "lion": _frozen("Lion at 1e-4 with cosine decay", _lion_cosine, 1e-4),
+    "adamw": _frozen("AdamW at 1e-3 with cosine decay", optax.adamw, 1e-3),
+    "muon": _frozen("Muon at 0.02 with cosine decay", optax.contrib.muon, 0.02),
+    "lion": _frozen("Lion at 1e-4 with cosine decay", optax.lion, 1e-4),
     "schedule-free": _plain("schedule-free AdamW", optax.contrib.schedule_free_adamw),
     "prodigy": _plain("Prodigy", optax.contrib.prodigy),
     "dowg": _plain("DoWG", optax.contrib.dowg),

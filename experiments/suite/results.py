@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.suite import running, shares
+from experiments.suite import kept, running, shares
+from experiments.suite.kept import Done
 from experiments.suite.optimizers import (
     ABLATION,
     ADAM,
@@ -17,7 +18,6 @@ from experiments.suite.optimizers import (
     OURS,
     of_kind,
 )
-from experiments.suite.running import Done
 from experiments.suite.tasks import CORE, LONG, TASKS, WIDTH
 from learned_opt import _files
 from learned_opt.evaluation import statistics
@@ -40,7 +40,7 @@ def load(workdir: str) -> Results:
     results: Results = {}
     for task in TASKS:
         for optimizer in OPTIMIZERS:
-            done = running.read(running.path_of(workdir, task, optimizer))
+            done = kept.read(kept.path_of(workdir, task, optimizer))
             if done is not None:
                 results.setdefault(task, {})[optimizer] = done
     return results

@@ -9,9 +9,9 @@ import numpy as np
 
 from experiments.suite import pictures, shares
 from experiments.suite import results as results_lib
+from experiments.suite.kept import Settings
 from experiments.suite.optimizers import ABLATION, ADAM, OURS
 from experiments.suite.results import RIVALS, Results
-from experiments.suite.running import Settings
 from experiments.suite.tasks import GROUPS, TASKS, WIDTH
 from learned_opt import _files
 from learned_opt.evaluation import plots

@@ -139,7 +139,7 @@ def fingerprint(
     problem = jax.eval_shape(optimizee_base.begin, family, jax.random.key(0))
     losses = jnp.zeros(num_steps + 1)
     run = Run(losses, problem.theta_0, problem.statistics)
-    return _fingerprint.of_function(jax.tree_util.Partial(_measured, bound), run, problem)
+    return _fingerprint.of_function(jax.tree_util.Partial(measured, bound), run, problem)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -154,7 +154,7 @@ class _Every:
         run: Run,
         problem: Problem,
     ) -> dict[str, Any]:
-        return {name: _measured(measure, run, problem) for name, measure in measures.items()}
+        return {name: measured(measure, run, problem) for name, measure in measures.items()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,11 +175,12 @@ class _SeenLoss:
         return jnp.mean(jax.lax.map(loss_of, jnp.arange(self.num_steps)))
 
 
-def _measured(
+def measured(
     measure: jax.tree_util.Partial | None,
     run: Run,
     problem: Problem,
 ) -> Any:
+    """What a measure from `as_measure` says of one run; None for no measure."""
     if measure is None:
         return None
     if getattr(measure.func, "of_run", False):
@@ -261,7 +262,7 @@ def one_run(
 ) -> tuple[jax.Array, Any]:
     """`runs` for one problem: its losses `[T + 1]` as they are, and what is measured."""
     run = unrolling.life(unrolling.join(tx, ()), family, problem, num_steps)
-    return run.losses, _measured(measure, run, problem)
+    return run.losses, measured(measure, run, problem)
 
 
 def runs_at_once(problems: Problem) -> int:

@@ -13,9 +13,10 @@ import learned_opt
 from experiments.suite import __main__ as suite
 from experiments.suite import (
     families,
+    in_turn,
+    kept,
     optimizers,
     results,
-    running,
     shares,
     sources,
     tasks,
@@ -28,7 +29,7 @@ from tests.experiments.programs import in_process
 
 KEY = jax.random.key(0)
 SOURCES = sources.Sources("small")
-SETTINGS = running.Settings("small", 10, 2, 1, "embedded", 0)
+SETTINGS = kept.Settings("small", 10, 2, 1, "embedded", 0)
 TINY = [
     "--tasks=quadratic-vector,quadratic-matrix",
     "--optimizers=adam-tuned,lion",
@@ -225,7 +226,7 @@ def made_up(level, lengths=shares.SHARES, seeds=5, horizon=100):
         for share in lengths
     }
     record = {"horizon": horizon, "tuned": None, "constant": False}
-    return running.Done(curves, {}, record)
+    return kept.Done(curves, {}, record)
 
 
 @pytest.fixture
@@ -268,7 +269,7 @@ def test_goals(found):
 
 def test_a_constant_optimizer_s_shorter_runs_are_beginnings_of_the_longer_one():
     curve = np.linspace(100, 0, 101)[None]
-    done = running.Done({1.0: curve}, {}, {"horizon": 100, "constant": True})
+    done = kept.Done({1.0: curve}, {}, {"horizon": 100, "constant": True})
     np.testing.assert_allclose(results.final(done, 0.5), [50.5])
     done.record["constant"] = False
     assert results.final(done, 0.5) is None
@@ -281,7 +282,7 @@ def test_a_constant_optimizer_s_shorter_runs_are_beginnings_of_the_longer_one():
 def done(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("suite")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running, "MOST_EXTENSIONS", 0)  # each is another program to compile
+        patch.setattr(in_turn, "MOST_EXTENSIONS", 0)  # each is another program to compile
         assert in_process(suite, *TINY, f"--workdir={workdir}") == 0
     return workdir
 
@@ -290,15 +291,15 @@ def test_the_program_leaves_its_files(done):
     for file in ("config.json", "summary.json", "table.md", "ratios.png", "shares.png"):
         assert (done / file).stat().st_size > 0
     assert (done / "quadratic-vector" / "curves.png").stat().st_size > 0
-    kept = running.read(done / "quadratic-matrix" / "lion.npz")
-    assert {share: len(losses[0]) for share, losses in kept.curves.items()} == {
+    lion = kept.read(done / "quadratic-matrix" / "lion.npz")
+    assert {share: len(losses[0]) for share, losses in lion.curves.items()} == {
         0.25: 3,
         0.35: 5,
         0.5: 6,
         0.7: 8,
         1.0: 11,
     }
-    tuned = running.read(done / "quadratic-matrix" / "adam-tuned.npz")
+    tuned = kept.read(done / "quadratic-matrix" / "adam-tuned.npz")
     assert list(tuned.curves) == [1.0]
     assert tuned.record["tuned"]["learning_rate"] >= 2.0**-13
     rows = json.loads((done / "summary.json").read_text())["tasks"]["quadratic-matrix"]
@@ -314,14 +315,14 @@ def test_the_program_leaves_its_files(done):
 
 @pytest.mark.thorough
 def test_what_is_there_is_not_run_again_and_what_is_missing_is(done, monkeypatch):
-    kept = done / "quadratic-vector" / "adam-tuned.npz"
+    there = done / "quadratic-vector" / "adam-tuned.npz"
     lost = done / "quadratic-vector" / "lion.npz"
-    before, was = kept.stat().st_mtime_ns, running.read(lost)
+    before, was = there.stat().st_mtime_ns, kept.read(lost)
     lost.write_bytes(lost.read_bytes()[:100])  # damaged
     assert in_process(suite, *TINY, f"--workdir={done}") == 0
-    assert kept.stat().st_mtime_ns == before
-    np.testing.assert_array_equal(running.read(lost).curves[1.0], was.curves[1.0])
-    monkeypatch.setattr(running._One, "run", None)
+    assert there.stat().st_mtime_ns == before
+    np.testing.assert_array_equal(kept.read(lost).curves[1.0], was.curves[1.0])
+    monkeypatch.setattr(in_turn.InTurn, "run", None)
     assert in_process(suite, *TINY, f"--workdir={done}") == 0
 
 
@@ -348,19 +349,20 @@ def test_a_grid_is_extended_until_the_best_rate_lies_within(grid):
         lambda key: (), lambda key, instance: jnp.zeros(1), lambda x, i, key: jnp.sum((x - 1) ** 2)
     )
 
-    def sgd(learning_rate, num_steps):
+    def constant(learning_rate, num_steps):
         del num_steps
-        return optax.sgd(learning_rate / 2)
+        return lambda count: learning_rate / 2
 
-    optimizer = optimizers.Optimizer("SGD", "tuned", decays={"constant": sgd}, rates=grid)
-    one = running._One(
+    sgd = {"constant": optimizers.WithRate(optax.sgd, constant)}
+    optimizer = optimizers.Optimizer("SGD", "tuned", decays=sgd, rates=grid)
+    one = in_turn.InTurn(
         tasks.TASKS["quadratic-vector"],
         families.Built(family, {}),
         optimizer,
         SETTINGS._replace(num_steps=4),
         lambda work: None,
     )
-    tuned = one._tuned(sgd, list(grid), 4)
+    tuned = one._tuned()["decays"]["constant"]
     if grid[0] > 1:
         assert (tuned["learning_rate"], tuned["at_the_end_of_the_grid"]) == (1.0, False)
     else:  # three extensions of three octaves are not enough, and it says so
