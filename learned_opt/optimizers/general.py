@@ -65,7 +65,7 @@ def general(
 ) -> base.LearnedOptimizer:
     """An optimizer with relative steps, whose direction and length are learned.
 
-    For each tensor, with g the gradient, m its moving averages (decays 0.9, 0.95, 0.995), v that of
+    For each tensor, with g the gradient, m its moving averages (decays 0.9, 0.8, 0.995), v that of
     its square (0.95), and n the Nesterov momentum of the second average:
 
         u = n + MLP(features)                matrices: then orthogonalised
@@ -97,8 +97,7 @@ def general(
       schedule: "cosine", "linear" or "constant", with a warm-up of 5 %, or "endless", for a run
         without an end: no `num_steps` is needed.
       scale: factor on all steps; a number that `optax.inject_hyperparams` may trace.
-      weight_decay: by which share of the parameters a step of length one takes them to zero, in
-        units of c: `-scale * c * length * weight_decay * theta`.
+      weight_decay: pulls the parameters to zero: `-0.02 * scale * length * weight_decay * theta`.
       hidden_sizes: units of the MLP's layers; `()` for no MLP.
       controller_sizes: units of the controller's layers; `()` for no controller.
       embedding: `embedding(path) -> bool` says which tensors are embeddings, which are not
@@ -170,8 +169,8 @@ def _init_weights(hidden_sizes, controller_sizes, key):
     num_inputs = general_rule.NUM_FEATURES + general_rule.NUM_CONTEXT
     num_signals = general_rule.NUM_SIGNALS + general_rule.NUM_CONTEXT
     return {
-        "log_scales": jnp.zeros(len(general_rule.FIRST_SCALES)),
-        "log_kept": jnp.zeros(len(general_rule.MOMENTA) + 1),
+        "log_scales": general_rule.first_log_scales(),
+        "log_kept": general_rule.first_log_kept(),
         "network": _init_layers(network_key, num_inputs, hidden_sizes),
         "controller": _init_layers(controller_key, num_signals, controller_sizes),
     }
@@ -239,7 +238,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             ]
             of_group = general_rule.directions(phi, course, kind, tensors)
             for i, (u_t, h_t) in zip(alike, of_group, strict=True):
-                decay = chosen.weight_decay * general_rule.FIRST_SCALES[MATRIX] * thetas[i]
+                decay = chosen.weight_decay * general_rule.SCALES[MATRIX] * thetas[i]
                 length = chosen.scale * course.length.astype(u_t.dtype)
                 us[i] = base.in_dtype_of(-length * (u_t + decay), params_leaves[i])
                 hs[i] = h_t

@@ -11,12 +11,16 @@ import jax.numpy as jnp
 from learned_opt import native
 from learned_opt.optimizers import base, cell, orthogonal
 
+# The units in which phi holds decays and c: phi is logarithms of what they are multiplied by. Other
+# units would change what weights mean that were saved before.
 MOMENTA = (0.9, 0.95, 0.995)
-NESTEROV = 1  # which of them is the momentum of the step
 SECOND_MOMENT = 0.95
 MATRIX, VECTOR, EMBEDDING = KINDS = range(3)
-# c of each kind before anything is learned.
-FIRST_SCALES = (0.02, 0.006, 0.06)
+SCALES = (0.02, 0.006, 0.06)
+# Decays and c before anything is learned.
+NESTEROV = 1  # which of the momenta is that of the step
+FIRST_MOMENTA = (0.9, 0.8, 0.995)
+FIRST_SCALES = (0.05, 0.015, 0.1)
 NUM_FEATURES = 13
 NUM_CONTEXT = 6
 NUM_SIGNALS = 4
@@ -127,7 +131,7 @@ def directions(
         if phi["controller"]:
             answer = _answer(phi["controller"], signals, context)
             log_scale = log_scale + 2 * jnp.tanh(answer / 2)
-        return FIRST_SCALES[kind] * jnp.exp(log_scale) * reference * u
+        return SCALES[kind] * jnp.exp(log_scale) * reference * u
 
     references = jnp.stack([tensor.reference for tensor in tensors])
     momenta = jnp.stack([momentum[NESTEROV] for momentum, _ in averages])
@@ -215,6 +219,17 @@ def _proposal(adaptive, common, tensor):
         features = _features(g, theta, m, v, reciprocal)
         u = u + _answer(common.layers, features, common.context)
     return u, _signals(g, theta, reference, m), averages
+
+
+def first_log_scales() -> jax.Array:
+    """What phi has of c before anything is learned: `[3]`."""
+    return jnp.log(jnp.asarray(FIRST_SCALES) / jnp.asarray(SCALES))
+
+
+def first_log_kept() -> jax.Array:
+    """What phi has of the decays before anything is learned: momenta, then second moment: `[4]`."""
+    of_momenta = (1 - jnp.asarray(FIRST_MOMENTA)) / (1 - jnp.asarray(MOMENTA))
+    return jnp.append(jnp.log(of_momenta), 0.0)
 
 
 def _kept(log_kept, dtype):

@@ -12,6 +12,7 @@ import pytest
 import learned_opt
 from experiments.suite import __main__ as suite
 from experiments.suite import (
+    at_once,
     families,
     in_turn,
     kept,
@@ -370,6 +371,66 @@ def test_a_grid_is_extended_until_the_best_rate_lies_within(grid):
         assert tuned["at_the_end_of_the_grid"]
     assert tuned["rates"] == sorted(tuned["rates"])
     assert len(tuned["rates"]) == len(tuned["grid"])
+
+
+class _SumOfRun:
+    of_run = True
+
+    def __call__(self, run, problem):
+        del problem
+        return jnp.sum(run.theta)
+
+
+MEASURES = {"sum": jax.tree_util.Partial(jnp.sum), "sum of run": jax.tree_util.Partial(_SumOfRun())}
+
+
+def both_ways(optimizer, settings):
+    """What comes out in turn and at once, on a small family, and what of the work was told."""
+    done = []
+    for kind in (in_turn.InTurn, at_once.AtOnce):
+        told = []
+        task = tasks.TASKS["quadratic-vector"]
+        built = families.Built(optimizees.quadratic(4), MEASURES)
+        one = kind(task, built, optimizer, settings, told.append)
+        done.append((one.run(), sum(told)))
+    return done
+
+
+@pytest.mark.parametrize("name", ["lion", "general", "adam-tuned"])
+def test_at_once_is_what_it_is_in_turn(name):
+    """The same losses of all lengths, the same rate by the same search, the same measures."""
+    optimizer = optimizers.OPTIMIZERS[name]._replace(refine=False)
+    if optimizer.rates:
+        optimizer = optimizer._replace(rates=(0.01, 0.1, 10.0, 20.0))
+    (ours, our_work), (theirs, their_work) = both_ways(
+        optimizer, SETTINGS._replace(num_steps=20, tune_runs=2)
+    )
+    assert list(ours.curves) == list(theirs.curves)
+    for share, losses in ours.curves.items():
+        np.testing.assert_allclose(losses, theirs.curves[share], rtol=1e-4)
+    for measure, values in ours.measures.items():
+        np.testing.assert_allclose(values, theirs.measures[measure], rtol=1e-4)
+    assert set(ours.measures) == {"sum", "sum of run"}
+    if optimizer.rates:
+        assert ours.record["tuned"]["learning_rate"] == theirs.record["tuned"]["learning_rate"]
+        assert our_work <= their_work  # it also has the runs that are only likely to be wanted
+    else:
+        assert ours.record == theirs.record
+        assert our_work == pytest.approx(their_work)
+
+
+def test_at_once_counts_a_rate_that_diverges():
+    def constant(learning_rate, num_steps):
+        del num_steps
+        return lambda count: learning_rate
+
+    sgd = {"constant": optimizers.WithRate(optax.sgd, constant)}
+    optimizer = optimizers.Optimizer("SGD", "tuned", decays=sgd, rates=(1e-3, 1e30))
+    _, (done, _) = both_ways(optimizer, SETTINGS._replace(num_steps=20))
+    tuned = done.record["tuned"]["decays"]["constant"]
+    assert tuned["grid"][-1] == np.inf
+    assert 1e-3 <= tuned["learning_rate"] < 1
+    assert np.isfinite(done.curves[1.0]).all()
 
 
 def test_another_optimizer_of_the_same_name_is_refused(done, monkeypatch, capsys):
