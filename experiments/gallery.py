@@ -191,7 +191,7 @@ def _family(name: str, kept: str) -> Page:
 def _suite(run: dict[str, Any], kept: str) -> Page:
     name, config, summary = run["name"], run["config"], run["summary"]
     settings, folder = config["config"], os.path.join(kept, SUITE, name)
-    title = f"The suite: {', '.join(summary['tasks'])}"
+    title = f"The suite: {len(summary['tasks'])} tasks, {settings['num_steps']:,} steps"
     said = [_goal(goal) for goal in summary["goals"] if goal["holds"] is not None]
     pictures = {
         "curves": "loss curves of all optimizers on each task",
@@ -204,7 +204,7 @@ def _suite(run: dict[str, Any], kept: str) -> Page:
         f"steps, {settings['seeds']} seeds, rates tuned on {settings['tune_runs']} other runs.",
         *(f"![{title}: {pictures[file]}]({MEASURED}/{SUITE}/{name}/{file}.png)" for file in shown),
         "## Final losses",
-        tables.of_suites([run]),
+        tables.of_suite(run),
         "The mean over the last 5 % of the steps, with its 95 % interval over seeds.",
         "## Goals",
         *_bullets(said),

@@ -47,7 +47,7 @@ from learned_opt.evaluation import baselines, comparison, report
 THOUSANDS = "thousands"  # below docs/measured and below results; also the name of its tables
 RECOVERY = "recovery"  # below results; also the name of its file in docs/measured, and of a table
 ARCHITECTURES = "thousands-architectures"  # the name of a table
-SUITE = "suite"  # below docs/measured; also the name of a table
+SUITE = "suite"  # below docs/measured; its tables are suite-NAME and suite-NAME-means
 COSTS, MEMORY = "costs", "costs-memory"  # the names of tables
 PAGE = "numbers.md"
 PICTURES = ("overview", "curves")  # of a figure; curves of few cases only
@@ -382,25 +382,17 @@ def _written(
         return solvers_by_architecture(folder)
     if name == THOUSANDS:
         return families_in_short(folder) if is_narrow else families(folder)
-    if name == SUITE or name.startswith(f"{SUITE}-"):
-        return tables.of_suites(_suites_of(name, folder), names)
+    for suite in suites(folder):
+        if name == f"{SUITE}-{suite['name']}":
+            return tables.of_suite(suite, names)
+        if name == f"{SUITE}-{suite['name']}-means":
+            return tables.means_of_suite(suite, names)
     for watching, summary in watched.read(folder).items():
         if name == f"{watched.WATCHING}-{watching}":
             return watched.block(summary)
     kept = keeping.read(folder)
     figure = kept[_checks.choice("figure", name, kept)]
     return narrow(figure, names) if is_narrow else block(figure)
-
-
-def _suites_of(name: str, folder: str) -> list[dict[str, Any]]:
-    """The runs that `suite-ONE-and-OTHER` names; all of them for `suite`."""
-    found = suites(folder)
-    if name == SUITE:
-        return found
-    wanted = name.removeprefix(f"{SUITE}-").split("-and-")
-    for run in wanted:
-        _checks.choice("run of the suite", run, [suite["name"] for suite in found])
-    return [suite for suite in found if suite["name"] in wanted]
 
 
 def pages(docs: str, readme: str) -> dict[str, str]:

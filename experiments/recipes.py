@@ -175,7 +175,8 @@ def _general(about: str, **others: Any) -> Recipe:
         "dataset": "cifar10",
         "num_steps": 2_000,
         "num_problems": 8,
-        "num_epochs": 10,
+        "arguments": {"hidden_sizes": (), "learn_constants": False},
+        "num_epochs": 5,
         "episodes_per_epoch": 4,
         "estimator": NRES(window=50, sigma=0.02, objective="late"),
         "meta_loss": MetaLoss(shape=floored_log),
@@ -323,12 +324,14 @@ RECIPES = {
         "larger than those of the suite, which were not tried",
     ),
     "general-network": _general(
-        "general without its controller", arguments={"controller_sizes": ()}
+        "general with a network that adds to the direction, and constants that are learned",
+        arguments={},
+        num_epochs=10,
     ),
-    "general-controller": _general("general without its network", arguments={"hidden_sizes": ()}),
-    "general-harness": _general(
-        "general without anything but its constants",
+    "general-constants": _general(
+        "general without its controller, its constants learned",
         arguments={"hidden_sizes": (), "controller_sizes": ()},
+        num_epochs=10,
     ),
     "rnnprop-cnn": Recipe(
         "RNNprop, trained on a convolutional network with Random Scaling and convex functions",

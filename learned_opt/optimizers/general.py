@@ -44,6 +44,7 @@ class Settings(NamedTuple):
     weight_decay: float
     hidden_sizes: tuple
     controller_sizes: tuple
+    learn_constants: bool
     embedding: Callable[[str], bool] | None
 
 
@@ -60,6 +61,7 @@ def general(
     weight_decay: float = 0.0,
     hidden_sizes: int | Sequence[int] = (8, 8),
     controller_sizes: int | Sequence[int] = (8,),
+    learn_constants: bool = True,
     embedding: Callable[[str], bool] | None = None,
     state_dtype: Any = None,
 ) -> base.LearnedOptimizer:
@@ -84,8 +86,8 @@ def general(
     largest reference. Where the whole tree is zero it is 0.05. So with all parameters in other
     units, or another factor on the loss, updates are the same in these units.
 
-    It begins as the harness, with nothing learned: the last layers of both MLPs are zero. All
-    constants, c and the decays, are learned as well.
+    It begins as the harness, with nothing learned: the last layers of both MLPs are zero. The
+    constants, c and the decays, are learned as well, unless `learn_constants` is False.
 
     The state takes 4 numbers a parameter, 16 bytes in float32. An update reads theta: `update` must
     be called with the parameters.
@@ -100,6 +102,8 @@ def general(
       weight_decay: pulls the parameters to zero: `-0.02 * scale * length * weight_decay * theta`.
       hidden_sizes: units of the MLP's layers; `()` for no MLP.
       controller_sizes: units of the controller's layers; `()` for no controller.
+      learn_constants: whether c and the decays are part of the weights. The best ones for tiny
+        networks are not those for larger ones.
       embedding: `embedding(path) -> bool` says which tensors are embeddings, which are not
         orthogonalised; the path is `jax.tree_util.keystr`'s. None for those with "embed" in their
         path.
@@ -131,11 +135,13 @@ def general(
         _checks.not_negative_float("weight_decay", weight_decay),
         _layer_sizes("hidden_sizes", hidden_sizes),
         _layer_sizes("controller_sizes", controller_sizes),
+        _checks.boolean("learn_constants", learn_constants),
         embedding,
     )
     state_dtype = _checks.state_dtype(state_dtype)
     settings.check_precision("decays", max(general_rule.MOMENTA), state_dtype)
-    init = base.bind(_init_weights, chosen.hidden_sizes, chosen.controller_sizes)
+    sizes = chosen.hidden_sizes, chosen.controller_sizes
+    init = base.bind(_init_weights, *sizes, chosen.learn_constants)
     spec = _spec(chosen, state_dtype)
     return base.LearnedOptimizer(
         base.CheckedInit(init),
@@ -164,16 +170,18 @@ def _spec(chosen, state_dtype):
     return {"name": "general", "args": arguments}
 
 
-def _init_weights(hidden_sizes, controller_sizes, key):
+def _init_weights(hidden_sizes, controller_sizes, learn_constants, key):
     network_key, controller_key = jax.random.split(key)
     num_inputs = general_rule.NUM_FEATURES + general_rule.NUM_CONTEXT
     num_signals = general_rule.NUM_SIGNALS + general_rule.NUM_CONTEXT
-    return {
-        "log_scales": general_rule.first_log_scales(),
-        "log_kept": general_rule.first_log_kept(),
+    phi = {
         "network": _init_layers(network_key, num_inputs, hidden_sizes),
         "controller": _init_layers(controller_key, num_signals, controller_sizes),
     }
+    if learn_constants:
+        phi["log_scales"] = general_rule.first_log_scales()
+        phi["log_kept"] = general_rule.first_log_kept()
+    return phi
 
 
 def _init_layers(key, num_inputs, sizes):

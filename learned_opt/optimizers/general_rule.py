@@ -115,7 +115,7 @@ def directions(
     """
     dtype = tensors[0].gradient.dtype
     phi, course = base.widened((phi, course), dtype)
-    kept = _kept(phi["log_kept"], dtype)
+    kept = _kept(phi.get("log_kept", first_log_kept()).astype(dtype), dtype)
     t = course.step.astype(dtype)
     debias = -jnp.expm1(t * jnp.log1p(-kept))  # 1 - (1 - kept)^t
     context = jnp.concatenate([course.times, jax.nn.one_hot(kind, len(KINDS), dtype=dtype)])
@@ -127,7 +127,7 @@ def directions(
             u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape) or 1)
         # Whatever the MLP answers: a tensor that never had a gradient stays where it is.
         u = jnp.where(jnp.any(momentum != 0), _unit(u), 0)
-        log_scale = phi["log_scales"][kind]
+        log_scale = phi.get("log_scales", first_log_scales())[kind].astype(dtype)
         if phi["controller"]:
             answer = _answer(phi["controller"], signals, context)
             log_scale = log_scale + 2 * jnp.tanh(answer / 2)
@@ -222,7 +222,7 @@ def _proposal(adaptive, common, tensor):
 
 
 def first_log_scales() -> jax.Array:
-    """What phi has of c before anything is learned: `[3]`."""
+    """What phi has of c before anything is learned, and ever where it does not learn it: `[3]`."""
     return jnp.log(jnp.asarray(FIRST_SCALES) / jnp.asarray(SCALES))
 
 
