@@ -12,7 +12,7 @@ from experiments import costs
 from experiments.saying import Measured, Sentence, difference, held, over_the_run
 from learned_opt.evaluation import report
 
-_ABLATION = "over that of general-ablated"  # in the words of a goal
+_SUITE = "small"  # the run of the suite that pages speak of
 _ALONE = r"(?:[-+]?\d+(?:,\d{3})*(?:\.\d+)?(?:e[-+]\d+)?|inf)"
 _NUMBER = rf"{_ALONE}(?:\s+\[{_ALONE},\s+{_ALONE}\])?"  # also with its interval
 
@@ -57,42 +57,23 @@ def _ends(
     return numbers
 
 
-def _finals(*names: str, task: str) -> Callable[[Measured], dict[str, str]]:
-    """The final losses of optimizers on a task of the suite, "-" in a name being "_"."""
+def _goals(**whats: str) -> Callable[[Measured], dict[str, str]]:
+    """What the whole suite measured of some goals, by their words, with intervals."""
 
     def numbers(measured: Measured) -> dict[str, str]:
-        rows = measured.tasks[task]
-        return {name.replace("-", "_"): f"{rows[name]['final']['mean']:.2f}" for name in names}
-
-    return numbers
-
-
-def _shares(rival: str) -> Callable[[Measured], dict[str, str]]:
-    """Which share of a rival's steps `general` needs, on each task."""
-
-    def numbers(measured: Measured) -> dict[str, str]:
-        places = {
-            "mnist": "perceptron-mnist-relu",
-            "cifar": "perceptron-cifar10-relu",
-            "transformer": "transformer",
-        }
+        (suite,) = [suite for suite in measured.suites if suite["name"] == _SUITE]
+        goals = {goal["what"]: goal for goal in suite["summary"]["goals"]}
         found = {}
-        for name, task in places.items():
-            found[name] = f"{measured.tasks[task]['general']['needed'][rival]['mean']:.2f}"
+        for place, what in whats.items():
+            goal = goals[what]
+            found[place] = report.interval({**goal, "mean": goal["value"]}, "{:.2f}")
         return found
 
     return numbers
 
 
-def _share_of_muon(measured: Measured) -> dict[str, str]:
-    share = measured.tasks["transformer"]["general"]["needed"]["muon"]
-    return {"share": report.interval(share, "{:.2f}")}
-
-
-def _ratio_to_ablation(measured: Measured) -> dict[str, str]:
-    (suite,) = [suite for suite in measured.suites if "transformer" in suite["summary"]["tasks"]]
-    (goal,) = [goal for goal in suite["summary"]["goals"] if _ABLATION in goal["what"]]
-    return {"ratio": report.interval({**goal, "mean": goal["value"]}, "{:.2f}")}
+def _share_of(rival: str) -> str:
+    return f"share of the steps of {rival}, geometric mean"
 
 
 def _of_costs(**places: tuple[str, str, dict[str, str]]) -> Callable[[Measured], dict[str, str]]:
@@ -132,12 +113,6 @@ SENTENCES = (
         "README.md",
         "it ends at {final}, below the best of eleven tuned first-order rivals by {difference} (",
         _quadratics,
-    ),
-    Sentence(
-        "docs/start/choosing.md",
-        "in 500 steps tuned Muon ends at {muon_tuned}, `general` at {general}, untuned Muon at "
-        "{muon}, tuned Adam at {adam_tuned} (three seeds)",
-        _finals("general", "muon", "muon-tuned", "adam-tuned", task="transformer"),
     ),
     Sentence(
         "docs/why/final_loss.md",
@@ -201,39 +176,23 @@ SENTENCES = (
     ),
     Sentence(
         _GENERAL,
-        "On the networks it reaches tuned Adam's final loss in {mnist}, {cifar} and {transformer} "
-        "of Adam's steps",
-        _shares("adam-tuned"),
+        "it needs {adam} of the steps of tuned Adam, {adamw} of those of tuned AdamW, and "
+        "{muon} of those of tuned Muon",
+        _goals(
+            adam=_share_of("adam-tuned"),
+            adamw=_share_of("adamw-tuned"),
+            muon=_share_of("muon-tuned"),
+        ),
     ),
     Sentence(
         _GENERAL,
-        "On the Transformer general ends at {general}, tuned Muon at {muon_tuned}.",
-        _finals("general", "muon-tuned", task="transformer"),
+        "it needs {share} of the steps of Muon at one frozen setting",
+        _goals(share=_share_of("muon (frozen)")),
     ),
     Sentence(
         _GENERAL,
-        "and that of AdamW in {mnist}, {cifar} and {transformer}.",
-        _shares("adamw-tuned"),
-    ),
-    Sentence(
-        _GENERAL,
-        "no difference on the perceptrons ({muon} and {general} on CIFAR-10)",
-        _finals("muon", "general", task="perceptron-cifar10-relu"),
-    ),
-    Sentence(
-        _GENERAL,
-        "on the Transformer general reaches its loss in {share} of its steps",
-        _share_of_muon,
-    ),
-    Sentence(
-        _GENERAL,
-        "{general} where the harness is at {general_ablated}",
-        _finals("general", "general-ablated", task="transformer"),
-    ),
-    Sentence(
-        _GENERAL,
-        "and there the interval of the ratio, {ratio}, contains one.",
-        _ratio_to_ablation,
+        "its final losses are {ratio} times those of its ablation",
+        _goals(ratio="final loss over that of general-ablated, geometric mean"),
     ),
     Sentence(
         _GENERAL,

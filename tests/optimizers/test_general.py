@@ -225,10 +225,17 @@ def test_with_nothing_learned_a_matrix_moves_along_the_orthogonalised_momentum()
     want = -linear_length(1, NUM_STEPS) * 0.05 * rms(np.asarray(theta["w"], np.float64))
     want = want * unit(numpy_orthogonalised(np.asarray(gradient["w"], np.float64)))
     np.testing.assert_allclose(u["w"], want, rtol=2e-3, atol=1e-6)
-    plain = learned_opt.general(num_steps=NUM_STEPS, hidden_sizes=(), controller_sizes=())
-    tx = plain.transform(plain.init(jax.random.key(0)))
-    (without,), _ = updates_of(tx, theta, [gradient])
-    np.testing.assert_allclose(without["w"], u["w"], rtol=1e-3)
+    for learn_constants in (True, False):
+        plain = learned_opt.general(
+            num_steps=NUM_STEPS,
+            hidden_sizes=(),
+            controller_sizes=(),
+            learn_constants=learn_constants,
+        )
+        phi = plain.init(jax.random.key(0))
+        assert len(jax.tree.leaves(phi)) == 2 * learn_constants
+        (without,), _ = updates_of(plain.transform(phi), theta, [gradient])
+        np.testing.assert_allclose(without["w"], u["w"], rtol=1e-3)
 
 
 def test_orthogonalised_keeps_singular_vectors_and_levels_singular_values():
@@ -314,6 +321,7 @@ def test_the_end_of_the_run():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
+        ({"learn_constants": 1}, "learn_constants must be True or False, got 1"),
         ({"num_steps": 0}, "num_steps must be a whole number of at least 1, got 0"),
         ({"num_steps": -3}, "num_steps must be a whole number of at least 1, got -3"),
         ({"schedule": "cosin"}, "cosin"),
