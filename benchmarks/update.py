@@ -33,8 +33,9 @@ square ones, with a million parameters together,
 
   adam            optax.adam
   muon            optax.contrib.muon
-  general         learned_opt.general, with its network and its controller
-  ablation        the same without either: the Nesterov momentum, orthogonalised
+  general         learned_opt.general as its weights ship, with a controller
+  network         the same with a network for the direction of each coordinate
+  ablation        without either: the Nesterov momentum, orthogonalised
 
 with time / muon in the place of what is naive.
 
@@ -142,13 +143,15 @@ def measure(
 
 def of_matrices() -> dict[str, optax.GradientTransformation]:
     """The optimizers of the second table by name. Time does not depend on the weights."""
-    general = learned_opt.general(num_steps=10_000)
+    general = learned_opt.general(num_steps=10_000, hidden_sizes=())
+    network = learned_opt.general(num_steps=10_000)
     ablation = learned_opt.general(num_steps=10_000, hidden_sizes=(), controller_sizes=())
     key = jax.random.key(0)
     return {
         "adam": optax.adam(1e-3),
         "muon": optax.contrib.muon(1e-2),
         "general": general.transform(general.init(key)),
+        "network": network.transform(network.init(key)),
         "ablation": ablation.transform(ablation.init(key)),
     }
 

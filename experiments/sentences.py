@@ -176,8 +176,8 @@ SENTENCES = (
     ),
     Sentence(
         _GENERAL,
-        "it needs {adam} of the steps of tuned Adam, {adamw} of those of tuned AdamW, and "
-        "{muon} of those of tuned Muon",
+        "In the mean it needs {adam} of the steps of tuned Adam, {adamw} of those of tuned AdamW, "
+        "and {muon} of those of tuned Muon.",
         _goals(
             adam=_share_of("adam-tuned"),
             adamw=_share_of("adamw-tuned"),
@@ -186,12 +186,12 @@ SENTENCES = (
     ),
     Sentence(
         _GENERAL,
-        "it needs {share} of the steps of Muon at one frozen setting",
+        "With nothing tuned it needs {share} of the steps of Muon at one frozen setting,",
         _goals(share=_share_of("muon (frozen)")),
     ),
     Sentence(
         _GENERAL,
-        "its final losses are {ratio} times those of its ablation",
+        "In the mean its final losses are {ratio} times those of its ablation,",
         _goals(ratio="final loss over that of general-ablated, geometric mean"),
     ),
     Sentence(
