@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from experiments import keeping, numbers, papers, payback, rivals, tables
+from experiments.suite import tables as suite_tables
 from learned_opt import _files
 from learned_opt.evaluation import report, statistics
 
@@ -204,7 +205,7 @@ def _suite(run: dict[str, Any], kept: str) -> Page:
         f"steps, {settings['seeds']} seeds, rates tuned on {settings['tune_runs']} other runs.",
         *(f"![{title}: {pictures[file]}]({MEASURED}/{SUITE}/{name}/{file}.png)" for file in shown),
         "## Final losses",
-        tables.of_suite(run),
+        suite_tables.finals(run),
         "The mean over the last 5 % of the steps, with its 95 % interval over seeds.",
         "## Goals",
         *_bullets(said),

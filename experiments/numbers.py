@@ -16,10 +16,12 @@ Examples:
     python -m experiments.numbers --check       # whether the pages are what docs/measured says
 """
 
+import functools
 import glob
 import os
 import re
 import shutil
+from collections.abc import Callable
 from typing import Any
 
 from absl import flags
@@ -41,6 +43,7 @@ from experiments import (
 from experiments.claims import page as claims
 from experiments.keeping import RESULTS, Kept
 from experiments.learned import without_seed
+from experiments.suite import tables as suite_tables
 from learned_opt import _checks, _files
 from learned_opt.evaluation import baselines, comparison, report
 
@@ -382,17 +385,27 @@ def _written(
         return solvers_by_architecture(folder)
     if name == THOUSANDS:
         return families_in_short(folder) if is_narrow else families(folder)
-    for suite in suites(folder):
-        if name == f"{SUITE}-{suite['name']}":
-            return tables.of_suite(suite, names)
-        if name == f"{SUITE}-{suite['name']}-means":
-            return tables.means_of_suite(suite, names)
+    if name.startswith(f"{SUITE}-"):
+        return _of_suite(name, names, folder)
     for watching, summary in watched.read(folder).items():
         if name == f"{watched.WATCHING}-{watching}":
             return watched.block(summary)
     kept = keeping.read(folder)
     figure = kept[_checks.choice("figure", name, kept)]
     return narrow(figure, names) if is_narrow else block(figure)
+
+
+def _of_suite(
+    name: str,
+    names: list[str] | None,
+    folder: str,
+) -> str:
+    """The table `suite-RUN`, with a line a task, or `suite-RUN-means`, with a line an optimizer."""
+    written: dict[str, Callable[[list[str] | None], str]] = {}
+    for run in suites(folder):
+        written[f"{SUITE}-{run['name']}"] = functools.partial(suite_tables.finals, run)
+        written[f"{SUITE}-{run['name']}-means"] = functools.partial(suite_tables.means, run)
+    return written[_checks.choice("table of the suite", name, written)](names)
 
 
 def pages(docs: str, readme: str) -> dict[str, str]:

@@ -23,14 +23,6 @@ class Measured(NamedTuple):
     suites: list[dict[str, Any]]
     costs: list[Line]
 
-    @property
-    def tasks(self) -> dict[str, Any]:
-        """What the runs of the suite say of each task, by its name."""
-        found: dict[str, Any] = {}
-        for suite in self.suites:
-            found.update(suite["summary"]["tasks"])
-        return found
-
 
 class Sentence(NamedTuple):
     """A sentence with numbers.

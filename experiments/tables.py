@@ -10,9 +10,6 @@ from typing import Any
 
 from experiments.cases import Case
 from experiments.learned import without_seed
-from experiments.suite.optimizers import ADAM
-from experiments.suite.results import RIVALS
-from experiments.suite.tasks import CORE
 from learned_opt.evaluation import comparison, report
 
 About = dict[str, Any]
@@ -303,42 +300,3 @@ def training(
     num_runs = min(difference["num_runs"] for difference in against.values())
     parts = [report.held_against(difference, other) for other, difference in against.items()]
     return f"{text}; {report.caution(num_runs)}{'; '.join(parts)}."
-
-
-def of_suite(suite: dict[str, Any], names: Iterable[str] | None = None) -> str:
-    """The final losses of a run of the suite, a line for each task and a column an optimizer.
-
-    Args:
-      suite: one of `numbers.suites`.
-      names: which optimizers; None for all.
-    """
-    tasks = suite["summary"]["tasks"]
-    shown = list(names or dict.fromkeys(name for rows in tasks.values() for name in rows))
-    lines = []
-    for task, rows in tasks.items():
-        cells = [report.interval(rows[name]["final"]) if name in rows else "-" for name in shown]
-        lines.append([task, *cells])
-    return report.markdown(["task", *shown], lines)
-
-
-def means_of_suite(suite: dict[str, Any], names: Iterable[str] | None = None) -> str:
-    """What optimizers do over all core tasks of a run of the suite, a line each.
-
-    Args:
-      suite, names: see `of_suite`.
-    """
-    summary = suite["summary"]
-    rows = summary["over_all"][CORE]
-    header = ["optimizer", "tasks", f"final loss over that of {ADAM}"]
-    header += [f"share of the steps of {rival}" for rival in RIVALS]
-    lines = []
-    for name in names or rows:
-        row = rows[name]
-        cells = [_interval_or_none(row["ratio"])]
-        cells += [_interval_or_none(row["needed"].get(rival)) for rival in RIVALS]
-        lines.append([name, str(row["tasks"]), *cells])
-    return report.markdown(header, lines)
-
-
-def _interval_or_none(row: dict[str, Any] | None) -> str:
-    return "-" if row is None else report.interval(row)

@@ -119,27 +119,28 @@ class AtOnce(InTurn):
         likely = self._likely(decay, rates[int(np.argmin(finals.mean(axis=1)))])
 
         def evaluate(job_rates: np.ndarray, job_runs: np.ndarray) -> np.ndarray:
-            lives = [
-                self._tried(decay, [rate])[run]
-                for rate, run in zip(job_rates.tolist(), job_runs.tolist(), strict=True)
-            ]
+            jobs = zip(job_rates.tolist(), job_runs.tolist(), strict=True)
+            lives = [self._trial(decay, rate, run) for rate, run in jobs]
             return shares.final_losses(self._lived.losses(lives, likely), self.horizon)
 
         found = halving.search(evaluate, rates, num_runs, self.optimizer.refine)
-        has_run = ~np.isnan(found.values)
-        means = np.where(has_run, found.values, 0).sum(axis=1) / has_run.sum(axis=1)
-        tried = dict(zip(found.rates.tolist(), means.tolist(), strict=True))
+        tried = dict(zip(found.rates.tolist(), found.means.tolist(), strict=True))
         best = float(found.rates[found.best])
         return Found(best, tried[best], tried)
 
     def _tried(self, decay: str, rates: Iterable[float]) -> list[Life]:
-        """The runs that rates are tuned on."""
-        position, settings = self._position(decay), self.settings
-        return [
-            Life(position, rate, self.horizon, settings.seeds + run)
-            for rate in rates
-            for run in range(settings.tune_runs)
-        ]
+        """All runs that rates are tuned on, of each of these."""
+        runs = range(self.settings.tune_runs)
+        return [self._trial(decay, rate, run) for rate in rates for run in runs]
+
+    def _trial(
+        self,
+        decay: str,
+        rate: float,
+        run: int,
+    ) -> Life:
+        """One run that rates are tuned on."""
+        return Life(self._position(decay), rate, self.horizon, self.settings.seeds + run)
 
     def _likely(self, decay: str, best: float) -> list[Life]:
         """The reported runs of the best rate of a grid, and of those a half-octave from it.

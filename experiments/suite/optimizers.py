@@ -42,17 +42,6 @@ class WithRate(NamedTuple):
         return self.make(self.decay(learning_rate, num_steps))
 
 
-class AtRate(NamedTuple):
-    """The same at one learning rate."""
-
-    with_rate: WithRate
-    learning_rate: float
-
-    def __call__(self, num_steps: Any) -> optax.GradientTransformation:
-        """Builds it for a number of steps, which may be traced."""
-        return self.with_rate(self.learning_rate, num_steps)
-
-
 class Optimizer(NamedTuple):
     """One optimizer of the suite.
 
@@ -129,7 +118,7 @@ def _frozen(
     make: Callable,
     learning_rate: float,
 ) -> Optimizer:
-    build = AtRate(WithRate(make, _cosine), learning_rate)
+    build = functools.partial(WithRate(make, _cosine), learning_rate)
     return Optimizer(about, FROZEN, build, scheduled=True)
 
 

@@ -59,6 +59,7 @@ def run(
         for name, others in missing.items()
         for other in others
     }
+    kind = AtOnce if at_once else InTurn
     with _Bar(planned) as bar:
         for name, others in missing.items():
             if not others:
@@ -67,7 +68,6 @@ def run(
             _claim_task(os.path.join(workdir, name), built)
             for other in others:
                 bar.start(name, other)
-                kind = AtOnce if at_once else InTurn
                 pair = kind(tasks[name], built, chosen[other], settings, bar.advance)
                 done = pair.run()
                 done.record.update(optimizer=digests[other], about=chosen[other].about)

@@ -299,12 +299,12 @@ def tune(
 
     found = halving.search(evaluate, rates, num_runs, refine)
     best = float(found.rates[found.best])
-    tried = ~np.isnan(found.values)
-    grid = np.where(tried, found.values, 0).sum(axis=1) / tried.sum(axis=1)
+    grid = found.means
+    num_runs_of_rates = (~np.isnan(found.values)).sum(axis=1)
     tied = tuple(float(found.rates[i]) for i in found.tied)
     tx = build(best, num_steps)
     loss = float(grid[found.best])
-    return Tuned(name, best, loss, tx, found.rates, grid, tried.sum(axis=1), tied)
+    return Tuned(name, best, loss, tx, found.rates, grid, num_runs_of_rates, tied)
 
 
 @functools.partial(programs.jit, static_argnums=(0, 1, 7, 8))

@@ -39,6 +39,12 @@ class Searched(NamedTuple):
     best: int
     tied: tuple[int, ...]
 
+    @property
+    def means(self) -> np.ndarray:
+        """The mean of each rate `[rates]`, over the runs that it got."""
+        has_run = ~np.isnan(self.values)
+        return np.where(has_run, self.values, 0).sum(axis=1) / has_run.sum(axis=1)
+
 
 def search(
     evaluate: Evaluate,

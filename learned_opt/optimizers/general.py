@@ -178,10 +178,7 @@ def _init_weights(hidden_sizes, controller_sizes, learn_constants, key):
         "network": _init_layers(network_key, num_inputs, hidden_sizes),
         "controller": _init_layers(controller_key, num_signals, controller_sizes),
     }
-    if learn_constants:
-        phi["log_scales"] = general_rule.first_log_scales()
-        phi["log_kept"] = general_rule.first_log_kept()
-    return phi
+    return {**general_rule.first_constants(), **phi} if learn_constants else phi
 
 
 def _init_layers(key, num_inputs, sizes):

@@ -114,8 +114,8 @@ def directions(
       averages, of the gradient and of its square.
     """
     dtype = tensors[0].gradient.dtype
-    phi, course = base.widened((phi, course), dtype)
-    kept = _kept(phi.get("log_kept", first_log_kept()).astype(dtype), dtype)
+    phi, course = base.widened(({**first_constants(), **phi}, course), dtype)
+    kept = _kept(phi["log_kept"], dtype)
     t = course.step.astype(dtype)
     debias = -jnp.expm1(t * jnp.log1p(-kept))  # 1 - (1 - kept)^t
     context = jnp.concatenate([course.times, jax.nn.one_hot(kind, len(KINDS), dtype=dtype)])
@@ -127,7 +127,7 @@ def directions(
             u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape) or 1)
         # Whatever the MLP answers: a tensor that never had a gradient stays where it is.
         u = jnp.where(jnp.any(momentum != 0), _unit(u), 0)
-        log_scale = phi.get("log_scales", first_log_scales())[kind].astype(dtype)
+        log_scale = phi["log_scales"][kind]
         if phi["controller"]:
             answer = _answer(phi["controller"], signals, context)
             log_scale = log_scale + 2 * jnp.tanh(answer / 2)
@@ -221,15 +221,17 @@ def _proposal(adaptive, common, tensor):
     return u, _signals(g, theta, reference, m), averages
 
 
-def first_log_scales() -> jax.Array:
-    """What phi has of c before anything is learned, and ever where it does not learn it: `[3]`."""
-    return jnp.log(jnp.asarray(FIRST_SCALES) / jnp.asarray(SCALES))
+def first_constants() -> dict[str, jax.Array]:
+    """The constants before anything is learned; they stay so where phi has none of its own.
 
-
-def first_log_kept() -> jax.Array:
-    """What phi has of the decays before anything is learned: momenta, then second moment: `[4]`."""
+    Returns:
+      `log_scales` `[3]`, of c by kind, and `log_kept` `[4]`, of the momenta and the second moment.
+    """
     of_momenta = (1 - jnp.asarray(FIRST_MOMENTA)) / (1 - jnp.asarray(MOMENTA))
-    return jnp.append(jnp.log(of_momenta), 0.0)
+    return {
+        "log_scales": jnp.log(jnp.asarray(FIRST_SCALES) / jnp.asarray(SCALES)),
+        "log_kept": jnp.append(jnp.log(of_momenta), 0.0),
+    }
 
 
 def _kept(log_kept, dtype):
