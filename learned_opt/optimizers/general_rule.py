@@ -199,7 +199,9 @@ def plain_proposals(
     stacked = jax.tree.map(lambda *arrays: jnp.stack(arrays), *tensors)
     proposal = functools.partial(_proposal, adaptive, common)
     us, signals, (momenta, second_moments) = jax.vmap(proposal)(stacked)
-    return us, signals, list(zip(momenta, second_moments, strict=True))
+    # By index: outside of `jax.jit` an array that is iterated over is gathered on one device.
+    averages = [(momenta[i], second_moments[i]) for i in range(len(tensors))]
+    return us, signals, averages
 
 
 def _proposal(adaptive, common, tensor):
