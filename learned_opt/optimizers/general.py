@@ -17,6 +17,7 @@ from learned_opt.optimizers.general_rule import EMBEDDING, MATRIX, VECTOR
 
 # The reference of tensors of zeros in a tree of nothing else.
 NO_SCALE = 0.05
+DECAY = 0.02  # what a weight decay of one takes from the parameters in the longest step
 
 
 class GeneralState(NamedTuple):
@@ -67,8 +68,9 @@ def general(
 ) -> base.LearnedOptimizer:
     """An optimizer with relative steps, whose direction and length are learned.
 
-    For each tensor, with g the gradient, m its moving averages (decays 0.9, 0.8, 0.995), v that of
-    its square (0.95), and n the Nesterov momentum of the second average:
+    For each tensor, with g the gradient, m its moving averages (decays 0.9, 0.8, 0.995; for vectors
+    0.9, 0.95, 0.995), v that of its square (0.95), and n the Nesterov momentum of the second
+    average:
 
         u = n + MLP(features)                matrices: then orthogonalised
         u = n / sqrt(v) + MLP(features)      vectors, embeddings
@@ -85,6 +87,9 @@ def general(
     * reference at the first step is the other tensors' (their geometric mean), and at most their
     largest reference. Where the whole tree is zero it is 0.05. So with all parameters in other
     units, or another factor on the loss, updates are the same in these units.
+
+    A tensor stays where it is while its gradients are zero: once the second average is 10^4 times
+    smaller than the largest of the three.
 
     It begins as the harness, with nothing learned: the last layers of both MLPs are zero. The
     constants, c and the decays, are learned as well, unless `learn_constants` is False.
@@ -139,7 +144,7 @@ def general(
         embedding,
     )
     state_dtype = _checks.state_dtype(state_dtype)
-    settings.check_precision("decays", max(general_rule.MOMENTA), state_dtype)
+    settings.check_precision("decays", max(general_rule.DECAYS[MATRIX]), state_dtype)
     sizes = chosen.hidden_sizes, chosen.controller_sizes
     init = base.bind(_init_weights, *sizes, chosen.learn_constants)
     spec = _spec(chosen, state_dtype)
@@ -206,7 +211,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
 
         return GeneralState(
             jnp.zeros((), jnp.int32),
-            jax.tree.map(lambda theta: zeros(theta, len(general_rule.MOMENTA)), params),
+            jax.tree.map(lambda theta: zeros(theta, general_rule.NUM_MOMENTA), params),
             jax.tree.map(zeros, params),
             jax.tree.map(lambda theta: jnp.zeros((), base.widest(phi_dtype, theta.dtype)), params),
         )
@@ -243,7 +248,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             ]
             of_group = general_rule.directions(phi, course, kind, tensors)
             for i, (u_t, h_t) in zip(alike, of_group, strict=True):
-                decay = chosen.weight_decay * general_rule.SCALES[MATRIX] * thetas[i]
+                decay = DECAY * chosen.weight_decay * thetas[i]
                 length = chosen.scale * course.length.astype(u_t.dtype)
                 us[i] = base.in_dtype_of(-length * (u_t + decay), params_leaves[i])
                 hs[i] = h_t

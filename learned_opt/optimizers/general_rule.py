@@ -11,16 +11,19 @@ import jax.numpy as jnp
 from learned_opt import native
 from learned_opt.optimizers import base, cell, orthogonal
 
-# The units in which phi holds decays and c: phi is logarithms of what they are multiplied by. Other
-# units would change what weights mean that were saved before.
-MOMENTA = (0.9, 0.95, 0.995)
-SECOND_MOMENT = 0.95
 MATRIX, VECTOR, EMBEDDING = KINDS = range(3)
-SCALES = (0.02, 0.006, 0.06)
-# Decays and c before anything is learned.
+# c before anything is learned, by kind.
+SCALES = (0.05, 0.006, 0.1)
+# Decays of the three momenta and of the second moment, by kind, before anything is learned. A
+# slower momentum is better for ill-conditioned functions of a vector; biases do not mind.
+DECAYS = (
+    (0.9, 0.8, 0.995, 0.95),
+    (0.9, 0.95, 0.995, 0.95),
+    (0.9, 0.8, 0.995, 0.95),
+)
+NUM_MOMENTA = 3
 NESTEROV = 1  # which of the momenta is that of the step
-FIRST_MOMENTA = (0.9, 0.8, 0.995)
-FIRST_SCALES = (0.05, 0.015, 0.1)
+STILL = 1e-4  # Of the largest momentum: a tensor whose Nesterov momentum is less does not move.
 NUM_FEATURES = 13
 NUM_CONTEXT = 6
 NUM_SIGNALS = 4
@@ -115,27 +118,24 @@ def directions(
     """
     dtype = tensors[0].gradient.dtype
     phi, course = base.widened(({**first_constants(), **phi}, course), dtype)
-    kept = _kept(phi["log_kept"], dtype)
+    kept = _kept(phi["log_kept"][kind], kind, dtype)
     t = course.step.astype(dtype)
     debias = -jnp.expm1(t * jnp.log1p(-kept))  # 1 - (1 - kept)^t
     context = jnp.concatenate([course.times, jax.nn.one_hot(kind, len(KINDS), dtype=dtype)])
     common = Common(phi["network"], kept, debias, context)
     us, signals, averages = proposals(kind != MATRIX, common, tensors)
 
-    def finished(u, signals, momentum, reference):
+    def finished(u, signals, reference):
         if kind == MATRIX:
             u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape) or 1)
-        # Whatever the MLP answers: a tensor that never had a gradient stays where it is.
-        u = jnp.where(jnp.any(momentum != 0), _unit(u), 0)
         log_scale = phi["log_scales"][kind]
         if phi["controller"]:
             answer = _answer(phi["controller"], signals, context)
             log_scale = log_scale + 2 * jnp.tanh(answer / 2)
-        return SCALES[kind] * jnp.exp(log_scale) * reference * u
+        return SCALES[kind] * jnp.exp(log_scale) * reference * _unit(u)
 
     references = jnp.stack([tensor.reference for tensor in tensors])
-    momenta = jnp.stack([momentum[NESTEROV] for momentum, _ in averages])
-    steps = jax.vmap(finished)(us, signals, momenta, references)
+    steps = jax.vmap(finished)(us, signals, references)
     return [(steps[i], averages[i]) for i in range(len(tensors))]
 
 
@@ -152,8 +152,9 @@ def proposals(
       tensors: of one shape.
 
     Returns:
-      `(u, signals, averages)`: the directions `[tensors, *shape]`, what the controller reads of
-      each tensor, `[tensors, 4]`, and the next averages of each.
+      `(u, signals, averages)`: the directions `[tensors, *shape]`, zero where a tensor has not had
+      a gradient for long, what the controller reads of each tensor, `[tensors, 4]`, and the next
+      averages of each.
     """
     if _is_fast(common, tensors):
         return _compiled_proposals(adaptive)(common, list(tensors))
@@ -208,8 +209,8 @@ def _proposal(adaptive, common, tensor):
     """`(u, signals, averages)` of one tensor."""
     gradient, theta, reference = tensor[:3]
     averages, m, v = _averaged(common, tensor)
-    # In units of the largest momentum nothing underflows, and an epsilon is relative.
-    unit = _largest(m[NESTEROV])
+    # In units of the largest momentum nothing overflows, and an epsilon is relative.
+    unit = _largest(m)
     g, m, v = gradient / unit, m / unit, jnp.square(_root(v) / unit)
     reciprocal = jax.lax.rsqrt(v + _EPSILON)
     kept = common.kept[NESTEROV]
@@ -220,25 +221,34 @@ def _proposal(adaptive, common, tensor):
     if common.layers:
         features = _features(g, theta, m, v, reciprocal)
         u = u + _answer(common.layers, features, common.context)
+    u = jnp.where(_is_still(m), 0, u)
     return u, _signals(g, theta, reference, m), averages
 
 
+def _is_still(m):
+    """Whether a tensor had no gradient for long, or never: then it stays where it is.
+
+    A direction has no size. So what stands in a layer whose units have died would go on along the
+    last gradient, at full length, until its momentum underflows.
+    """
+    of_step = jnp.max(jnp.abs(m[NESTEROV]), initial=0.0)
+    return (of_step == 0) | (of_step < STILL * jnp.max(jnp.abs(m), initial=0.0))
+
+
 def first_constants() -> dict[str, jax.Array]:
-    """The constants before anything is learned; they stay so where phi has none of its own.
+    """The constants that may be learned; they stay so where phi has none of its own.
 
     Returns:
-      `log_scales` `[3]`, of c by kind, and `log_kept` `[4]`, of the momenta and the second moment.
+      `log_scales` `[3]` and `log_kept` `[3, 4]`: by what `SCALES`, and one minus `DECAYS`, are
+      multiplied, as logarithms.
     """
-    of_momenta = (1 - jnp.asarray(FIRST_MOMENTA)) / (1 - jnp.asarray(MOMENTA))
-    return {
-        "log_scales": jnp.log(jnp.asarray(FIRST_SCALES) / jnp.asarray(SCALES)),
-        "log_kept": jnp.append(jnp.log(of_momenta), 0.0),
-    }
+    kinds = len(KINDS)
+    return {"log_scales": jnp.zeros(kinds), "log_kept": jnp.zeros((kinds, NUM_MOMENTA + 1))}
 
 
-def _kept(log_kept, dtype):
+def _kept(log_kept, kind, dtype):
     """What the averages keep of a new gradient, at most half: an average stays an average."""
-    first = 1 - jnp.asarray((*MOMENTA, SECOND_MOMENT), dtype)
+    first = 1 - jnp.asarray(DECAYS[kind], dtype)
     return jnp.minimum(first * jnp.exp(log_kept), 0.5)
 
 

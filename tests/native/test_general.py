@@ -110,7 +110,9 @@ def test_a_batch_of_weights_and_tensors(lanes):
 def test_zeros_and_what_is_not_finite(lanes):
     common, (tensor,) = make_arguments(6, 20)
     zeros = jax.tree.map(jnp.zeros_like, tensor)
-    others = [zeros]
+    # Gradients that were of size one and are zero since long.
+    still = zeros._replace(momentum=tensor.momentum * jnp.array([1e-9, 1e-30, 1])[:, None, None])
+    others = [zeros, still]
     for bad in (np.nan, np.inf):
         others.append(tensor._replace(gradient=tensor.gradient.at[2, 17].set(bad)))
         others.append(tensor._replace(theta=tensor.theta.at[2, 17].set(-bad)))

@@ -1,5 +1,6 @@
 """The general optimizer against a NumPy version of its formulas, and what it promises."""
 
+import contextlib
 import functools
 import json
 
@@ -13,8 +14,12 @@ import learned_opt
 from learned_opt import optimizers
 from learned_opt.optimizers import orthogonal, schedules
 
-KEPT = np.array([0.1, 0.05, 0.005])
-SCALES = {"matrix": 0.02, "vector": 0.006, "embedding": 0.06}
+KEPT = {  # of momenta, then of the second moment
+    "matrix": np.array([0.1, 0.2, 0.005, 0.05]),
+    "vector": np.array([0.1, 0.05, 0.005, 0.05]),
+    "embedding": np.array([0.1, 0.2, 0.005, 0.05]),
+}
+SCALES = {"matrix": 0.05, "vector": 0.006, "embedding": 0.1}
 NUM_STEPS = 20
 
 
@@ -84,11 +89,11 @@ def cosine_length(t, num_steps):
 def numpy_steps(phi, kind, reference, theta, gradients, num_steps):
     """The updates of one tensor in float64; theta stays where it is."""
     phi = jax.tree.map(lambda x: np.asarray(x, np.float64), phi)
-    kept = np.minimum(KEPT * np.exp(phi["log_kept"][:3]), 0.5)
-    kept_v = min(0.05 * np.exp(phi["log_kept"][3]), 0.5)
+    kinds = list(SCALES)
+    all_kept = np.minimum(KEPT[kind] * np.exp(phi["log_kept"][kinds.index(kind)]), 0.5)
+    kept, kept_v = all_kept[:3], all_kept[3]
     shape = theta.shape
     m, v = np.zeros((3, *shape)), np.zeros(shape)
-    kinds = list(SCALES)
     found = []
     for t, g in enumerate(gradients, 1):
         m = np.stack([(1 - k) * x + k * g for k, x in zip(kept, m, strict=True)])
@@ -409,6 +414,32 @@ def test_tiny_and_huge_gradients_are_finite():
             gradient = jax.tree.map(lambda g, size=size: size * g, gradient)
             u, state = update(gradient, state, theta)
             assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((u, state))), size
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 6)])
+@pytest.mark.parametrize("loops", ["fast", "plain"])
+def test_what_has_no_gradient_any_more_stays_where_it_is(shape, loops):
+    """As where all units of a layer died: it would go on until its momentum underflows."""
+    opt = learned_opt.general(num_steps=3_000)
+    tx = opt.transform(random_phi(opt))
+    theta = {"dead": jnp.ones(shape), "alive": jnp.ones((5, 4))}
+
+    def step(carry, t):
+        theta, state = carry
+        noise = jax.tree.map(lambda x: jax.random.normal(jax.random.key(t), x.shape), theta)
+        dies = noise | {"dead": jnp.where(t < 10, noise["dead"], 0)}
+        u, state = tx.update(dies, state, theta)
+        return (optax.apply_updates(theta, u), state), u["dead"]
+
+    def run():
+        return jax.lax.scan(step, (theta, tx.init(theta)), jnp.arange(1_000))
+
+    with contextlib.nullcontext() if loops == "fast" else learned_opt.xla_loops():
+        (theta, state), updates = jax.jit(run)()
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves((theta, state)))
+    moves = np.any(np.asarray(updates).reshape(len(updates), -1) != 0, axis=1)
+    assert moves[:40].all()
+    assert not moves[500:].any()
 
 
 def test_going_on_from_a_saved_state_gives_the_same_bits(tmp_path):

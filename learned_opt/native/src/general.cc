@@ -31,7 +31,7 @@ namespace {
 
 // As in general_rule.py.
 constexpr int kMomenta = 3, kNesterov = 1, kSignals = 4;
-constexpr float kEpsilon = 1e-10f, kTiny = 1e-30f;
+constexpr float kEpsilon = 1e-10f, kTiny = 1e-30f, kStill = 1e-4f;
 
 constexpr int kScaled = 12;  // features that are divided by their rms; one more is not
 enum { kOfG = 0, kOfTheta = 1, kOfM = 2 };
@@ -87,9 +87,11 @@ struct Entry {
   float reference;
   float *new_m, *new_v, *u, *signals;
   // After the first pass.
-  float *largest, *totals, *column_sums;  // of each piece
+  float *largest;                         // [pieces][kMomenta]
+  float *totals, *column_sums;            // of each piece
   float *rows, *columns;                  // sums over them, then one over their roots
   float scale_of_g, scale_of_m[kMomenta], scale_of_v, over_mean_v;
+  bool is_still;
   // After the second one.
   float* sums;  // [pieces][kSums]
   float scale_of_nesterov;
@@ -131,7 +133,7 @@ int64_t Inputs(const General& call, int64_t l) {
 }
 
 int64_t EntrySize(const General& call) {
-  int64_t size = call.num_pieces * (2 + kSums + call.columns) + call.rows + call.columns;
+  int64_t size = call.num_pieces * (1 + kMomenta + kSums + call.columns) + call.rows + call.columns;
   for (int64_t l = 0; l < call.num_layers; ++l) {
     size += PaddedUnits(call, l) * (Inputs(call, l) + 1);
   }
@@ -145,7 +147,7 @@ Entry NewEntry(const General& call, float* memory) {
     memory += size;
     return start;
   };
-  entry.largest = take(call.num_pieces);
+  entry.largest = take(call.num_pieces * kMomenta);
   entry.totals = take(call.num_pieces);
   entry.sums = take(call.num_pieces * kSums);
   entry.column_sums = take(call.num_pieces * call.columns);
@@ -184,12 +186,17 @@ double OneOverRoot(double x) { return 1 / std::sqrt(x + kEpsilon); }
 
 // What the second pass needs of the whole tensor.
 void AfterAverages(const General& call, Entry* entry) {
-  double largest = 0, total = 0;
+  double of_step = 0, largest = 0, total = 0;
   for (int64_t p = 0; p < call.num_pieces; ++p) {
-    if (entry->largest[p] > largest) largest = entry->largest[p];
+    for (int k = 0; k < kMomenta; ++k) {
+      const double of_momentum = entry->largest[p * kMomenta + k] / entry->debias[k];
+      if (of_momentum > largest) largest = of_momentum;
+      if (k == kNesterov && of_momentum > of_step) of_step = of_momentum;
+    }
     total += entry->totals[p];
   }
-  const double unit = largest > 0 ? largest / entry->debias[kNesterov] : 1;
+  entry->is_still = of_step == 0 || of_step < kStill * largest;
+  const double unit = largest > 0 ? largest : 1;
   entry->scale_of_g = Factor(1 / unit);
   for (int k = 0; k < kMomenta; ++k) entry->scale_of_m[k] = Factor(1 / (unit * entry->debias[k]));
   const double of_v = 1 / (unit * std::sqrt(static_cast<double>(entry->debias[kMomenta])));
@@ -228,6 +235,8 @@ void AfterSums(const General& call, int64_t member, Entry* entry) {
     inverse[k] = OneOver(sizes[k]);
   }
   inverse[kScaled] = 0.25;
+  // What is not a number is larger than nothing.
+  if (std::isnan(means[kOfM + kNesterov])) entry->is_still = false;
   entry->scale_of_nesterov = OneOver(std::sqrt(means[kOfNesterov]));
   const int last = kOfM + kMomenta - 1;
   float* const signals = entry->signals;

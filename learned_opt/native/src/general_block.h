@@ -74,11 +74,11 @@ INLINE void store_some(float* p, Vector x, int64_t count) {
   std::memcpy(p, padded, count * sizeof(float));
 }
 
-// First pass: the next averages of a piece, its largest momentum, and sums of its second moment.
+// First pass: the next averages of a piece, its largest momenta, and sums of its second moment.
 void average(const General& call, Entry& entry, float*, int64_t piece) {
   const int64_t n = call.n, first = call.Begin(piece), last = call.Begin(piece + 1);
   const Vector kept_v = all(entry.kept[kMomenta]);
-  Vector largest{}, total{};
+  Vector largest[kMomenta] = {}, total{};
   for (int64_t i = first; i < last; i += LANES) {
     const int64_t count = last - i;
     const Vector g = load_some(entry.g + i, count);
@@ -86,16 +86,18 @@ void average(const General& call, Entry& entry, float*, int64_t piece) {
       const Vector old = load_some(entry.m + k * n + i, count);
       const Vector m = old + entry.kept[k] * (g - old);
       store_some(entry.new_m + k * n + i, m, count);
-      if (k == kNesterov) largest = larger(largest, larger(m, -m));
+      largest[k] = larger(largest[k], larger(m, -m));
     }
     const Vector old = load_some(entry.v + i, count);
     const Vector v = old + kept_v * (g * g - old);
     store_some(entry.new_v + i, v, count);
     total += v;
   }
-  float maximum = 0;
-  for (int i = 0; i < LANES; ++i) maximum = largest[i] > maximum ? largest[i] : maximum;
-  entry.largest[piece] = maximum;
+  for (int k = 0; k < kMomenta; ++k) {
+    float maximum = 0;
+    for (int i = 0; i < LANES; ++i) maximum = largest[k][i] > maximum ? largest[k][i] : maximum;
+    entry.largest[piece * kMomenta + k] = maximum;
+  }
   entry.totals[piece] = sum_of(total);
   if (call.columns == 0) return;
   float* const of_columns = entry.column_sums + piece * call.columns;
@@ -204,10 +206,14 @@ INLINE void dense(const Packed& layer, const float* x, int64_t count, float* y) 
   }
 }
 
-// Third pass: the direction of a piece. The first layer's weights are already divided by the rms of
+// Third pass: the direction of a piece, zero of a tensor that had no gradient for long. The first layer's weights are already divided by the rms of
 // what they multiply.
 void answer(const General& call, Entry& entry, float* room, int64_t piece) {
   const int64_t first = call.Begin(piece), last = call.Begin(piece + 1);
+  if (entry.is_still) {
+    std::memset(entry.u + first, 0, (last - first) * sizeof(float));
+    return;
+  }
   float* const x = room;
   float* const y = x + call.room_rows * BLOCK;
   float factors[BLOCK] = {}, harness[BLOCK];
