@@ -14,6 +14,7 @@ from learned_opt.meta.unrolling import Transformation
 
 OURS, ABLATION = "general", "general-ablated"
 ADAM, ADAMW, MUON = "adam-tuned", "adamw-tuned", "muon-tuned"
+MUON_OF_KERNELS = "muon-kernels-tuned"
 CONSTANT = "constant"  # the decay that is none
 TUNED, FROZEN, LEARNED = "tuned", "frozen", "learned"
 
@@ -79,6 +80,23 @@ def _ablated(num_steps: Any) -> Transformation:
     return opt, opt.init(jax.random.key(0))
 
 
+def _muon_of_kernels(learning_rate: Schedule) -> optax.GradientTransformation:
+    """Muon that takes convolutions, too: optax's own default leaves them to Adam."""
+
+    def as_matrices(params: Any) -> Any:
+        return jax.tree.map(_as_matrix, params)
+
+    return optax.contrib.muon(learning_rate, muon_weight_dimension_numbers=as_matrices)
+
+
+def _as_matrix(theta: jax.Array) -> optax.contrib.MuonDimensionNumbers | None:
+    """Which axes are inputs and outputs of a kernel of Flax; None of a vector."""
+    if theta.ndim < 2:
+        return None
+    *inputs, output = range(theta.ndim)
+    return optax.contrib.MuonDimensionNumbers(tuple(inputs), output)
+
+
 def _constant(learning_rate: Any, num_steps: Any) -> Schedule:
     del num_steps
     return lambda count: jnp.asarray(learning_rate, jnp.float32)
@@ -142,6 +160,12 @@ OPTIMIZERS: dict[str, Optimizer] = {
         "Muon, its rate and its decay tuned for each task",
         optax.contrib.muon,
         {CONSTANT: _constant, "linear": _linear, "cosine": _cosine},
+        MUON_RATES,
+    ),
+    MUON_OF_KERNELS: _tuned(
+        "Muon that orthogonalises convolutions, too, tuned for each task",
+        _muon_of_kernels,
+        {"linear": _linear, "cosine": _cosine},
         MUON_RATES,
     ),
     "adamw": _frozen("AdamW at 1e-3 with cosine decay", optax.adamw, 1e-3),

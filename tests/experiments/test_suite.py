@@ -396,6 +396,22 @@ def both_ways(optimizer, settings):
     return done
 
 
+def test_muon_of_kernels_orthogonalises_convolutions():
+    optimizer = optimizers.OPTIMIZERS[optimizers.MUON_OF_KERNELS]
+    tx = optimizer.decays["linear"](0.02, 10)
+    theta = {"kernel": jnp.ones((3, 3, 4, 8)), "bias": jnp.zeros(8)}
+    gradient = {
+        "kernel": jax.random.normal(jax.random.key(0), (3, 3, 4, 8)),
+        "bias": jnp.arange(1.0, 9),
+    }
+    u, _ = tx.update(gradient, tx.init(theta), theta)
+    values = np.linalg.svd(np.asarray(u["kernel"]).reshape(36, 8) / 0.02, compute_uv=False)
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+    # Adam's first step: in the gradient's sign.
+    assert np.all(np.asarray(u["bias"]) < 0)
+
+
 @pytest.mark.parametrize("name", ["lion", "general", "adam-tuned"])
 def test_at_once_is_what_it_is_in_turn(name):
     """The same losses of all lengths, the same rate by the same search, the same measures."""
