@@ -5,6 +5,7 @@ mean square of one, and the reference is the tensor's own scale. So a problem in
 same problem.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,12 @@ from learned_opt.optimizers.general_rule import EMBEDDING, MATRIX, VECTOR
 
 # The reference of tensors of zeros in a tree of nothing else.
 NO_SCALE = 0.05
+# Of the largest scale: a tensor that begins below it is as good as zero, such as the gains of
+# layers that begin as nothing.
+TINY = 1e-4
+# Of the steepest tensor: what is flatter says nothing of how steep tensors are. It may stand behind
+# gains that are tiny.
+FLAT = 1e-4
 DECAY = 0.02  # what a weight decay of one takes from the parameters in the longest step
 
 
@@ -83,10 +90,12 @@ def general(
     controller is a second MLP that reads these six, and of the tensor how well gradient and
     averages agree (3) and how much it has grown. The constant c belongs to the kind of tensor.
 
-    The reference is rms(theta_0). A tensor of zeros has no scale: its reference is such that rms(g)
-    * reference at the first step is the other tensors' (their geometric mean), and at most their
-    largest reference. Where the whole tree is zero it is 0.05. So with all parameters in other
-    units, or another factor on the loss, updates are the same in these units.
+    The reference is rms(theta_0). A tensor of zeros has no scale, and one whose rms is 10^4 times
+    smaller than the largest is taken for one. Its reference is such that rms(g) * reference at the
+    first step is the other tensors': the geometric mean of all but those that are 10^4 times
+    flatter than the steepest. It is at most the largest rms. Where the whole tree is zero it is
+    0.05. So with all parameters in other units, or another factor on the loss, updates are the same
+    in these units.
 
     A tensor stays where it is while its gradients are zero: once the second average is 10^4 times
     smaller than the largest of the three.
@@ -321,23 +330,22 @@ def _references(step, thetas, gradients, known):
     """Each tensor's own scale: at the first step it is found, afterwards it is `known`."""
     if not thetas:
         return []
-    sizes = [general_rule.rms(theta) for theta in thetas]
-    slopes = [general_rule.rms(gradient) for gradient in gradients]
-    has_scale = jnp.stack([size > 0 for size in sizes])
-    with_slope = jnp.stack([(a > 0) & (b > 0) for a, b in zip(sizes, slopes, strict=True)])
-    logs = jnp.stack([_log(a) + _log(b) for a, b in zip(sizes, slopes, strict=True)])
-    count = jnp.sum(with_slope)
-    mean_log = jnp.sum(jnp.where(with_slope, logs, 0)) / jnp.maximum(count, 1).astype(logs.dtype)
-    largest = jnp.max(jnp.stack(sizes))
-    largest = jnp.where(jnp.any(has_scale), largest, NO_SCALE)
-    references = []
-    for size, slope, old in zip(sizes, slopes, known, strict=True):
-        # As steep as the others, in their units: where nothing is steep, as long as the longest.
-        as_steep = jnp.exp(jnp.minimum(mean_log - _log(slope), _log(largest)))
-        of_zeros = jnp.where((count > 0) & (slope > 0), as_steep, largest)
-        found = jnp.where(size > 0, size, of_zeros)
-        references.append(jnp.where(step == 1, found.astype(old.dtype), old))
-    return references
+    sizes = jnp.stack([general_rule.rms(theta) for theta in thetas])
+    slopes = jnp.stack([general_rule.rms(gradient) for gradient in gradients])
+    largest = jnp.max(sizes)
+    has_scale = sizes > TINY * largest
+    logs = _log(sizes) + _log(slopes)
+    counts = has_scale & (slopes > 0)
+    steepest = jnp.max(jnp.where(counts, logs, -jnp.inf))
+    counts = counts & (logs > steepest + math.log(FLAT))
+    count = jnp.sum(counts)
+    mean_log = jnp.sum(jnp.where(counts, logs, 0)) / jnp.maximum(count, 1).astype(logs.dtype)
+    largest = jnp.where(largest > 0, largest, NO_SCALE)
+    # As steep as the others, in their units: where nothing is steep, as long as the longest.
+    as_steep = jnp.exp(jnp.minimum(mean_log - _log(slopes), _log(largest)))
+    of_tiny = jnp.where((count > 0) & (slopes > 0), as_steep, largest)
+    found = jnp.where(has_scale, sizes, of_tiny)
+    return [jnp.where(step == 1, found[i].astype(old.dtype), old) for i, old in enumerate(known)]
 
 
 def _log(x):

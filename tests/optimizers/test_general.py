@@ -393,6 +393,21 @@ def test_references():
     np.testing.assert_allclose(
         state.reference["kernel_4d"], rms(np.asarray(theta["kernel_4d"])), rtol=1e-5
     )
+    # What is tiny is as good as zero, and what is flat behind it does not count.
+    tiny = {
+        "embedding": theta["embedding"],
+        "gain": 1e-6 * jnp.ones(3),
+        "behind": theta["kernel_4d"],
+    }
+    gradient = gradients_of(tiny, 1)[0]
+    gradient = gradient | {"behind": 1e-6 * gradient["behind"]}
+    _, state = updates_of(tx, tiny, [gradient])
+    want = rms(np.asarray(tiny["embedding"]))
+    want = min(
+        want * rms(np.asarray(gradient["embedding"])) / rms(np.asarray(gradient["gain"])),
+        rms(np.asarray(theta["kernel_4d"])),
+    )
+    np.testing.assert_allclose(state.reference["gain"], want, rtol=1e-5)
     # Without any scale there is a stated one; a dead tensor moves as far as the largest.
     zeros = {"a": jnp.zeros((3, 2)), "b": jnp.zeros(2)}
     _, state = updates_of(tx, zeros, gradients_of(zeros, 1))
