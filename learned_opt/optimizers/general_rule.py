@@ -23,7 +23,7 @@ DECAYS = (
 )
 NUM_MOMENTA = 3
 NESTEROV = 1  # which of the momenta is that of the step
-STILL = 1e-4  # Of the largest momentum: a tensor whose Nesterov momentum is less does not move.
+STILL = 1e-4  # of the largest momentum: a tensor whose Nesterov momentum is less does not move
 NUM_FEATURES = 13
 NUM_CONTEXT = 6
 NUM_SIGNALS = 4

@@ -235,7 +235,7 @@ void AfterSums(const General& call, int64_t member, Entry* entry) {
     inverse[k] = OneOver(sizes[k]);
   }
   inverse[kScaled] = 0.25;
-  // What is not a number is larger than nothing.
+  // A tensor whose momentum is not a number does not hide it.
   if (std::isnan(means[kOfM + kNesterov])) entry->is_still = false;
   entry->scale_of_nesterov = OneOver(std::sqrt(means[kOfNesterov]));
   const int last = kOfM + kMomenta - 1;

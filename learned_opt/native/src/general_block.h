@@ -206,8 +206,8 @@ INLINE void dense(const Packed& layer, const float* x, int64_t count, float* y) 
   }
 }
 
-// Third pass: the direction of a piece, zero of a tensor that had no gradient for long. The first layer's weights are already divided by the rms of
-// what they multiply.
+// Third pass: the direction of a piece, zero where the tensor had no gradient for long. The first
+// layer's weights are already divided by the rms of what they multiply.
 void answer(const General& call, Entry& entry, float* room, int64_t piece) {
   const int64_t first = call.Begin(piece), last = call.Begin(piece + 1);
   if (entry.is_still) {
