@@ -168,19 +168,15 @@ def floored_log(loss: jax.Array, first: jax.Array) -> jax.Array:
 
 
 def _general(about: str, **others: Any) -> Recipe:
-    """A general optimizer: whole lives of tiny tasks, of all lengths.
-
-    Longer lives would end where tiny networks have nothing left to learn, and teach shorter steps
-    than larger networks need.
-    """
+    """A general optimizer: whole lives of tiny tasks, of all lengths."""
     settings: dict[str, Any] = {
         "preset": None,
-        "family": FamilySpec("tiny", {"num_perceptrons": 4}),
+        "family": FamilySpec("tiny"),
         "dataset": "cifar10",
-        "num_steps": 500,
+        "num_steps": 2_000,
         "num_problems": 8,
         "arguments": {"hidden_sizes": (), "learn_constants": False},
-        "num_epochs": 10,
+        "num_epochs": 5,
         "episodes_per_epoch": 4,
         "estimator": NRES(window=50, sigma=0.02, objective="late"),
         "meta_loss": MetaLoss(shape=floored_log),
@@ -331,10 +327,12 @@ RECIPES = {
     "general-network": _general(
         "general with a network that adds to the direction, and constants that are learned",
         arguments={},
+        num_epochs=10,
     ),
     "general-constants": _general(
         "general without its controller, its constants learned",
         arguments={"hidden_sizes": (), "controller_sizes": ()},
+        num_epochs=10,
     ),
     "rnnprop-cnn": Recipe(
         "RNNprop, trained on a convolutional network with Random Scaling and convex functions",

@@ -26,7 +26,7 @@ def test_the_papers_optimizers_ship():
 
 
 SLOW = ("lstm-cifar10",)  # a convolutional network
-FEWEST_EPOCHS = {"lstm-cifar10": 6}  # few, but long
+FEWEST_EPOCHS = {"lstm-cifar10": 6, "general": 5}  # few, but long
 
 
 @pytest.mark.parametrize("name", learned_opt.PRETRAINED)
