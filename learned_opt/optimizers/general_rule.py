@@ -129,7 +129,7 @@ def directions(
         if kind == MATRIX:
             u = orthogonal.orthogonalised(u, orthogonal.split_of(u.shape) or 1)
         log_scale = phi["log_scales"][kind]
-        if phi["controller"]:
+        if phi["controller"] and kind != VECTOR:
             answer = _answer(phi["controller"], signals, context)
             log_scale = log_scale + 2 * jnp.tanh(answer / 2)
         return SCALES[kind] * jnp.exp(log_scale) * reference * _unit(u)
