@@ -130,7 +130,8 @@ def numpy_steps(phi, kind, reference, theta, gradients, num_steps):
         )
         answer = mlp(phi["controller"], signals[:, None], context)[0]
         log_c = np.log(SCALES[kind]) + phi["log_scales"][kinds.index(kind)]
-        c = np.exp(log_c + 2 * np.tanh(answer / 2))
+        is_controlled = kind != "vector"
+        c = np.exp(log_c + is_controlled * 2 * np.tanh(answer / 2))
         found.append(-linear_length(t, num_steps) * c * reference * unit(u))
     return found
 
