@@ -82,10 +82,7 @@ def _ablated(num_steps: Any) -> Transformation:
 
 def _muon_of_kernels(learning_rate: Schedule) -> optax.GradientTransformation:
     """Muon that takes convolutions, too: optax's own default leaves them to Adam."""
-
-    def as_matrices(params: Any) -> Any:
-        return jax.tree.map(_as_matrix, params)
-
+    as_matrices = functools.partial(jax.tree.map, _as_matrix)
     return optax.contrib.muon(learning_rate, muon_weight_dimension_numbers=as_matrices)
 
 

@@ -24,7 +24,7 @@ TINY = 1e-4
 # Of the steepest tensor: what is flatter says nothing of how steep tensors are. It may stand behind
 # gains that are tiny.
 FLAT = 1e-4
-DECAY = 0.02  # what a weight decay of one takes from the parameters in the longest step
+WEIGHT_DECAY = 0.02  # which share of the parameters `weight_decay=1` takes in the longest step
 
 
 class GeneralState(NamedTuple):
@@ -155,7 +155,7 @@ def general(
         embedding,
     )
     state_dtype = _checks.state_dtype(state_dtype)
-    settings.check_precision("decays", max(general_rule.DECAYS[MATRIX]), state_dtype)
+    settings.check_precision("decays", max(map(max, general_rule.DECAYS)), state_dtype)
     sizes = chosen.hidden_sizes, chosen.controller_sizes
     init = base.bind(_init_weights, *sizes, chosen.learn_constants)
     spec = _spec(chosen, state_dtype)
@@ -259,7 +259,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             ]
             of_group = general_rule.directions(phi, course, kind, tensors)
             for i, (u_t, h_t) in zip(alike, of_group, strict=True):
-                decay = DECAY * chosen.weight_decay * thetas[i]
+                decay = WEIGHT_DECAY * chosen.weight_decay * thetas[i]
                 length = chosen.scale * course.length.astype(u_t.dtype)
                 us[i] = base.in_dtype_of(-length * (u_t + decay), params_leaves[i])
                 hs[i] = h_t

@@ -15,7 +15,7 @@ MATRIX, VECTOR, EMBEDDING = KINDS = range(3)
 # c before anything is learned, by kind.
 SCALES = (0.05, 0.006, 0.1)
 # Decays of the three momenta and of the second moment, by kind, before anything is learned. A
-# slower momentum is better for ill-conditioned functions of a vector; biases do not mind.
+# slower momentum is better for ill-conditioned functions of a vector; biases hardly mind.
 DECAYS = (
     (0.9, 0.8, 0.995, 0.95),
     (0.9, 0.95, 0.995, 0.95),
@@ -230,9 +230,11 @@ def _is_still(m):
 
     A direction has no size. So what stands in a layer whose units have died would go on along the
     last gradient, at full length, until its momentum underflows.
+
+    Args:
+      m: the momenta, in units of the largest.
     """
-    of_step = jnp.max(jnp.abs(m[NESTEROV]), initial=0.0)
-    return (of_step == 0) | (of_step < STILL * jnp.max(jnp.abs(m), initial=0.0))
+    return jnp.max(jnp.abs(m[NESTEROV]), initial=0.0) < STILL
 
 
 def first_constants() -> dict[str, jax.Array]:

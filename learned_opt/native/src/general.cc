@@ -195,8 +195,8 @@ void AfterAverages(const General& call, Entry* entry) {
     }
     total += entry->totals[p];
   }
-  entry->is_still = of_step == 0 || of_step < kStill * largest;
   const double unit = largest > 0 ? largest : 1;
+  entry->is_still = of_step < kStill * unit;
   entry->scale_of_g = Factor(1 / unit);
   for (int k = 0; k < kMomenta; ++k) entry->scale_of_m[k] = Factor(1 / (unit * entry->debias[k]));
   const double of_v = 1 / (unit * std::sqrt(static_cast<double>(entry->debias[kMomenta])));
