@@ -230,11 +230,9 @@ def _is_still(m):
 
     A direction has no size. So what stands in a layer whose units have died would go on along the
     last gradient, at full length, until its momentum underflows.
-
-    Args:
-      m: the momenta, in units of the largest.
     """
-    return jnp.max(jnp.abs(m[NESTEROV]), initial=0.0) < STILL
+    of_step = jnp.max(jnp.abs(m[NESTEROV]), initial=0.0)
+    return (of_step == 0) | (of_step < STILL * jnp.max(jnp.abs(m), initial=0.0))
 
 
 def first_constants() -> dict[str, jax.Array]:
