@@ -246,7 +246,9 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
         second_moments = jax.tree.leaves(state.second_moment)
         us: list = [None] * len(leaves)
         hs: list = [None] * len(leaves)
-        for (kind, _), alike in _groups(chosen, leaves, gradients).items():
+        groups = _groups(chosen, leaves, gradients)
+        is_alone = all(kind == VECTOR for kind, _ in groups)
+        for (kind, _), alike in groups.items():
             tensors = [
                 general_rule.Tensor(
                     gradients[i],
@@ -257,7 +259,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
                 )
                 for i in alike
             ]
-            of_group = general_rule.directions(phi, course, kind, tensors)
+            of_group = general_rule.directions(phi, course, kind, tensors, is_alone)
             for i, (u_t, h_t) in zip(alike, of_group, strict=True):
                 decay = WEIGHT_DECAY * chosen.weight_decay * thetas[i]
                 length = chosen.scale * course.length.astype(u_t.dtype)

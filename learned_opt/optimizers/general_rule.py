@@ -14,6 +14,9 @@ from learned_opt.optimizers import base, cell, orthogonal
 MATRIX, VECTOR, EMBEDDING = KINDS = range(3)
 # c before anything is learned, by kind.
 SCALES = (0.05, 0.006, 0.1)
+# c of vectors where the whole tree is vectors. Alone they have all the way to go; beside matrices
+# they are held back, or gains of normalisations go astray where gradients are all noise.
+SCALE_ALONE = 0.02
 # Decays of the three momenta and of the second moment, by kind, before anything is learned. A
 # slower momentum is better for ill-conditioned functions of a vector; biases hardly mind.
 DECAYS = (
@@ -100,6 +103,7 @@ def directions(
     course: Course,
     kind: int,
     tensors: Sequence[Tensor],
+    is_alone: bool = False,
 ) -> list[Moved]:
     """A step of each of several tensors of one shape, relative to the length of the schedule.
 
@@ -111,6 +115,7 @@ def directions(
       course: of this step.
       kind: MATRIX, VECTOR or EMBEDDING.
       tensors: the tensors.
+      is_alone: whether they are vectors in a tree of nothing else.
 
     Returns:
       For each of them `c * exp(controller) * reference * u / rms(u)`, `[*shape]`, and the next
@@ -124,6 +129,7 @@ def directions(
     context = jnp.concatenate([course.times, jax.nn.one_hot(kind, len(KINDS), dtype=dtype)])
     common = Common(phi["network"], kept, debias, context)
     us, signals, averages = proposals(kind != MATRIX, common, tensors)
+    scale = SCALE_ALONE if is_alone else SCALES[kind]
 
     def finished(u, signals, reference):
         if kind == MATRIX:
@@ -132,7 +138,7 @@ def directions(
         if phi["controller"] and kind != VECTOR:
             answer = _answer(phi["controller"], signals, context)
             log_scale = log_scale + 2 * jnp.tanh(answer / 2)
-        return SCALES[kind] * jnp.exp(log_scale) * reference * _unit(u)
+        return scale * jnp.exp(log_scale) * reference * _unit(u)
 
     references = jnp.stack([tensor.reference for tensor in tensors])
     steps = jax.vmap(finished)(us, signals, references)

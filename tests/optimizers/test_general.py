@@ -20,6 +20,7 @@ KEPT = {  # of momenta, then of the second moment
     "embedding": np.array([0.1, 0.2, 0.005, 0.05]),
 }
 SCALES = {"matrix": 0.05, "vector": 0.006, "embedding": 0.1}
+SCALE_ALONE = 0.02  # of vectors in a tree of nothing else
 NUM_STEPS = 20
 
 
@@ -86,7 +87,7 @@ def cosine_length(t, num_steps):
     return min(t / num_steps / 0.05, 0.5 - 0.5 * np.cos(np.pi * left(t, num_steps)))
 
 
-def numpy_steps(phi, kind, reference, theta, gradients, num_steps):
+def numpy_steps(phi, kind, reference, theta, gradients, num_steps, is_alone=False):
     """The updates of one tensor in float64; theta stays where it is."""
     phi = jax.tree.map(lambda x: np.asarray(x, np.float64), phi)
     kinds = list(SCALES)
@@ -105,7 +106,7 @@ def numpy_steps(phi, kind, reference, theta, gradients, num_steps):
         context = np.array([*times, *(float(kind == other) for other in kinds)])
         root = np.sqrt(vh)
         features = [g, theta, *mh, g / root, *(mh / root)]
-        if len(shape) > 1:
+        if kind != "vector":
             matrix = vh.reshape(shape[0], -1) if kind == "out-first" else vh.reshape(-1, shape[-1])
             rows, columns = matrix.mean(1, keepdims=True), matrix.mean(0, keepdims=True)
             factor = (np.sqrt(matrix.mean()) / np.sqrt(rows * columns)).reshape(shape)
@@ -129,7 +130,8 @@ def numpy_steps(phi, kind, reference, theta, gradients, num_steps):
             ]
         )
         answer = mlp(phi["controller"], signals[:, None], context)[0]
-        log_c = np.log(SCALES[kind]) + phi["log_scales"][kinds.index(kind)]
+        log_c = np.log(SCALE_ALONE if is_alone else SCALES[kind])
+        log_c = log_c + phi["log_scales"][kinds.index(kind)]
         is_controlled = kind != "vector"
         c = np.exp(log_c + is_controlled * 2 * np.tanh(answer / 2))
         found.append(-linear_length(t, num_steps) * c * reference * unit(u))
@@ -188,6 +190,20 @@ def test_it_computes_its_formulas():
         want = numpy_steps(phi, kind, reference, own, own_gradients, NUM_STEPS)
         for u, w in zip(got, want, strict=True):
             np.testing.assert_allclose(leaf(u, path), w, rtol=2e-3, atol=2e-4 * rms(w))
+
+
+def test_vectors_that_are_alone_have_a_length_of_their_own():
+    _, phi, tx = an_optimizer()
+    rng = np.random.default_rng(4)
+    theta = {"w": jnp.asarray(rng.normal(size=(7, 1)), jnp.float32), "b": jnp.float32(0.3)}
+    gradients = gradients_of(theta, 3)
+    got, _ = updates_of(tx, theta, gradients)
+    for name in theta:
+        own = np.asarray(theta[name], np.float64)
+        of_name = [np.asarray(gradient[name], np.float64) for gradient in gradients]
+        want = numpy_steps(phi, "vector", rms(own), own, of_name, NUM_STEPS, is_alone=True)
+        for u, w in zip(got, want, strict=True):
+            np.testing.assert_allclose(u[name], w, rtol=2e-3, atol=2e-4 * rms(w))
 
 
 @pytest.mark.parametrize("factor", [128.0, pytest.param(2.0**-7, marks=pytest.mark.thorough)])
