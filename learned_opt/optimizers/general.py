@@ -90,7 +90,7 @@ def general(
     controller is a second MLP that reads these six, and of the tensor how well gradient and
     averages agree (3) and how much it has grown. It speaks of matrices and embeddings: what tiny
     networks teach of biases is wrong for other functions of a vector. The constant c belongs to the
-    kind of tensor.
+    kind of tensor; in a tree of nothing but vectors they have one of their own.
 
     The reference is rms(theta_0). A tensor of zeros has no scale, and one whose rms is 10^4 times
     smaller than the largest is taken for one. Its reference is such that rms(g) * reference at the
