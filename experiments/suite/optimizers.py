@@ -13,6 +13,9 @@ from learned_opt import _checks
 from learned_opt.meta.unrolling import Transformation
 
 OURS, ABLATION = "general", "general-ablated"
+# What a controller is up against that mostly takes shorter steps.
+SHORTER = "general-ablated-0.8"
+ABLATIONS = ABLATION, SHORTER
 ADAM, ADAMW, MUON = "adam-tuned", "adamw-tuned", "muon-tuned"
 MUON_OF_KERNELS = "muon-kernels-tuned"
 CONSTANT = "constant"  # the decay that is none
@@ -74,9 +77,11 @@ def _learned(num_steps: Any) -> Transformation:
     return learned_opt.general(**{**opt.spec["args"], "num_steps": num_steps}), phi
 
 
-def _ablated(num_steps: Any) -> Transformation:
+def _ablated(scale: float, num_steps: Any) -> Transformation:
     """Ours with nothing learned: Nesterov's momentum where the network stands, no controller."""
-    opt = learned_opt.general(num_steps=num_steps, hidden_sizes=(), controller_sizes=())
+    opt = learned_opt.general(
+        num_steps=num_steps, scale=scale, hidden_sizes=(), controller_sizes=()
+    )
     return opt, opt.init(jax.random.key(0))
 
 
@@ -174,7 +179,13 @@ OPTIMIZERS: dict[str, Optimizer] = {
     ABLATION: Optimizer(
         "general with nothing learned: Nesterov's momentum in the network's place",
         LEARNED,
-        _ablated,
+        functools.partial(_ablated, 1.0),
+        scheduled=True,
+    ),
+    SHORTER: Optimizer(
+        "the same, its steps 0.8 times as long",
+        LEARNED,
+        functools.partial(_ablated, 0.8),
         scheduled=True,
     ),
     OURS: Optimizer(

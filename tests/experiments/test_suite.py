@@ -259,6 +259,7 @@ def test_goals(found):
     assert verdicts["2", "share of the steps of adam-tuned, worst task"] is False
     assert verdicts["2", "share of the steps of muon-tuned, geometric mean"] is None
     assert verdicts["3", "final loss over that of general-ablated, geometric mean"] is True
+    assert verdicts["3", "final loss over that of general-ablated-0.8, geometric mean"] is None
     del found["vit"]
     verdicts = {row["what"]: row["holds"] for row in results.goals(found)}
     assert verdicts["share of the steps of adam-tuned, geometric mean"] is True
