@@ -161,7 +161,7 @@ def _scanned(tx, theta, gradients, num_steps, extra_args):
 
 
 def assert_close(got, want):
-    """Equal up to the rounding of float32, which orthogonalisation multiplies, and not trivially."""
+    """Equal up to the rounding of float32, which orthogonalisation multiplies."""
     chex.assert_trees_all_close(got, want, rtol=1e-5, atol=4e-6)
 
 
