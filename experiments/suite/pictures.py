@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments.suite import shares
-from experiments.suite.optimizers import ABLATIONS, ADAM, OPTIMIZERS, OURS
+from experiments.suite.optimizers import ADAM, LEARNED, OPTIMIZERS, OURS, of_kind
 from experiments.suite.results import RIVALS
 from learned_opt.evaluation import style
 
@@ -24,7 +24,7 @@ def draw_ratios(path: str, tasks: dict[str, dict[str, Any]]) -> None:
         for task, rows in tasks.items()
     }
     names = [name for name in OPTIMIZERS if any(name in row for row in ratios.values())]
-    look = style.styles(names, {OURS, *ABLATIONS}, _best(names, ratios))
+    look = style.styles(names, set(of_kind(LEARNED)), _best(names, ratios))
     figure = style.figure(7.2, 1.4 + 0.35 * len(ratios))
     axes = figure.add_subplot()
     for name in names:
@@ -51,7 +51,7 @@ def _best(names: list[str], ratios: dict[str, dict[str, float]]) -> list[str]:
     """The two rivals whose ratios are smallest in the geometric mean."""
     means = {}
     for name in names:
-        if name not in (OURS, *ABLATIONS):
+        if name not in of_kind(LEARNED):
             values = [min(row[name], HIGHEST) for row in ratios.values() if name in row]
             means[name] = np.mean(np.log(np.maximum(values, 1e-9)))
     return sorted(means, key=means.__getitem__)[:2]

@@ -10,7 +10,7 @@ import numpy as np
 from experiments.suite import pictures, shares
 from experiments.suite import results as results_lib
 from experiments.suite.kept import Settings
-from experiments.suite.optimizers import ABLATIONS, ADAM, OURS
+from experiments.suite.optimizers import ADAM, LEARNED, of_kind
 from experiments.suite.results import RIVALS, Results
 from experiments.suite.tasks import GROUPS, TASKS, WIDTH
 from learned_opt import _files
@@ -191,7 +191,7 @@ def _draw(
     """Curves of each task, ratios of all, shares of steps, and the sweep of widths."""
     for task, there in results.items():
         curves = {name: done.curves[results_lib.WHOLE] for name, done in there.items()}
-        learned = {OURS, *ABLATIONS} & set(curves)
+        learned = set(of_kind(LEARNED)) & set(curves)
         plots.curves(os.path.join(workdir, task, "curves.png"), curves, learned, task)
     pictures.draw_ratios(os.path.join(workdir, "ratios.png"), summary["tasks"])
     pictures.draw_shares(os.path.join(workdir, "shares.png"), summary["over_all"])
@@ -203,4 +203,4 @@ def _draw(
                 widths.setdefault(name, {})[width] = row["final"]
     if widths:
         path = os.path.join(workdir, "widths.png")
-        plots.overview(path, {"mnist": widths}, {OURS, *ABLATIONS}, "A perceptron", "width")
+        plots.overview(path, {"mnist": widths}, set(of_kind(LEARNED)), "A perceptron", "width")

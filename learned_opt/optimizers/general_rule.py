@@ -15,7 +15,7 @@ MATRIX, VECTOR, EMBEDDING = KINDS = range(3)
 # c before anything is learned, by kind.
 SCALES = (0.05, 0.006, 0.1)
 # c of vectors where the whole tree is vectors. Alone they have all the way to go; beside matrices
-# they are held back, or gains of normalisations go astray where gradients are all noise.
+# they are held back, or gains of normalisations go astray where gradients are mostly noise.
 SCALE_ALONE = 0.02
 # Decays of the three momenta and of the second moment, by kind, before anything is learned. A
 # slower momentum is better for ill-conditioned functions of a vector; biases hardly mind.
