@@ -16,8 +16,9 @@ from learned_opt import _checks
 from learned_opt.optimizers import base, general_rule, orthogonal, schedules, settings
 from learned_opt.optimizers.general_rule import EMBEDDING, MATRIX, VECTOR
 
-# The reference of tensors of zeros in a tree of nothing else.
-NO_SCALE = 0.05
+# The reference of tensors of zeros in a tree of nothing else, which is a linear model as a rule:
+# how large its weights become where inputs and targets are standardised.
+NO_SCALE = 1.0
 # Of the largest scale: a tensor that begins below it is as good as zero, such as the gains of
 # layers that begin as nothing.
 TINY = 1e-4
@@ -96,7 +97,7 @@ def general(
     smaller than the largest is taken for one. Its reference is such that rms(g) * reference at the
     first step is the other tensors': the geometric mean of all but those that are 10^4 times
     flatter than the steepest. It is at most the largest rms. Where the whole tree is zero it is
-    0.05. So with all parameters in other units, or another factor on the loss, updates are the same
+    one. So with all parameters in other units, or another factor on the loss, updates are the same
     in these units.
 
     A tensor stays where it is while its gradients are zero: once the second average is 10^4 times
