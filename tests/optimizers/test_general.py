@@ -436,6 +436,30 @@ def test_references():
     assert np.all(np.asarray(u["b"]) == 0)
 
 
+def test_a_linear_model_that_begins_at_zero_is_fitted():
+    """Against NumPy's least squares: from zero there is all the way to go."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(200, 10))
+    targets = inputs @ rng.normal(size=(10, 3)) + rng.normal(size=(200, 3))
+    solution = np.linalg.lstsq(inputs, targets, rcond=None)[0]
+    least = np.mean(np.square(inputs @ solution - targets))
+    tx = learned_opt.pretrained("general", num_steps=300)
+
+    def loss(theta):
+        return jnp.mean(jnp.square(inputs @ theta - targets))
+
+    @jax.jit
+    def step(theta, state):
+        updates, state = tx.update(jax.grad(loss)(theta), state, theta)
+        return optax.apply_updates(theta, updates), state
+
+    theta = jnp.zeros((10, 3))
+    state = tx.init(theta)
+    for _ in range(300):
+        theta, state = step(theta, state)
+    assert loss(theta) < 1.01 * least
+
+
 def test_tiny_and_huge_gradients_are_finite():
     _, _, tx = an_optimizer()
     theta = parameters()
