@@ -96,9 +96,9 @@ def general(
     The reference is rms(theta_0). A tensor of zeros has no scale, and one whose rms is 10^4 times
     smaller than the largest is taken for one. Its reference is such that rms(g) * reference at the
     first step is the other tensors': the geometric mean of all but those that are 10^4 times
-    flatter than the steepest. It is at most the largest rms. Where the whole tree is zero it is
-    one. So with all parameters in other units, or another factor on the loss, updates are the same
-    in these units.
+    flatter than the steepest. It is at most the largest rms. So with all parameters in other
+    units, or another factor on the loss, updates are the same in these units. Only a tree of
+    nothing but zeros has no unit: there the reference is one.
 
     A tensor stays where it is while its gradients are zero: once the second average is 10^4 times
     smaller than the largest of the three.
