@@ -13,7 +13,14 @@ import jax
 import jax.numpy as jnp
 
 from learned_opt import _checks
-from learned_opt.optimizers import base, general_rule, orthogonal, schedules, settings
+from learned_opt.optimizers import (
+    base,
+    general_damping,
+    general_rule,
+    orthogonal,
+    schedules,
+    settings,
+)
 from learned_opt.optimizers.general_rule import EMBEDDING, MATRIX, VECTOR
 
 # The reference of tensors of zeros in a tree of nothing else, which is a linear model as a rule:
@@ -36,12 +43,14 @@ class GeneralState(NamedTuple):
       momentum: moving averages of the gradient, leaves `[3, *parameter.shape]`.
       second_moment: a moving average of its square, leaves like the parameters.
       reference: each tensor's own scale, leaves `[]`; zero before the first step.
+      damping: a factor on all steps, in [0.2, 1]: a scalar, one as a rule.
     """
 
     step: jax.Array
     momentum: Any
     second_moment: Any
     reference: Any
+    damping: jax.Array
 
 
 class Settings(NamedTuple):
@@ -99,6 +108,10 @@ def general(
     flatter than the steepest. It is at most the largest rms. So with all parameters in other
     units, or another factor on the loss, updates are the same in these units. Only a tree of
     nothing but zeros has no unit: there the reference is one.
+
+    Where inputs are large, steps that are relative to the parameters are too long. Then gradients
+    point against their momenta, and while that is so in the warm-up, one factor on all steps falls,
+    to 0.2 at least. As a rule it stays at one.
 
     A tensor stays where it is while its gradients are zero: once the second average is 10^4 times
     smaller than the largest of the three.
@@ -226,6 +239,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             jax.tree.map(lambda theta: zeros(theta, general_rule.NUM_MOMENTA), params),
             jax.tree.map(zeros, params),
             jax.tree.map(lambda theta: jnp.zeros((), base.widest(phi_dtype, theta.dtype)), params),
+            jnp.ones((), phi_dtype),
         )
 
     def update_fn(updates, state, params=None, *, axis_name=None, horizon=None, **extra_args):
@@ -243,19 +257,21 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
         thetas = [_widened(theta, phi_dtype) for theta in params_leaves]
         known = jax.tree.leaves(state.reference)
         references = _references(step, thetas, gradients, known)
-        momenta = jax.tree.leaves(state.momentum)
+        kept_momenta = jax.tree.leaves(state.momentum)
+        momenta = [_widened(momentum, phi_dtype) for momentum in kept_momenta]
         second_moments = jax.tree.leaves(state.second_moment)
         us: list = [None] * len(leaves)
         hs: list = [None] * len(leaves)
         groups = _groups(chosen, leaves, gradients)
         is_alone = all(kind == VECTOR for kind, _ in groups)
+        damping = _damping(state.damping, course, groups, gradients, momenta)
         for (kind, _), alike in groups.items():
             tensors = [
                 general_rule.Tensor(
                     gradients[i],
                     thetas[i],
                     references[i].astype(gradients[i].dtype),
-                    _widened(momenta[i], phi_dtype),
+                    momenta[i],
                     _widened(second_moments[i], phi_dtype),
                 )
                 for i in alike
@@ -263,14 +279,15 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             of_group = general_rule.directions(phi, course, kind, tensors, is_alone)
             for i, (u_t, h_t) in zip(alike, of_group, strict=True):
                 decay = WEIGHT_DECAY * chosen.weight_decay * thetas[i]
-                length = chosen.scale * course.length.astype(u_t.dtype)
+                length = chosen.scale * course.length.astype(u_t.dtype) * damping.astype(u_t.dtype)
                 us[i] = base.in_dtype_of(-length * (u_t + decay), params_leaves[i])
                 hs[i] = h_t
         state = GeneralState(
             step,
-            treedef.unflatten([_as_kept(h[0], m) for h, m in zip(hs, momenta, strict=True)]),
+            treedef.unflatten([_as_kept(h[0], m) for h, m in zip(hs, kept_momenta, strict=True)]),
             treedef.unflatten([_as_kept(h[1], v) for h, v in zip(hs, second_moments, strict=True)]),
             treedef.unflatten(references),
+            damping,
         )
         return treedef.unflatten(us), state
 
@@ -308,7 +325,23 @@ def _course(chosen, step, horizon):
     if chosen.schedule != "endless":
         log_end = jnp.log(jnp.asarray(end, share.dtype)) / jnp.log(1_000.0)
     times = jnp.stack([share, log_t, log_end])
-    return general_rule.Course(step, schedules.length(chosen.schedule, step, end), times)
+    return general_rule.Course(
+        step,
+        schedules.length(chosen.schedule, step, end),
+        schedules.is_warming_up(chosen.schedule, step, end),
+        times,
+    )
+
+
+def _damping(damping, course, groups, gradients, momenta):
+    """The next damping: matrices and embeddings decide, vectors are moved by their own sizes."""
+    decisive = [i for (kind, _), alike in groups.items() if kind != VECTOR for i in alike]
+    return general_damping.following(
+        damping,
+        course.is_warming_up,
+        [gradients[i] for i in decisive],
+        [momenta[i][general_rule.NESTEROV] for i in decisive],
+    )
 
 
 def _as_kept(new, old):

@@ -42,11 +42,13 @@ class Course(NamedTuple):
     Attributes:
       step: t, 1 at the first step, an int32 scalar.
       length: of this step by the schedule, in [0, 1].
+      is_warming_up: whether steps still grow, a bool scalar.
       times: which share of the run is done, log t and log T, all about one: `[3]`.
     """
 
     step: jax.Array
     length: jax.Array
+    is_warming_up: jax.Array
     times: jax.Array
 
 
@@ -270,6 +272,11 @@ def _averaged(common, tensor):
     v = tensor.second_moment
     v = v + common.kept[-1] * (jnp.square(gradient) - v)
     return (m, v), m / beside_coordinates(common.debias), v / common.debias[-1]
+
+
+def in_units(x: jax.Array) -> jax.Array:
+    """`x` over its largest number: then neither squares nor products of sizes overflow."""
+    return x / _largest(x)
 
 
 def _largest(x):

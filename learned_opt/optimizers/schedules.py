@@ -43,6 +43,26 @@ def length(
     return jnp.minimum(done / WARM_UP, falling)
 
 
+def is_warming_up(
+    name: str,
+    step: jax.Array,
+    num_steps: jax.Array | float | None,
+) -> jax.Array:
+    """Whether steps still grow.
+
+    Args:
+      name: one of `SCHEDULES`.
+      step: t, 1 at the first step.
+      num_steps: T, the steps of the run; not read by "endless".
+
+    Returns:
+      A scalar of bool.
+    """
+    if name == "endless":
+        return step <= ENDLESS_WARM_UP
+    return share(name, step, num_steps) <= WARM_UP
+
+
 def share(
     name: str,
     step: jax.Array,

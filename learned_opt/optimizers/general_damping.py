@@ -1,0 +1,57 @@
+"""How `general` shortens its steps where gradients go back and forth as a run begins.
+
+Its steps are relative to the parameters. Where inputs are large and not standardised, that is too
+long: all units lie behind one direction, which each step overshoots, and they die within some
+thirty steps. Then the gradient points against its own momentum. In networks with inputs of about
+one it hardly does: there the damping stays at one, and nothing is changed.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+
+from learned_opt.optimizers import general_rule
+
+LEAST = 0.2
+AGAINST = 0.5  # a cosine of minus so much is borne
+RATE = 0.5  # of the logarithm, by what is beyond it
+RECOVERY = 0.1  # the same, where less is borne than could be
+
+
+def following(
+    damping: jax.Array,
+    is_warming_up: jax.Array,
+    gradients: Sequence[jax.Array],
+    momenta: Sequence[jax.Array],
+) -> jax.Array:
+    """The factor on all steps, from this one on.
+
+    The cosine between the gradient and the momentum before it, a mean over tensors, moves it as a
+    hypergradient would (Baydin et al. 2018, arXiv 1703.04782), within [0.2, 1].
+
+    Args:
+      damping: the factor so far, `[]`; one before the first step.
+      is_warming_up: whether steps still grow, `[]`: later it stays.
+      gradients: of the tensors that decide, `[*shape]` each; none for no change.
+      momenta: their moving averages before this step, `[*shape]` each.
+
+    Returns:
+      `[]`, of the type of `damping`.
+    """
+    if not gradients:
+        return damping
+    pairs = zip(gradients, momenta, strict=True)
+    cosine = jnp.mean(jnp.stack([_cosine(g, m).astype(damping.dtype) for g, m in pairs]))
+    beyond = cosine + AGAINST
+    rate = jnp.where(beyond < 0, RATE, RECOVERY)
+    changed = jnp.clip(damping * jnp.exp(rate * beyond), LEAST, 1)
+    return jnp.where(is_warming_up, changed, damping)
+
+
+def _cosine(x, y):
+    """Zero where one is zero, or no number: what is wrong there shows in that tensor alone."""
+    x, y = general_rule.in_units(x), general_rule.in_units(y)
+    size = general_rule.rms(x) * general_rule.rms(y)
+    is_known = (size > 0) & jnp.isfinite(size)
+    return jnp.where(is_known, jnp.sum(x * y) / max(x.size, 1) / jnp.where(is_known, size, 1), 0)
