@@ -91,7 +91,7 @@ def general(
 
         u = n + MLP(features)                matrices: then orthogonalised
         u = n / sqrt(v) + MLP(features)      vectors, embeddings
-        step = -scale * c * length(t / T) * exp(controller) * reference * u / rms(u)
+        step = -scale * damping * c * length(t / T) * exp(controller) * reference * u / rms(u)
 
     n, and each of the 13 features of a coordinate, is divided by its rms over the tensor: g, theta,
     m (3), all of these but theta over sqrt(v) (4), and over the root of Adafactor's factored
@@ -239,7 +239,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             jax.tree.map(lambda theta: zeros(theta, general_rule.NUM_MOMENTA), params),
             jax.tree.map(zeros, params),
             jax.tree.map(lambda theta: jnp.zeros((), base.widest(phi_dtype, theta.dtype)), params),
-            jnp.ones((), phi_dtype),
+            jnp.ones((), base.widest(phi_dtype, *jax.tree.leaves(params))),
         )
 
     def update_fn(updates, state, params=None, *, axis_name=None, horizon=None, **extra_args):
