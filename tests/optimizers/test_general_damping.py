@@ -51,9 +51,7 @@ def test_sizes_do_not_matter_and_what_is_no_number_does_not_count():
     against = [-1e30 * momenta[0], -1e-30 * momenta[1]]
 
     def following(gradients):
-        return float(
-            general_damping.following(jnp.ones(()), jnp.asarray(True), gradients, momenta)
-        )
+        return float(general_damping.following(jnp.ones(()), jnp.asarray(True), gradients, momenta))
 
     assert following(against) == pytest.approx(np.exp(-0.25), rel=1e-5)
     assert following([jnp.full((4, 3), jnp.nan), against[1]]) == pytest.approx(1)
