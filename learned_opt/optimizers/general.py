@@ -110,8 +110,8 @@ def general(
     nothing but zeros has no unit: there the reference is one.
 
     Where inputs are large, steps that are relative to the parameters are too long. Then gradients
-    point against their momenta, and while that is so in the warm-up, one factor on all steps falls,
-    to 0.2 at least. As a rule it stays at one.
+    point against their momenta. While that is so in the first half of the warm-up, one factor on all
+    steps falls, to 0.2 at least. As a rule it stays at one.
 
     A tensor stays where it is while its gradients are zero: once the second average is 10^4 times
     smaller than the largest of the three.
@@ -328,7 +328,7 @@ def _course(chosen, step, horizon):
     return general_rule.Course(
         step,
         schedules.length(chosen.schedule, step, end),
-        schedules.is_warming_up(chosen.schedule, step, end),
+        schedules.is_short(chosen.schedule, step, end),
         times,
     )
 
@@ -338,7 +338,7 @@ def _damping(damping, course, groups, gradients, momenta):
     decisive = [i for (kind, _), alike in groups.items() if kind != VECTOR for i in alike]
     return general_damping.following(
         damping,
-        course.is_warming_up,
+        course.is_short,
         [gradients[i] for i in decisive],
         [momenta[i][general_rule.NESTEROV] for i in decisive],
     )

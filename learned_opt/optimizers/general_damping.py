@@ -15,13 +15,13 @@ from learned_opt.optimizers import general_rule
 
 LEAST = 0.2
 AGAINST = 0.5  # a cosine of minus so much is borne
-RATE = 0.5  # of the logarithm, by what is beyond it
+RATE = 1.5  # of the logarithm, by what is beyond it
 RECOVERY = 0.1  # the same, where less is borne than could be
 
 
 def following(
     damping: jax.Array,
-    is_warming_up: jax.Array,
+    is_short: jax.Array,
     gradients: Sequence[jax.Array],
     momenta: Sequence[jax.Array],
 ) -> jax.Array:
@@ -32,7 +32,8 @@ def following(
 
     Args:
       damping: the factor so far, `[]`; one before the first step.
-      is_warming_up: whether steps still grow, `[]`: later it stays.
+      is_short: whether steps are still short, `[]`; later it stays. Where they are as long as they
+        get, gradients go back and forth in networks that bear it, too.
       gradients: of the tensors that decide, `[*shape]` each; none for no change.
       momenta: their moving averages before this step, `[*shape]` each.
 
@@ -46,7 +47,7 @@ def following(
     beyond = cosine + AGAINST
     rate = jnp.where(beyond < 0, RATE, RECOVERY)
     changed = jnp.clip(damping * jnp.exp(rate * beyond), LEAST, 1)
-    return jnp.where(is_warming_up, changed, damping)
+    return jnp.where(is_short, changed, damping)
 
 
 def _cosine(x, y):

@@ -42,13 +42,13 @@ class Course(NamedTuple):
     Attributes:
       step: t, 1 at the first step, an int32 scalar.
       length: of this step by the schedule, in [0, 1].
-      is_warming_up: whether steps still grow, a bool scalar.
+      is_short: whether the warm-up is not half done, a bool scalar.
       times: which share of the run is done, log t and log T, all about one: `[3]`.
     """
 
     step: jax.Array
     length: jax.Array
-    is_warming_up: jax.Array
+    is_short: jax.Array
     times: jax.Array
 
 

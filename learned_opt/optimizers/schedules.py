@@ -43,12 +43,12 @@ def length(
     return jnp.minimum(done / WARM_UP, falling)
 
 
-def is_warming_up(
+def is_short(
     name: str,
     step: jax.Array,
     num_steps: jax.Array | float | None,
 ) -> jax.Array:
-    """Whether steps still grow.
+    """Whether a run has just begun: the first half of the warm-up.
 
     Args:
       name: one of `SCHEDULES`.
@@ -59,8 +59,8 @@ def is_warming_up(
       A scalar of bool.
     """
     if name == "endless":
-        return step <= ENDLESS_WARM_UP
-    return share(name, step, num_steps) <= WARM_UP
+        return step <= ENDLESS_WARM_UP / 2
+    return share(name, step, num_steps) <= WARM_UP / 2
 
 
 def share(
