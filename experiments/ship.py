@@ -26,6 +26,7 @@ from learned_opt import _checks, _files, saving, weights
 from learned_opt.evaluation import report
 
 Info = dict[str, Any]
+ON_CARD = ("final", "ratio", "diverged", "measures")  # what a card holds of each task of the suite
 
 
 def ship(
@@ -144,12 +145,19 @@ def measured(
 
 
 def of_suite(name: str, kept: str) -> list[Info]:
-    """What runs of the suite say of an optimizer: one dict a run of it, with all of its tasks."""
+    """What runs of the suite say of an optimizer: one dict a run of it, with all of its tasks.
+
+    Steps needed against each of the rivals stay with the results: they would be most of the card.
+    """
     found = []
     for folder in sorted(glob.glob(os.path.join(kept, "suite", "*"))):
         tasks = _files.read_json(os.path.join(folder, "summary.json"))["tasks"]
         config = _files.read_json(os.path.join(folder, "config.json"))["config"]
-        mine = {task: rows[name] for task, rows in tasks.items() if name in rows}
+        mine = {
+            task: {what: rows[name][what] for what in ON_CARD if what in rows[name]}
+            for task, rows in tasks.items()
+            if name in rows
+        }
         if mine:
             found.append({"config": config, "tasks": mine})
     return found
