@@ -328,7 +328,7 @@ def _course(chosen, step, horizon):
     return general_rule.Course(
         step,
         schedules.length(chosen.schedule, step, end),
-        schedules.is_short(chosen.schedule, step, end),
+        schedules.has_just_begun(chosen.schedule, step, end),
         times,
     )
 
@@ -338,7 +338,7 @@ def _damping(damping, course, groups, gradients, momenta):
     decisive = [i for (kind, _), alike in groups.items() if kind != VECTOR for i in alike]
     return general_damping.following(
         damping,
-        course.is_short,
+        course.has_just_begun,
         [gradients[i] for i in decisive],
         [momenta[i][general_rule.NESTEROV] for i in decisive],
     )

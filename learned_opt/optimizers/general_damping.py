@@ -21,7 +21,7 @@ RECOVERY = 0.1  # the same, where less is borne than could be
 
 def following(
     damping: jax.Array,
-    is_short: jax.Array,
+    has_just_begun: jax.Array,
     gradients: Sequence[jax.Array],
     momenta: Sequence[jax.Array],
 ) -> jax.Array:
@@ -32,8 +32,8 @@ def following(
 
     Args:
       damping: the factor so far, `[]`; one before the first step.
-      is_short: whether steps are still short, `[]`; later it stays. Where they are as long as they
-        get, gradients go back and forth in networks that bear it, too.
+      has_just_begun: whether the run has, `[]`; later the factor stays. Once steps are as long as
+        they get, gradients go back and forth in networks that bear it, too.
       gradients: of the tensors that decide, `[*shape]` each; none for no change.
       momenta: their moving averages before this step, `[*shape]` each.
 
@@ -47,7 +47,7 @@ def following(
     beyond = cosine + AGAINST
     rate = jnp.where(beyond < 0, RATE, RECOVERY)
     changed = jnp.clip(damping * jnp.exp(rate * beyond), LEAST, 1)
-    return jnp.where(is_short, changed, damping)
+    return jnp.where(has_just_begun, changed, damping)
 
 
 def _cosine(x, y):

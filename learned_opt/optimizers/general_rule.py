@@ -42,13 +42,13 @@ class Course(NamedTuple):
     Attributes:
       step: t, 1 at the first step, an int32 scalar.
       length: of this step by the schedule, in [0, 1].
-      is_short: whether the warm-up is not half done, a bool scalar.
+      has_just_begun: whether less than half of the warm-up is done, a bool scalar.
       times: which share of the run is done, log t and log T, all about one: `[3]`.
     """
 
     step: jax.Array
     length: jax.Array
-    is_short: jax.Array
+    has_just_begun: jax.Array
     times: jax.Array
 
 

@@ -43,7 +43,7 @@ def length(
     return jnp.minimum(done / WARM_UP, falling)
 
 
-def is_short(
+def has_just_begun(
     name: str,
     step: jax.Array,
     num_steps: jax.Array | float | None,
