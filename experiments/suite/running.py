@@ -72,6 +72,9 @@ def run(
                 done = pair.run()
                 done.record.update(optimizer=digests[other], about=chosen[other].about)
                 kept.write(kept.path_of(workdir, name, other), done)
+                # Compiled programs stay in memory, each as many maps of it, and Linux allows a
+                # process 65,530 of these: on a CPU some thirty pairs would be the last.
+                jax.clear_caches()
 
 
 class _Bar:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from experiments.suite import (
     kept,
     optimizers,
     results,
+    running,
     shares,
     sources,
     tasks,
@@ -326,6 +328,25 @@ def test_what_is_there_is_not_run_again_and_what_is_missing_is(done, monkeypatch
     np.testing.assert_array_equal(kept.read(lost).curves[1.0], was.curves[1.0])
     monkeypatch.setattr(in_turn.InTurn, "run", None)
     assert in_process(suite, *TINY, f"--workdir={done}") == 0
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="maps are counted as on Linux")
+def test_programs_of_a_pair_are_gone_when_the_next_one_begins(tmp_path, monkeypatch):
+    """Each keeps maps of memory, of which a process has a limited number."""
+    write, counts = kept.write, []
+
+    def counted(path, done):
+        write(path, done)
+        with open("/proc/self/maps") as f:
+            counts.append(len(f.readlines()))
+
+    monkeypatch.setattr(kept, "write", counted)
+    jax.clear_caches()
+    chosen = {name: optimizers.OPTIMIZERS[name] for name in ("adamw", "lion", "muon")}
+    task = {"quadratic-vector": tasks.TASKS["quadratic-vector"]}
+    running.run(task, chosen, SETTINGS, SOURCES, str(tmp_path))
+    assert counts[-1] < counts[0] + 200, counts  # without it each adds some 300
 
 
 @pytest.mark.parametrize(
