@@ -110,8 +110,8 @@ def general(
     nothing but zeros has no unit: there the reference is one.
 
     Where inputs are large, steps that are relative to the parameters are too long. Then gradients
-    point against their momenta. While that is so in the first half of the warm-up, one factor on
-    all steps falls, to 0.2 at least. As a rule it stays at one.
+    point against their momenta. While that is so in the first half of the warm-up, and the first 50
+    steps, one factor on all steps falls, to 0.2 at least. As a rule it stays at one.
 
     A tensor stays where it is while its gradients are zero: once the second average is 10^4 times
     smaller than the largest of the three.

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 SCHEDULES = ("cosine", "linear", "constant", "endless")
 WARM_UP = 0.05  # the share of a run in which steps grow
 ENDLESS_WARM_UP = 50  # steps, where the end is not known
+LONGEST_BEGINNING = 50  # steps that count as the beginning of a long run
 ENDLESS_HALF = 500  # steps after which an endless run's are shorter by the root of two
 
 
@@ -48,7 +49,7 @@ def has_just_begun(
     step: jax.Array,
     num_steps: jax.Array | float | None,
 ) -> jax.Array:
-    """Whether a run has just begun: the first half of the warm-up.
+    """Whether a run has just begun: the first half of the warm-up, and at most 50 steps.
 
     Args:
       name: one of `SCHEDULES`.
@@ -60,7 +61,7 @@ def has_just_begun(
     """
     if name == "endless":
         return step <= ENDLESS_WARM_UP / 2
-    return share(name, step, num_steps) <= WARM_UP / 2
+    return (share(name, step, num_steps) <= WARM_UP / 2) & (step <= LONGEST_BEGINNING)
 
 
 def share(

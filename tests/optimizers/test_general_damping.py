@@ -9,7 +9,7 @@ from flax import linen as nn
 from sklearn import datasets
 
 import learned_opt
-from learned_opt.optimizers import general_damping
+from learned_opt.optimizers import general_damping, schedules
 
 BEGINNING = 10
 NUM_STEPS = 400  # of which a twentieth is the warm-up, and half of that the beginning
@@ -93,6 +93,16 @@ def test_steps_are_shorter_where_gradients_go_back_and_forth():
     # Vectors alone are divided by the size of their gradients, and bear it.
     only, _ = dampings_of(theta["bias"], jnp.asarray(signs[:, None] * np.ones(4), jnp.float32))
     assert np.all(only == 1)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "num_steps", "last"),
+    [("linear", 400, 10), ("constant", 2_000, 50), ("cosine", 10_000, 50), ("endless", None, 25)],
+)
+def test_when_a_run_has_just_begun(schedule, num_steps, last):
+    steps = jnp.arange(1, 1_000)
+    found = np.asarray(schedules.has_just_begun(schedule, steps, num_steps))
+    np.testing.assert_array_equal(found, np.arange(1, 1_000) <= last)
 
 
 class Perceptron(nn.Module):
