@@ -15,8 +15,8 @@ from learned_opt.optimizers import general_rule
 
 LEAST = 0.2
 AGAINST = 0.5  # a cosine of minus so much is borne
-RATE = 1.5  # of the logarithm, by what is beyond it
-RECOVERY = 0.1  # the same, where less is borne than could be
+RATE = 1.5  # at which the logarithm falls, by what is beyond that
+RECOVERY = 0.1  # at which it rises again, by what is left to it
 
 
 def following(
@@ -51,8 +51,6 @@ def following(
 
 
 def _cosine(x, y):
-    """Zero where one is zero, or no number: what is wrong there shows in that tensor alone."""
-    x, y = general_rule.in_units(x), general_rule.in_units(y)
-    size = general_rule.rms(x) * general_rule.rms(y)
-    is_known = (size > 0) & jnp.isfinite(size)
-    return jnp.where(is_known, jnp.sum(x * y) / max(x.size, 1) / jnp.where(is_known, size, 1), 0)
+    """Zero where there is no number: what is wrong there shows in that tensor alone."""
+    cosine = general_rule.alignment(general_rule.in_units(x), general_rule.in_units(y))
+    return jnp.where(jnp.isfinite(cosine), cosine, 0)

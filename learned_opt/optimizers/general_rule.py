@@ -42,7 +42,7 @@ class Course(NamedTuple):
     Attributes:
       step: t, 1 at the first step, an int32 scalar.
       length: of this step by the schedule, in [0, 1].
-      has_just_begun: whether less than half of the warm-up is done, a bool scalar.
+      has_just_begun: see `schedules.has_just_begun`, a bool scalar.
       times: which share of the run is done, log t and log T, all about one: `[3]`.
     """
 
@@ -327,16 +327,16 @@ def _signals(gradient, theta, reference, m):
     logs = [jnp.log(jnp.maximum(size, _TINY)) for size in sizes]
     return jnp.stack(
         [
-            _alignment(gradient, nesterov),
-            _alignment(fast, slow),
+            alignment(gradient, nesterov),
+            alignment(fast, slow),
             jnp.clip(logs[0] - logs[1], -4, 4) / 2,
             jnp.clip(logs[2] - logs[3], -4, 4),
         ]
     )
 
 
-def _alignment(x, y):
-    """The cosine between two tensors."""
+def alignment(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The cosine between two tensors; zero where one is zero."""
     return jnp.mean(_unit(x) * _unit(y)) if x.size else jnp.zeros((), x.dtype)
 
 
