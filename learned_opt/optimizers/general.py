@@ -100,7 +100,8 @@ def general(
     controller is a second MLP that reads these six, and of the tensor how well gradient and
     averages agree (3) and how much it has grown. It speaks of matrices and embeddings: what tiny
     networks teach of biases is wrong for other functions of a vector. The constant c belongs to the
-    kind of tensor; in a tree of nothing but vectors they have one of their own.
+    kind of tensor; in a tree of nothing but vectors they have one of their own. In runs of more than
+    1,000 steps length(t / T) is `(1000 / T)^0.4` times as high.
 
     The reference is rms(theta_0). A tensor of zeros has no scale, and one whose rms is 10^4 times
     smaller than the largest is taken for one. Its reference is such that rms(g) * reference at the
@@ -327,7 +328,7 @@ def _course(chosen, step, horizon):
     times = jnp.stack([share, log_t, log_end])
     return general_rule.Course(
         step,
-        schedules.length(chosen.schedule, step, end),
+        schedules.length(chosen.schedule, step, end) * schedules.of_long_runs(chosen.schedule, end),
         schedules.has_just_begun(chosen.schedule, step, end),
         times,
     )

@@ -41,7 +41,7 @@ class Course(NamedTuple):
 
     Attributes:
       step: t, 1 at the first step, an int32 scalar.
-      length: of this step by the schedule, in [0, 1].
+      length: of this step by the schedule and the length of the run, in [0, 1].
       has_just_begun: see `schedules.has_just_begun`, a bool scalar.
       times: which share of the run is done, log t and log T, all about one: `[3]`.
     """

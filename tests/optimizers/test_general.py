@@ -80,7 +80,8 @@ def left(t, num_steps):
 
 
 def linear_length(t, num_steps):
-    return min(t / num_steps / 0.05, left(t, num_steps))
+    x = left(t, num_steps)
+    return min(t / num_steps / 0.05, 1.03 * x * x / (x + 0.03))
 
 
 def cosine_length(t, num_steps):
@@ -300,13 +301,36 @@ def test_the_lengths_of_steps():
         for name in ("cosine", "linear", "constant")
     )
     np.testing.assert_allclose(cosine, [cosine_length(t, 100) for t in range(1, 101)], atol=1e-6)
-    np.testing.assert_allclose(
-        linear[[2, 4, 52, 99]], [0.6, 1, 0.48 / 0.95, 0.01 / 0.95], rtol=1e-4
-    )
+    np.testing.assert_allclose(linear, [linear_length(t, 100) for t in range(1, 101)], rtol=1e-4)
+    # Near the line at first, half as high by its end.
+    lines = np.array([left(t, 100) for t in (53, 98)])
+    np.testing.assert_allclose(linear[[52, 97]] / lines, [0.97, 0.53], atol=0.01)
     np.testing.assert_allclose(constant[[0, 4, 99]], [0.2, 1, 1], rtol=1e-6)
     assert cosine[-1] > 0
     endless = jax.vmap(lambda t: schedules.length("endless", t, None))(jnp.array([25, 500, 2000]))
     np.testing.assert_allclose(endless, [0.5, 0.5**0.5, 0.2**0.5], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "num_steps", "factor"),
+    [
+        ("linear", 100, 1),
+        ("cosine", 1_000, 1),
+        ("linear", 2_000, 2**-0.4),
+        ("constant", 100_000, 100**-0.4),
+        ("endless", None, 1),
+    ],
+)
+def test_the_steps_of_long_runs_are_shorter(schedule, num_steps, factor):
+    opt = learned_opt.general(num_steps=num_steps, schedule=schedule)
+    tx = opt.transform(opt.init(jax.random.key(0)))
+    theta = parameters()
+    (update,), _ = updates_of(tx, theta, gradients_of(theta, 1))
+    kernel = np.asarray(theta["dense"]["kernel"])
+    length = 1 / 50 if schedule == "endless" else 1 / num_steps / 0.05
+    length = min(length, 1) * factor
+    got = rms(np.asarray(update["dense"]["kernel"]))
+    np.testing.assert_allclose(got, length * SCALES["matrix"] * rms(kernel), rtol=2e-3)
 
 
 def test_after_its_last_step_it_does_not_move():
