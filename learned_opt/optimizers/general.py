@@ -43,6 +43,7 @@ class GeneralState(NamedTuple):
       momentum: moving averages of the gradient, leaves `[3, *parameter.shape]`.
       second_moment: a moving average of its square, leaves like the parameters.
       reference: each tensor's own scale, leaves `[]`; zero before the first step.
+      from_zero: whether a tensor began at zero, or as good as that, leaves `[]` of bool.
       damping: a factor on all steps, in [0.2, 1]: a scalar, one as a rule.
     """
 
@@ -50,6 +51,7 @@ class GeneralState(NamedTuple):
     momentum: Any
     second_moment: Any
     reference: Any
+    from_zero: Any
     damping: jax.Array
 
 
@@ -100,8 +102,8 @@ def general(
     controller is a second MLP that reads these six, and of the tensor how well gradient and
     averages agree (3) and how much it has grown. It speaks of matrices and embeddings: what tiny
     networks teach of biases is wrong for other functions of a vector. The constant c belongs to the
-    kind of tensor; in a tree of nothing but vectors they have one of their own. In runs of more than
-    1,000 steps length(t / T) is `(1000 / T)^0.4` times as high.
+    kind of tensor; in a tree of nothing but vectors they have one of their own. Where T is over
+    1,000, steps are `(1000 / T)^0.4` times as long.
 
     The reference is rms(theta_0). A tensor of zeros has no scale, and one whose rms is 10^4 times
     smaller than the largest is taken for one. Its reference is such that rms(g) * reference at the
@@ -109,6 +111,10 @@ def general(
     flatter than the steepest. It is at most the largest rms. So with all parameters in other
     units, or another factor on the loss, updates are the same in these units. Only a tree of
     nothing but zeros has no unit: there the reference is one.
+
+    The reference of zeros is a guess. A vector beside matrices that began at zero shows its scale
+    by how far it goes, which takes gradients that agree: once rms(theta) is more than half of its
+    reference, its steps are `(2 rms(theta) / reference)^2` times as long, nine times at most.
 
     Where inputs are large, steps that are relative to the parameters are too long. Then gradients
     point against their momenta. While that is so in the first half of the warm-up, and the first 50
@@ -240,6 +246,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             jax.tree.map(lambda theta: zeros(theta, general_rule.NUM_MOMENTA), params),
             jax.tree.map(zeros, params),
             jax.tree.map(lambda theta: jnp.zeros((), base.widest(phi_dtype, theta.dtype)), params),
+            jax.tree.map(lambda theta: jnp.zeros((), bool), params),
             jnp.ones((), base.widest(phi_dtype, *jax.tree.leaves(params))),
         )
 
@@ -256,8 +263,8 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
         gradients = [_widened(gradient, phi_dtype) for _, gradient in leaves]
         params_leaves = jax.tree.leaves(params)
         thetas = [_widened(theta, phi_dtype) for theta in params_leaves]
-        known = jax.tree.leaves(state.reference)
-        references = _references(step, thetas, gradients, known)
+        known = jax.tree.leaves(state.reference), jax.tree.leaves(state.from_zero)
+        references, from_zero = _references(step, thetas, gradients, *known)
         kept_momenta = jax.tree.leaves(state.momentum)
         momenta = [_widened(momentum, phi_dtype) for momentum in kept_momenta]
         second_moments = jax.tree.leaves(state.second_moment)
@@ -267,11 +274,12 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
         is_alone = all(kind == VECTOR for kind, _ in groups)
         damping = _damping(state.damping, course, groups, gradients, momenta)
         for (kind, _), alike in groups.items():
+            may_drift = kind == VECTOR and not is_alone
             tensors = [
                 general_rule.Tensor(
                     gradients[i],
                     thetas[i],
-                    references[i].astype(gradients[i].dtype),
+                    _scale(references[i], from_zero[i] & may_drift, thetas[i]),
                     momenta[i],
                     _widened(second_moments[i], phi_dtype),
                 )
@@ -288,6 +296,7 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             treedef.unflatten([_as_kept(h[0], m) for h, m in zip(hs, kept_momenta, strict=True)]),
             treedef.unflatten([_as_kept(h[1], v) for h, v in zip(hs, second_moments, strict=True)]),
             treedef.unflatten(references),
+            treedef.unflatten(from_zero),
             damping,
         )
         return treedef.unflatten(us), state
@@ -365,10 +374,16 @@ def _kind(chosen, path, shape):
     return EMBEDDING if embedding(jax.tree_util.keystr(path)) else MATRIX
 
 
-def _references(step, thetas, gradients, known):
-    """Each tensor's own scale: at the first step it is found, afterwards it is `known`."""
+def _scale(reference, has_drifted, theta):
+    """A tensor's scale at this step: its reference, or more where it has drifted from zero."""
+    drifted = general_rule.drifted(reference, theta)
+    return jnp.where(has_drifted, drifted, reference).astype(theta.dtype)
+
+
+def _references(step, thetas, gradients, known, from_zero):
+    """Each tensor's own scale, and whether it had none: found at the first step, then kept."""
     if not thetas:
-        return []
+        return [], []
     sizes = jnp.stack([general_rule.rms(theta) for theta in thetas])
     slopes = jnp.stack([general_rule.rms(gradient) for gradient in gradients])
     largest = jnp.max(sizes)
@@ -384,7 +399,9 @@ def _references(step, thetas, gradients, known):
     as_steep = jnp.exp(jnp.minimum(mean_log - _log(slopes), _log(largest)))
     of_tiny = jnp.where((count > 0) & (slopes > 0), as_steep, largest)
     found = jnp.where(has_scale, sizes, of_tiny)
-    return [jnp.where(step == 1, found[i].astype(old.dtype), old) for i, old in enumerate(known)]
+    is_first = step == 1
+    references = [jnp.where(is_first, found[i].astype(x.dtype), x) for i, x in enumerate(known)]
+    return references, [jnp.where(is_first, ~has_scale[i], x) for i, x in enumerate(from_zero)]
 
 
 def _log(x):

@@ -27,6 +27,9 @@ DECAYS = (
 NUM_MOMENTA = 3
 NESTEROV = 1  # which of the momenta is that of the step
 STILL = 1e-4  # of the largest momentum: a tensor whose Nesterov momentum is less does not move
+# How long steps of a vector from zero get, as it drifts: see `drifted`.
+DRIFT = 2.0
+MOST_DRIFT = 3.0
 NUM_FEATURES = 13
 NUM_CONTEXT = 6
 NUM_SIGNALS = 4
@@ -58,7 +61,7 @@ class Tensor(NamedTuple):
     Attributes:
       gradient: g_t, `[*shape]`.
       theta: theta_{t-1}, `[*shape]`.
-      reference: its own scale, `[]`.
+      reference: its own scale, `[]`; of vectors from zero see `drifted`.
       momentum: moving averages of the gradient, `[3, *shape]`.
       second_moment: a moving average of its square, `[*shape]`.
     """
@@ -93,6 +96,24 @@ Moved = tuple[jax.Array, Averages]
 def rms(x: jax.Array) -> jax.Array:
     """The root of the mean square; zero of no numbers."""
     return _root(jnp.sum(jnp.square(x)) / max(x.size, 1))
+
+
+def drifted(reference: jax.Array, theta: jax.Array) -> jax.Array:
+    """The scale of a vector that began at zero, by how far it is from there.
+
+    Its reference is a guess. If gradients are noise, it stays about zero. If it gets further than
+    half of its reference, it has somewhere to go, and longer steps take it there. Distances as
+    scales of steps: Ivgi et al. 2023, arXiv 2302.12022.
+
+    Args:
+      reference: its scale at first, `[]`.
+      theta: the vector, `[*shape]`.
+
+    Returns:
+      `[]`, from one to nine times the reference.
+    """
+    way = DRIFT * rms(theta) / _divisor(reference)
+    return reference * jnp.square(jnp.clip(way, 1, MOST_DRIFT)).astype(reference.dtype)
 
 
 def _root(x):
