@@ -207,6 +207,27 @@ def test_vectors_that_are_alone_have_a_length_of_their_own():
             np.testing.assert_allclose(u[name], w, rtol=2e-3, atol=2e-4 * rms(w))
 
 
+@pytest.mark.parametrize("began_at", [0.0, 1.0])
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_vectors_from_zero_take_longer_steps_as_they_drift(began_at, is_alone):
+    """But neither gains nor functions of a vector do."""
+    opt = learned_opt.general(num_steps=100)
+    tx = opt.transform(opt.init(jax.random.key(0)))
+    rng = np.random.default_rng(5)
+    other = {} if is_alone else {"w": jnp.asarray(rng.normal(size=(4, 6)), jnp.float32)}
+    theta = {"b": jnp.full(6, began_at), "other": other}
+    gradient = gradients_of(theta, 1)[0]
+    update = jax.jit(tx.update)
+    _, state = update(gradient, tx.init(theta), theta)
+    reference = float(state.reference["b"])
+    for ratio, longer in ((0.3, 1), (0.5, 1), (0.75, 2.25), (1.5, 9), (40, 9)):
+        moved = theta | {"b": jnp.full(6, ratio * reference)}
+        u, _ = update(gradient, state, moved)
+        want = linear_length(2, 100) * (SCALE_ALONE if is_alone else SCALES["vector"]) * reference
+        drifts = began_at == 0 and not is_alone
+        np.testing.assert_allclose(rms(np.asarray(u["b"])), want * (longer if drifts else 1), 2e-3)
+
+
 @pytest.mark.parametrize("factor", [128.0, pytest.param(2.0**-7, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("what", ["parameters", "loss"])
 def test_another_unit_changes_nothing_but_rounding(what, factor):
