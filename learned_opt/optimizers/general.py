@@ -43,7 +43,7 @@ class GeneralState(NamedTuple):
       momentum: moving averages of the gradient, leaves `[3, *parameter.shape]`.
       second_moment: a moving average of its square, leaves like the parameters.
       reference: each tensor's own scale, leaves `[]`; zero before the first step.
-      from_zero: whether a tensor began at zero, or as good as that, leaves `[]` of bool.
+      from_zero: one for each tensor that began at zero, or as good as that; leaves `[]`.
       damping: a factor on all steps, in [0.2, 1]: a scalar, one as a rule.
     """
 
@@ -241,12 +241,15 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
             dtype = state_dtype or base.widest(phi_dtype, theta.dtype)
             return base.zeros(theta, features, dtype)
 
+        def scalar(theta):
+            return jnp.zeros((), base.widest(phi_dtype, theta.dtype))
+
         return GeneralState(
             jnp.zeros((), jnp.int32),
             jax.tree.map(lambda theta: zeros(theta, general_rule.NUM_MOMENTA), params),
             jax.tree.map(zeros, params),
-            jax.tree.map(lambda theta: jnp.zeros((), base.widest(phi_dtype, theta.dtype)), params),
-            jax.tree.map(lambda theta: jnp.zeros((), bool), params),
+            jax.tree.map(scalar, params),
+            jax.tree.map(scalar, params),
             jnp.ones((), base.widest(phi_dtype, *jax.tree.leaves(params))),
         )
 
@@ -273,13 +276,13 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
         groups = _groups(chosen, leaves, gradients)
         is_alone = all(kind == VECTOR for kind, _ in groups)
         damping = _damping(state.damping, course, groups, gradients, momenta)
+        scales = references if is_alone else _scales(groups, references, from_zero, thetas)
         for (kind, _), alike in groups.items():
-            may_drift = kind == VECTOR and not is_alone
             tensors = [
                 general_rule.Tensor(
                     gradients[i],
                     thetas[i],
-                    _scale(references[i], from_zero[i] & may_drift, thetas[i]),
+                    scales[i].astype(gradients[i].dtype),
                     momenta[i],
                     _widened(second_moments[i], phi_dtype),
                 )
@@ -374,10 +377,13 @@ def _kind(chosen, path, shape):
     return EMBEDDING if embedding(jax.tree_util.keystr(path)) else MATRIX
 
 
-def _scale(reference, has_drifted, theta):
-    """A tensor's scale at this step: its reference, or more where it has drifted from zero."""
-    drifted = general_rule.drifted(reference, theta)
-    return jnp.where(has_drifted, drifted, reference).astype(theta.dtype)
+def _scales(groups, references, from_zero, thetas):
+    """The tensors' scales at this step: their references, or more of vectors that drift."""
+    scales = list(references)
+    for i in [i for (kind, _), alike in groups.items() if kind == VECTOR for i in alike]:
+        drifted = general_rule.drifted(references[i], thetas[i])
+        scales[i] = jnp.where(from_zero[i] > 0, drifted, references[i])
+    return scales
 
 
 def _references(step, thetas, gradients, known, from_zero):
@@ -399,9 +405,12 @@ def _references(step, thetas, gradients, known, from_zero):
     as_steep = jnp.exp(jnp.minimum(mean_log - _log(slopes), _log(largest)))
     of_tiny = jnp.where((count > 0) & (slopes > 0), as_steep, largest)
     found = jnp.where(has_scale, sizes, of_tiny)
-    is_first = step == 1
-    references = [jnp.where(is_first, found[i].astype(x.dtype), x) for i, x in enumerate(known)]
-    return references, [jnp.where(is_first, ~has_scale[i], x) for i, x in enumerate(from_zero)]
+
+    def at_first(values, kept):
+        first = step == 1
+        return [jnp.where(first, values[i].astype(x.dtype), x) for i, x in enumerate(kept)]
+
+    return at_first(found, known), at_first(~has_scale, from_zero)
 
 
 def _log(x):
