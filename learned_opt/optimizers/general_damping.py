@@ -42,12 +42,20 @@ def following(
     """
     if not gradients:
         return damping
+    operands = damping, list(gradients), list(momenta)
+    if not isinstance(has_just_begun, jax.core.Tracer):
+        # Outside of `jax.jit` a conditional would be compiled anew at each step.
+        return _changed(*operands) if has_just_begun else damping
+    # A conditional: the cosine, which is never read later, would take a tenth of an update.
+    return jax.lax.cond(has_just_begun, _changed, lambda damping, *_: damping, *operands)
+
+
+def _changed(damping, gradients, momenta):
     pairs = zip(gradients, momenta, strict=True)
     cosine = jnp.mean(jnp.stack([_cosine(g, m).astype(damping.dtype) for g, m in pairs]))
     beyond = cosine + AGAINST
     rate = jnp.where(beyond < 0, RATE, RECOVERY)
-    changed = jnp.clip(damping * jnp.exp(rate * beyond), LEAST, 1)
-    return jnp.where(has_just_begun, changed, damping)
+    return jnp.clip(damping * jnp.exp(rate * beyond), LEAST, 1).astype(damping.dtype)
 
 
 def _cosine(x, y):
