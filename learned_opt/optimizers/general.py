@@ -405,10 +405,10 @@ def _references(step, thetas, gradients, known, from_zero):
     as_steep = jnp.exp(jnp.minimum(mean_log - _log(slopes), _log(largest)))
     of_tiny = jnp.where((count > 0) & (slopes > 0), as_steep, largest)
     found = jnp.where(has_scale, sizes, of_tiny)
+    is_first = step == 1
 
     def at_first(values, kept):
-        first = step == 1
-        return [jnp.where(first, values[i].astype(x.dtype), x) for i, x in enumerate(kept)]
+        return [jnp.where(is_first, values[i].astype(x.dtype), x) for i, x in enumerate(kept)]
 
     return at_first(found, known), at_first(~has_scale, from_zero)
 

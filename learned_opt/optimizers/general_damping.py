@@ -46,7 +46,7 @@ def following(
     if not isinstance(has_just_begun, jax.core.Tracer):
         # Outside of `jax.jit` a conditional would be compiled anew at each step.
         return _changed(*operands) if has_just_begun else damping
-    # A conditional: the cosine, which is never read later, would take a tenth of an update.
+    # A conditional, as the cosine is not read later: it would go through all gradients for nothing.
     return jax.lax.cond(has_just_begun, _changed, lambda damping, *_: damping, *operands)
 
 
