@@ -16,6 +16,8 @@ from learned_opt.optimizees.base import Family, Optimizee, Problem, Theta
 from learned_opt.optimizers.base import Phi
 
 GRADIENT_SCALE = 0.01  # the gradient that an update is timed with, as a multiple of theta_0
+# Steps that an optimizer has taken before it is timed: it may do more in the first ones.
+STEPS_BEFORE = 60
 
 
 class Cost(NamedTuple):
@@ -101,6 +103,8 @@ def _timed(
     state = _init(rule, phi, theta)
     step = _step.program(rule, phi, family, problem, state)
     update = _update.program(rule, phi, family, problem, state, gradient)
+    for _ in range(STEPS_BEFORE):
+        _, state = update(phi, family, problem, state, gradient)
     return (
         functools.partial(step, phi, family, problem, state),
         functools.partial(update, phi, family, problem, state, gradient),

@@ -255,12 +255,14 @@ def general_proposals(
 def orthogonalised(
     x: jax.Array,
     split: int,
+    num_whole: int,
     num_steps: int,
     coefficients: tuple[float, float, float],
 ) -> jax.Array:
     """What `orthogonal.orthogonalised` says, for a matrix that is `usable` and not empty.
 
-    Under `jax.vmap` it stays one call. Each matrix is the work of one core.
+    Under `jax.vmap` it stays one call. Each matrix is the work of one core. The first `num_whole`
+    steps are made with the whole matrix, the others with its square alone.
     """
     call = jax.ffi.ffi_call(_ORTHOGONAL, _like(x), vmap_method="broadcast_all")
     a, b, c = np.asarray(coefficients, np.float32)
@@ -268,6 +270,7 @@ def orthogonalised(
         x,
         rows=np.int64(math.prod(x.shape[:split])),
         columns=np.int64(math.prod(x.shape[split:])),
+        whole_steps=np.int64(num_whole),
         steps=np.int64(num_steps),
         a=a,
         b=b,

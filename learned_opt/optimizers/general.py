@@ -276,15 +276,15 @@ def _lift(chosen, state_dtype, phi, phi_dtype):
         groups = _groups(chosen, leaves, gradients)
         is_alone = all(kind == VECTOR for kind, _ in groups)
         damping = _damping(state.damping, course, groups, gradients, momenta)
-        scales = references if is_alone else _scales(groups, references, from_zero, thetas)
         for (kind, _), alike in groups.items():
             tensors = [
                 general_rule.Tensor(
                     gradients[i],
                     thetas[i],
-                    scales[i].astype(gradients[i].dtype),
+                    references[i].astype(gradients[i].dtype),
                     momenta[i],
                     _widened(second_moments[i], phi_dtype),
+                    from_zero[i].astype(gradients[i].dtype),
                 )
                 for i in alike
             ]
@@ -377,19 +377,21 @@ def _kind(chosen, path, shape):
     return EMBEDDING if embedding(jax.tree_util.keystr(path)) else MATRIX
 
 
-def _scales(groups, references, from_zero, thetas):
-    """The tensors' scales at this step: their references, or more of vectors that drift."""
-    scales = list(references)
-    for i in [i for (kind, _), alike in groups.items() if kind == VECTOR for i in alike]:
-        drifted = general_rule.drifted(references[i], thetas[i])
-        scales[i] = jnp.where(from_zero[i] > 0, drifted, references[i])
-    return scales
-
-
 def _references(step, thetas, gradients, known, from_zero):
     """Each tensor's own scale, and whether it had none: found at the first step, then kept."""
     if not thetas:
         return [], []
+    is_first = step == 1
+    operands = thetas, gradients, (known, from_zero)
+    if not isinstance(is_first, jax.core.Tracer):
+        # Outside of `jax.jit` a conditional would be compiled anew at each step.
+        return _found_references(*operands) if is_first else (known, from_zero)
+    # A conditional, as it would go through all parameters and gradients for nothing later.
+    return jax.lax.cond(is_first, _found_references, lambda _, __, kept: kept, *operands)
+
+
+def _found_references(thetas, gradients, kept):
+    """The references, and for each tensor whether it had no scale, as the state keeps them."""
     sizes = jnp.stack([general_rule.rms(theta) for theta in thetas])
     slopes = jnp.stack([general_rule.rms(gradient) for gradient in gradients])
     largest = jnp.max(sizes)
@@ -405,12 +407,11 @@ def _references(step, thetas, gradients, known, from_zero):
     as_steep = jnp.exp(jnp.minimum(mean_log - _log(slopes), _log(largest)))
     of_tiny = jnp.where((count > 0) & (slopes > 0), as_steep, largest)
     found = jnp.where(has_scale, sizes, of_tiny)
-    is_first = step == 1
-
-    def at_first(values, kept):
-        return [jnp.where(is_first, values[i].astype(x.dtype), x) for i, x in enumerate(kept)]
-
-    return at_first(found, known), at_first(~has_scale, from_zero)
+    known, from_zero = kept
+    return (
+        [found[i].astype(x.dtype) for i, x in enumerate(known)],
+        [jnp.logical_not(has_scale[i]).astype(x.dtype) for i, x in enumerate(from_zero)],
+    )
 
 
 def _log(x):

@@ -61,9 +61,10 @@ class Tensor(NamedTuple):
     Attributes:
       gradient: g_t, `[*shape]`.
       theta: theta_{t-1}, `[*shape]`.
-      reference: its own scale, `[]`; of vectors from zero see `drifted`.
+      reference: its own scale, `[]`.
       momentum: moving averages of the gradient, `[3, *shape]`.
       second_moment: a moving average of its square, `[*shape]`.
+      from_zero: one if it began at zero, or as good as that, else zero: `[]`.
     """
 
     gradient: jax.Array
@@ -71,6 +72,7 @@ class Tensor(NamedTuple):
     reference: jax.Array
     momentum: jax.Array
     second_moment: jax.Array
+    from_zero: jax.Array
 
 
 class Common(NamedTuple):
@@ -163,9 +165,18 @@ def directions(
             log_scale = log_scale + 2 * jnp.tanh(answer / 2)
         return scale * jnp.exp(log_scale) * reference * _unit(u)
 
-    references = jnp.stack([tensor.reference for tensor in tensors])
-    steps = jax.vmap(finished)(us, signals, references)
+    steps = jax.vmap(finished)(us, signals, _scales(kind, tensors, is_alone))
     return [(steps[i], averages[i]) for i in range(len(tensors))]
+
+
+def _scales(kind, tensors, is_alone):
+    """The tensors' scales at this step: their references, or more of vectors that drift."""
+    references = jnp.stack([tensor.reference for tensor in tensors])
+    if kind != VECTOR or is_alone:
+        return references
+    thetas = jnp.stack([tensor.theta for tensor in tensors])
+    from_zero = jnp.stack([tensor.from_zero for tensor in tensors])
+    return jnp.where(from_zero > 0, jax.vmap(drifted)(references, thetas), references)
 
 
 def proposals(

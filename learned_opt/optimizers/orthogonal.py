@@ -13,6 +13,11 @@ from learned_opt import native
 # values from 0.002 up to 1 to about one, 0.7 to 1.2.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 NUM_STEPS = 5
+# A matrix at least so many times as long as wide has no part in the steps after the first ones.
+# They are made with its square alone, which is smaller. From the first step on that would cost
+# digits: the square of a small value is less than the rounding of a large one's.
+LONG = 3
+WHOLE_STEPS = 2
 # Up to so large matrices the C++ loops win: beyond them XLA's products are as fast, and shared
 # between cores.
 MAX_FAST_SIDE = 64
@@ -57,7 +62,8 @@ def orthogonalised(x: jax.Array, split: int = 1, num_steps: int = NUM_STEPS) -> 
       An array like `x`.
 
     Source:
-      Jordan et al.: Muon, an optimizer for hidden layers in neural networks, 2024.
+      Jordan et al.: Muon, an optimizer for hidden layers in neural networks, 2024. Steps with the
+      square alone: Gram Newton-Schulz, https://dao-lab.ai/blog/2026/gram-newton-schulz.
 
     Example:
       >>> import jax.numpy as jnp
@@ -85,9 +91,16 @@ def _compiled(split, num_steps):
     plain = functools.partial(plain_orthogonalised, split=split, num_steps=num_steps)
 
     def fast(x):
-        return native.orthogonalised(x, split, num_steps, COEFFICIENTS)
+        sides = math.prod(x.shape[:split]), math.prod(x.shape[split:])
+        num_whole = _num_whole_steps(sides, num_steps)
+        return native.orthogonalised(x, split, num_whole, num_steps, COEFFICIENTS)
 
     return native.faster(plain, fast)
+
+
+def _num_whole_steps(sides, num_steps):
+    """How many of the steps are made with the whole matrix."""
+    return min(WHOLE_STEPS, num_steps) if max(sides) >= LONG * min(sides) else num_steps
 
 
 def plain_orthogonalised(
@@ -96,7 +109,6 @@ def plain_orthogonalised(
     num_steps: int = NUM_STEPS,
 ) -> jax.Array:
     """`orthogonalised` in plain JAX: it says what is computed, and it is what is differentiated."""
-    a, b, c = COEFFICIENTS
     shape = x.shape
     spec = _explicit_spec(x)
     x = x if spec is None else jax.sharding.reshard(x, P(*(None,) * x.ndim))
@@ -107,12 +119,35 @@ def plain_orthogonalised(
     largest = jnp.max(jnp.abs(x))
     x = x / jnp.where(largest > 0, largest, 1)
     x = x / jnp.maximum(jnp.linalg.norm(x), 1)
-    for _ in range(num_steps):
-        square = x @ x.T
-        x = a * x + (b * square + c * square @ square) @ x
+    num_whole = _num_whole_steps(x.shape, num_steps)
+    for _ in range(num_whole):
+        x = COEFFICIENTS[0] * x + _bent(x @ x.T) @ x
+    if num_whole < num_steps:
+        x = _factor_of_steps(x @ x.T, num_steps - num_whole) @ x
     x = x.T if is_tall else x
     x = x.reshape(shape)
     return x if spec is None else jax.sharding.reshard(x, spec)
+
+
+def _bent(square):
+    """What a step multiplies a matrix by, but for its first coefficient."""
+    _, b, c = COEFFICIENTS
+    return b * square + c * square @ square
+
+
+def _factor_of_steps(square, num_steps):
+    """By what some steps multiply a matrix, from its square alone.
+
+    All matrices here are polynomials of the square: they are symmetric and commute.
+    """
+    identity = jnp.eye(len(square), dtype=square.dtype)
+    factor = COEFFICIENTS[0] * identity + _bent(square)
+    product = factor
+    for _ in range(num_steps - 1):
+        square = square @ factor @ factor
+        factor = COEFFICIENTS[0] * identity + _bent(square)
+        product = product @ factor
+    return product
 
 
 def _explicit_spec(x: jax.Array) -> P | None:

@@ -67,6 +67,21 @@ def test_what_is_timed_is_a_step_of_gradient_descent(monkeypatch):
     np.testing.assert_allclose(updates, -0.1 * 0.01 * np.ones(3), rtol=1e-6)
 
 
+def test_what_is_timed_is_not_the_first_step(monkeypatch):
+    """An optimizer may do more in the first steps of a run."""
+    counts = []
+
+    def interleaved(programs, rounds):
+        del rounds
+        counts.extend(int(program()[1].count) for program in programs.values())
+        return {name: [1.0] for name in programs}
+
+    monkeypatch.setattr(timing, "interleaved", interleaved)
+    schedule = optax.scale_by_schedule(lambda count: 0.1 * count)
+    cost.measure({"a": schedule}, bowl(3), KEY)
+    assert counts == 2 * [cost.STEPS_BEFORE + 1]
+
+
 def test_a_line_search_and_statistics_can_be_timed():
     problem = learned_opt.Optimizee(
         lambda key: (),

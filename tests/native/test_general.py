@@ -35,7 +35,12 @@ def make_arguments(*shape, num_tensors=1, sizes=(8, 8), lead=(), seed=0):
         momentum, second_moment = normal(3, *shape), jnp.abs(normal(*shape))
         tensors.append(
             general_rule.Tensor(
-                normal(*shape), normal(*shape), jnp.abs(normal()), momentum, second_moment
+                normal(*shape),
+                normal(*shape),
+                jnp.abs(normal()),
+                momentum,
+                second_moment,
+                from_zero=jnp.zeros(lead),
             )
         )
     return common, tensors

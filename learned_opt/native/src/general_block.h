@@ -99,7 +99,7 @@ void average(const General& call, Entry& entry, float*, int64_t piece) {
     entry.largest[piece * kMomenta + k] = maximum;
   }
   entry.totals[piece] = sum_of(total);
-  if (call.columns == 0) return;
+  if (call.columns == 0 || call.num_layers == 0) return;
   float* const of_columns = entry.column_sums + piece * call.columns;
   std::memset(of_columns, 0, call.columns * sizeof(float));
   for (int64_t start = first; start < last; start += call.columns) {
@@ -135,17 +135,21 @@ struct Coordinates {
   Vector g, theta, m[kMomenta], v, reciprocal, nesterov;
 };
 
+// Without a network the second moment is read only where it divides the momentum.
+template <bool kNetwork>
 INLINE Coordinates coordinates_of(const General& call, const Entry& entry, int64_t i,
                                   int64_t count) {
-  Coordinates x;
+  Coordinates x = {};
   x.g = entry.scale_of_g * load_some(entry.g + i, count);
   x.theta = load_some(entry.theta + i, count);
   EACH(k, kMomenta)
     x.m[k] = entry.scale_of_m[k] * load_some(entry.new_m + k * call.n + i, count);
-  x.v = entry.scale_of_v * (entry.scale_of_v * load_some(entry.new_v + i, count));
-  x.reciprocal = 1.0f / root_of(x.v + kEpsilon);
   const float kept = entry.kept[kNesterov];
   x.nesterov = (1.0f - kept) * x.m[kNesterov] + kept * x.g;
+  if (kNetwork || call.adaptive) {
+    x.v = entry.scale_of_v * (entry.scale_of_v * load_some(entry.new_v + i, count));
+    x.reciprocal = 1.0f / root_of(x.v + kEpsilon);
+  }
   if (call.adaptive) x.nesterov *= x.reciprocal;
   return x;
 }
@@ -163,25 +167,35 @@ INLINE void features_of(const Coordinates& x, Vector factor, Vector* features) {
   }
 }
 
-// Second pass: sums of the squares of a piece's features, and of some products.
-void sum(const General& call, Entry& entry, float* room, int64_t piece) {
+// Second pass: sums of the squares of a piece's features, and of some products. Without a network
+// the features that no signal is made of are left out.
+template <bool kNetwork>
+INLINE void sum_piece(const General& call, Entry& entry, int64_t piece) {
   const int64_t first = call.Begin(piece), last = call.Begin(piece + 1);
   float factors[BLOCK] = {};
   Vector sums[kSums] = {};
   for (int64_t start = first; start < last; start += BLOCK) {
     const int64_t count = last - start < BLOCK ? last - start : BLOCK;
-    factors_of(call, entry, start, count, factors);
+    if (kNetwork) factors_of(call, entry, start, count, factors);
     for (int64_t j = 0; j < count; j += LANES) {
-      const Coordinates x = coordinates_of(call, entry, start + j, count - j);
+      const Coordinates x = coordinates_of<kNetwork>(call, entry, start + j, count - j);
       Vector features[kScaled];
       features_of(x, load(factors + j), features);
-      ALL(k, kScaled) sums[k] += features[k] * features[k];
+      ALL(k, kNetwork ? kScaled : kOfM + kMomenta) sums[k] += features[k] * features[k];
       sums[kOfNesterov] += x.nesterov * x.nesterov;
       sums[kFirstAlignment] += x.g * x.m[kNesterov];
       sums[kSecondAlignment] += x.m[0] * x.m[kMomenta - 1];
     }
   }
   for (int k = 0; k < kSums; ++k) entry.sums[piece * kSums + k] = sum_of(sums[k]);
+}
+
+void sum(const General& call, Entry& entry, float*, int64_t piece) {
+  if (call.num_layers > 0) {
+    sum_piece<true>(call, entry, piece);
+  } else {
+    sum_piece<false>(call, entry, piece);
+  }
 }
 
 // A layer's `kGroup` units at a time, of `count` coordinates of a block.
@@ -214,6 +228,13 @@ void answer(const General& call, Entry& entry, float* room, int64_t piece) {
     std::memset(entry.u + first, 0, (last - first) * sizeof(float));
     return;
   }
+  if (call.num_layers == 0) {
+    for (int64_t i = first; i < last; i += LANES) {
+      const Coordinates of = coordinates_of<false>(call, entry, i, last - i);
+      store_some(entry.u + i, entry.scale_of_nesterov * of.nesterov, last - i);
+    }
+    return;
+  }
   float* const x = room;
   float* const y = x + call.room_rows * BLOCK;
   float factors[BLOCK] = {}, harness[BLOCK];
@@ -221,9 +242,8 @@ void answer(const General& call, Entry& entry, float* room, int64_t piece) {
     const int64_t count = last - start < BLOCK ? last - start : BLOCK;
     factors_of(call, entry, start, count, factors);
     for (int64_t j = 0; j < count; j += LANES) {
-      const Coordinates of = coordinates_of(call, entry, start + j, count - j);
+      const Coordinates of = coordinates_of<true>(call, entry, start + j, count - j);
       store(harness + j, entry.scale_of_nesterov * of.nesterov);
-      if (call.num_layers == 0) continue;
       Vector features[kScaled + 1];
       features_of(of, load(factors + j), features);
       features[kScaled] = log_of((of.v + kEpsilon) * entry.over_mean_v);
@@ -240,9 +260,7 @@ void answer(const General& call, Entry& entry, float* room, int64_t piece) {
       in = out;
     }
     for (int64_t j = 0; j < count; j += LANES) {
-      Vector u = load(harness + j);
-      if (call.num_layers > 0) u += load(in + j);
-      store_some(entry.u + start + j, u, count - j);
+      store_some(entry.u + start + j, load(harness + j) + load(in + j), count - j);
     }
   }
 }

@@ -1,7 +1,8 @@
 // The call that XLA makes on a CPU for small matrices that are to be orthogonalised.
 //
 // learned_opt_orthogonal
-//   attributes: rows, columns, steps, int64, and the polynomial's coefficients a, b, c, float
+//   attributes: rows, columns, how many steps are made with the whole matrix, steps, int64, and the
+//               polynomial's coefficients a, b, c, float
 //   argument:   x [.., rows, columns]
 //   result:     the same
 //
@@ -22,7 +23,7 @@ namespace {
 struct Orthogonal {
   const float* x;
   float* result;
-  int64_t rows, columns, steps, matrices, tall, wide;
+  int64_t rows, columns, steps, whole_steps, matrices, tall, wide;
   float a, b, c;
   float* rooms;
   int64_t room_size, num_parts;
@@ -56,8 +57,8 @@ void MatricesPart(void* data, int worker, int64_t part) {
   }
 }
 
-ffi::Error RunOrthogonal(ffi::ThreadPool pool, int64_t rows, int64_t columns, int64_t steps,
-                         float a, float b, float c, ffi::AnyBuffer x,
+ffi::Error RunOrthogonal(ffi::ThreadPool pool, int64_t rows, int64_t columns, int64_t whole_steps,
+                         int64_t steps, float a, float b, float c, ffi::AnyBuffer x,
                          ffi::Result<ffi::AnyBuffer> result) {
   const int64_t size = x.element_count();
   if (x.element_type() != ffi::DataType::F32 || result->element_type() != ffi::DataType::F32 ||
@@ -77,7 +78,8 @@ ffi::Error RunOrthogonal(ffi::ThreadPool pool, int64_t rows, int64_t columns, in
   call.c = c;
   call.matrices = size / (rows * columns);
   Choose(&call, rows > columns ? rows : columns, rows > columns ? columns : rows);
-  call.room_size = 2 * call.wide * (call.tall + call.wide);
+  call.whole_steps = whole_steps;
+  call.room_size = 2 * call.wide * (call.tall + 2 * call.wide);
   call.num_parts = call.matrices < kParts ? call.matrices : kParts;
   const int threads = NumThreads(pool);
   const Floats rooms = Allocate(threads * call.room_size);
@@ -86,11 +88,11 @@ ffi::Error RunOrthogonal(ffi::ThreadPool pool, int64_t rows, int64_t columns, in
   return ffi::Error::Success();
 }
 
-ffi::Error CheckedOrthogonal(ffi::ThreadPool pool, int64_t rows, int64_t columns, int64_t steps,
-                             float a, float b, float c, ffi::AnyBuffer x,
-                             ffi::Result<ffi::AnyBuffer> result) {
+ffi::Error CheckedOrthogonal(ffi::ThreadPool pool, int64_t rows, int64_t columns,
+                             int64_t whole_steps, int64_t steps, float a, float b, float c,
+                             ffi::AnyBuffer x, ffi::Result<ffi::AnyBuffer> result) {
   return WithoutExceptions(
-      [&] { return RunOrthogonal(pool, rows, columns, steps, a, b, c, x, result); });
+      [&] { return RunOrthogonal(pool, rows, columns, whole_steps, steps, a, b, c, x, result); });
 }
 
 }  // namespace
@@ -101,6 +103,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(learned_opt_orthogonal, learned_opt::CheckedOrthog
                                   .Ctx<xla::ffi::ThreadPool>()
                                   .Attr<int64_t>("rows")
                                   .Attr<int64_t>("columns")
+                                  .Attr<int64_t>("whole_steps")
                                   .Attr<int64_t>("steps")
                                   .Attr<float>("a")
                                   .Attr<float>("b")

@@ -53,21 +53,29 @@ INLINE void product(const float* left, int64_t of_k, int64_t of_i, const float* 
   }
 }
 
-// Copies a matrix to [tall][wide] or back, transposed where it is wider than tall.
+// Copies a matrix to [tall][wide] or back, transposed where it is wider than tall: some rows at once,
+// so that neither side is read or written with gaps.
 template <bool kToRoom>
 INLINE void copy_matrix(const Orthogonal& call, float* x, float* y) {
   const bool is_upright = call.columns <= call.rows;
-  for (int64_t i = 0; i < call.rows; ++i) {
-    float* const row = x + i * call.columns;
-    if (is_upright) {
+  if (is_upright) {
+    for (int64_t i = 0; i < call.rows; ++i) {
+      float* const row = x + i * call.columns;
       float* const to = y + i * call.wide;
       std::memcpy(kToRoom ? to : row, kToRoom ? row : to, call.columns * sizeof(float));
-    } else {
-      for (int64_t j = 0; j < call.columns; ++j) {
+    }
+    return;
+  }
+  for (int64_t first = 0; first < call.rows; first += LANES) {
+    const int64_t last = first + LANES < call.rows ? first + LANES : call.rows;
+    for (int64_t j = 0; j < call.columns; ++j) {
+      for (int64_t i = first; i < last; ++i) {
+        float* const element = x + i * call.columns + j;
+        float* const in_room = y + j * call.wide + i;
         if (kToRoom) {
-          y[j * call.wide + i] = row[j];
+          *in_room = *element;
         } else {
-          row[j] = y[j * call.wide + i];
+          *element = *in_room;
         }
       }
     }
@@ -95,25 +103,57 @@ INLINE void normalise(float* y, int64_t size) {
   for (int64_t i = 0; i < size; i += LANES) store(y + i, factor * load(y + i));
 }
 
+INLINE void swap(float*& x, float*& y) {
+  float* const kept = x;
+  x = y;
+  y = kept;
+}
+
+// `b square + c square^2`, of which a step makes `a y + y (b square + c square^2)`.
+INLINE void polynomial(const Orthogonal& call, const float* square, float* to) {
+  const int64_t wide = call.wide;
+  product(square, wide, 1, square, wide, wide, wide, 0.0f, square, to);
+  for (int64_t i = 0; i < wide * wide; i += LANES) {
+    store(to + i, call.b * load(square + i) + call.c * load(to + i));
+  }
+}
+
 void orthogonalise(const Orthogonal& call, float* room, int64_t index) {
   const int64_t size = call.rows * call.columns, wide = call.wide, tall = call.tall;
   float* y = room;
   float* next = y + tall * wide;
-  float* const square = next + tall * wide;
-  float* const fourth = square + wide * wide;
+  float* square = next + tall * wide;
+  float* const factor = square + wide * wide;
   std::memset(y, 0, tall * wide * sizeof(float));
   copy_matrix<true>(call, const_cast<float*>(call.x) + index * size, y);
   normalise(y, tall * wide);
-  for (int64_t step = 0; step < call.steps; ++step) {
+  for (int64_t step = 0; step < call.whole_steps; ++step) {
     product(y, wide, 1, y, tall, wide, wide, 0.0f, y, square);
-    product(square, wide, 1, square, wide, wide, wide, 0.0f, square, fourth);
-    for (int64_t i = 0; i < wide * wide; i += LANES) {
-      store(fourth + i, call.b * load(square + i) + call.c * load(fourth + i));
+    polynomial(call, square, factor);
+    product(y, 1, wide, factor, wide, tall, wide, call.a, y, next);
+    swap(y, next);
+  }
+  if (call.whole_steps < call.steps) {
+    // The other steps without the matrix: what they would multiply it by. These matrices are
+    // polynomials of one, so they are symmetric and commute.
+    float* product_of_factors = factor + wide * wide;
+    float* other = product_of_factors + wide * wide;
+    product(y, wide, 1, y, tall, wide, wide, 0.0f, y, square);
+    for (int64_t step = call.whole_steps; step < call.steps; ++step) {
+      polynomial(call, square, factor);
+      for (int64_t i = 0; i < wide; ++i) factor[i * wide + i] += call.a;
+      if (step == call.whole_steps) {
+        std::memcpy(product_of_factors, factor, wide * wide * sizeof(float));
+      } else {
+        product(product_of_factors, wide, 1, factor, wide, wide, wide, 0.0f, factor, other);
+        swap(product_of_factors, other);
+      }
+      if (step + 1 == call.steps) break;
+      product(square, wide, 1, factor, wide, wide, wide, 0.0f, factor, other);
+      product(other, wide, 1, factor, wide, wide, wide, 0.0f, factor, square);
     }
-    product(y, 1, wide, fourth, wide, tall, wide, call.a, y, next);
-    float* const last = y;
-    y = next;
-    next = last;
+    product(y, 1, wide, product_of_factors, wide, tall, wide, 0.0f, y, next);
+    swap(y, next);
   }
   copy_matrix<false>(call, call.result + index * size, y);
 }
