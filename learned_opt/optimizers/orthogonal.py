@@ -121,7 +121,7 @@ def plain_orthogonalised(
     x = x / jnp.maximum(jnp.linalg.norm(x), 1)
     num_whole = _num_whole_steps(x.shape, num_steps)
     for _ in range(num_whole):
-        x = COEFFICIENTS[0] * x + _bent(x @ x.T) @ x
+        x = COEFFICIENTS[0] * x + _polynomial(x @ x.T) @ x
     if num_whole < num_steps:
         x = _factor_of_steps(x @ x.T, num_steps - num_whole) @ x
     x = x.T if is_tall else x
@@ -129,7 +129,7 @@ def plain_orthogonalised(
     return x if spec is None else jax.sharding.reshard(x, spec)
 
 
-def _bent(square):
+def _polynomial(square):
     """What a step multiplies a matrix by, but for its first coefficient."""
     _, b, c = COEFFICIENTS
     return b * square + c * square @ square
@@ -141,11 +141,11 @@ def _factor_of_steps(square, num_steps):
     All matrices here are polynomials of the square: they are symmetric and commute.
     """
     identity = jnp.eye(len(square), dtype=square.dtype)
-    factor = COEFFICIENTS[0] * identity + _bent(square)
+    factor = COEFFICIENTS[0] * identity + _polynomial(square)
     product = factor
     for _ in range(num_steps - 1):
         square = square @ factor @ factor
-        factor = COEFFICIENTS[0] * identity + _bent(square)
+        factor = COEFFICIENTS[0] * identity + _polynomial(square)
         product = product @ factor
     return product
 

@@ -53,8 +53,8 @@ INLINE void product(const float* left, int64_t of_k, int64_t of_i, const float* 
   }
 }
 
-// Copies a matrix to [tall][wide] or back, transposed where it is wider than tall: some rows at once,
-// so that neither side is read or written with gaps.
+// Copies a matrix to [tall][wide] or back, transposed where it is wider than tall: some rows at
+// once, so that the room's memory is gone through in order.
 template <bool kToRoom>
 INLINE void copy_matrix(const Orthogonal& call, float* x, float* y) {
   const bool is_upright = call.columns <= call.rows;
