@@ -394,6 +394,8 @@ def _found_references(thetas, gradients, kept):
     """The references, and for each tensor whether it had no scale, as the state keeps them."""
     sizes = jnp.stack([general_rule.rms(theta) for theta in thetas])
     slopes = jnp.stack([general_rule.rms(gradient) for gradient in gradients])
+    # Kept apart, or XLA makes a program of all of them for each tensor's reference.
+    sizes, slopes = jax.lax.optimization_barrier((sizes, slopes))
     largest = jnp.max(sizes)
     has_scale = sizes > TINY * largest
     logs = _log(sizes) + _log(slopes)

@@ -577,6 +577,20 @@ def test_states_of_others_are_refused():
             tx.update(gradient, state, theta)
 
 
+def test_the_program_grows_with_the_number_of_tensors_and_not_with_its_square():
+    """Networks of some hundred tensors would be compiled for minutes."""
+    opt = learned_opt.general(num_steps=10)
+    tx = opt.transform(opt.init(jax.random.key(0)))
+
+    def num_lines(num_layers):
+        theta = {f"{i}": {"w": jnp.ones((2, 3)), "b": jnp.zeros(3)} for i in range(num_layers)}
+        program = jax.jit(tx.update).lower(theta, tx.init(theta), theta).compile()
+        return program.as_text().count("\n")
+
+    few, more, many = map(num_lines, (4, 8, 16))
+    assert many - more < 2.5 * (more - few)
+
+
 def test_bytes_of_state():
     """At most 20 bytes a parameter."""
     _, _, tx = an_optimizer()
