@@ -258,6 +258,28 @@ def widened(tree: Any, dtype: Any) -> Any:
 # What an update reads
 
 
+def conditional(
+    holds: jax.Array,
+    true_fun: Callable,
+    false_fun: Callable,
+    *operands: Any,
+) -> Any:
+    """`jax.lax.cond`, with a plain `if` outside of `jax.jit`: there it would compile at each step.
+
+    Args:
+      holds: which of the two functions is called, `[]`.
+      true_fun: called with the operands where `holds`.
+      false_fun: called with them elsewhere; it returns arrays of the same types.
+      *operands: trees of arrays.
+
+    Returns:
+      What the function returns.
+    """
+    if isinstance(holds, jax.core.Tracer):
+        return jax.lax.cond(holds, true_fun, false_fun, *operands)
+    return (true_fun if holds else false_fun)(*operands)
+
+
 class Seen(NamedTuple):
     """What a rule sees at step t besides its own state.
 

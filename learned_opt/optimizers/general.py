@@ -381,13 +381,9 @@ def _references(step, thetas, gradients, known, from_zero):
     """Each tensor's own scale, and whether it had none: found at the first step, then kept."""
     if not thetas:
         return [], []
-    is_first = step == 1
     operands = thetas, gradients, (known, from_zero)
-    if not isinstance(is_first, jax.core.Tracer):
-        # Outside of `jax.jit` a conditional would be compiled anew at each step.
-        return _found_references(*operands) if is_first else (known, from_zero)
     # A conditional, as it would go through all parameters and gradients for nothing later.
-    return jax.lax.cond(is_first, _found_references, lambda _, __, kept: kept, *operands)
+    return base.conditional(step == 1, _found_references, lambda _, __, kept: kept, *operands)
 
 
 def _found_references(thetas, gradients, kept):

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from learned_opt.optimizers import general_rule
+from learned_opt.optimizers import base, general_rule
 
 LEAST = 0.2
 AGAINST = 0.5  # a cosine of minus so much is borne
@@ -43,11 +43,8 @@ def following(
     if not gradients:
         return damping
     operands = damping, list(gradients), list(momenta)
-    if not isinstance(has_just_begun, jax.core.Tracer):
-        # Outside of `jax.jit` a conditional would be compiled anew at each step.
-        return _changed(*operands) if has_just_begun else damping
     # A conditional, as the cosine is not read later: it would go through all gradients for nothing.
-    return jax.lax.cond(has_just_begun, _changed, lambda damping, *_: damping, *operands)
+    return base.conditional(has_just_begun, _changed, lambda damping, *_: damping, *operands)
 
 
 def _changed(damping, gradients, momenta):

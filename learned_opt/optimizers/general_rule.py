@@ -1,7 +1,6 @@
 """What `general` does to one tensor: its averages, its direction and its length."""
 
 import functools
-import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -225,7 +224,7 @@ def _compiled_proposals(adaptive):
 def _matrix_of(shape):
     """Rows and columns of the matrix that a tensor is, or None where it is none."""
     split = orthogonal.split_of(shape)
-    return None if split is None else (math.prod(shape[:split]), math.prod(shape[split:]))
+    return None if split is None else orthogonal.sides_of(shape, split)
 
 
 def plain_proposals(

@@ -40,12 +40,14 @@ def split_of(shape: tuple[int, ...]) -> int | None:
     """
     if len(shape) < 2:
         return None
-    smaller_side = {
-        split: min(math.prod(shape[:split]), math.prod(shape[split:]))
-        for split in (1, len(shape) - 1)
-    }
+    smaller_side = {split: min(sides_of(shape, split)) for split in (1, len(shape) - 1)}
     best = max(smaller_side, key=lambda split: smaller_side[split])
     return best if smaller_side[best] > 1 else None
+
+
+def sides_of(shape: tuple[int, ...], split: int) -> tuple[int, int]:
+    """Rows and columns of the matrix that an array is, split after so many axes."""
+    return math.prod(shape[:split]), math.prod(shape[split:])
 
 
 def orthogonalised(x: jax.Array, split: int = 1, num_steps: int = NUM_STEPS) -> jax.Array:
@@ -81,8 +83,11 @@ def _is_fast(x, split):
     """Whether the C++ loops can take this matrix, and are faster."""
     if x.size == 0:
         return False
-    sides = math.prod(x.shape[:split]), math.prod(x.shape[split:])
-    return min(sides) <= MAX_FAST_SIDE and x.size <= MAX_FAST_SIZE and native.usable(x)
+    return (
+        min(sides_of(x.shape, split)) <= MAX_FAST_SIDE
+        and x.size <= MAX_FAST_SIZE
+        and native.usable(x)
+    )
 
 
 @functools.cache
@@ -91,8 +96,7 @@ def _compiled(split, num_steps):
     plain = functools.partial(plain_orthogonalised, split=split, num_steps=num_steps)
 
     def fast(x):
-        sides = math.prod(x.shape[:split]), math.prod(x.shape[split:])
-        num_whole = _num_whole_steps(sides, num_steps)
+        num_whole = _num_whole_steps(sides_of(x.shape, split), num_steps)
         return native.orthogonalised(x, split, num_whole, num_steps, COEFFICIENTS)
 
     return native.faster(plain, fast)
@@ -112,7 +116,7 @@ def plain_orthogonalised(
     shape = x.shape
     spec = _explicit_spec(x)
     x = x if spec is None else jax.sharding.reshard(x, P(*(None,) * x.ndim))
-    x = x.reshape(math.prod(shape[:split]), -1) if x.ndim > 2 else x
+    x = x.reshape(sides_of(shape, split)) if x.ndim > 2 else x
     is_tall = x.shape[0] > x.shape[1]
     x = x.T if is_tall else x
     # The norm bounds the largest singular value. Of squares that underflow it would be zero.

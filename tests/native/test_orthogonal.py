@@ -1,7 +1,6 @@
 """The C++ loops that orthogonalise small matrices, with every instruction set of this machine."""
 
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +31,7 @@ def numpy_orthogonalised(x):
 
 
 def fast(x, split=1):
-    sides = math.prod(x.shape[:split]), math.prod(x.shape[split:])
+    sides = orthogonal.sides_of(x.shape, split)
     num_whole = orthogonal._num_whole_steps(sides, orthogonal.NUM_STEPS)
     return native.orthogonalised(x, split, num_whole, orthogonal.NUM_STEPS, orthogonal.COEFFICIENTS)
 
