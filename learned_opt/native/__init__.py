@@ -18,7 +18,6 @@ Use `xla_loops` to leave it out of some programs, such as those that are exporte
 import contextlib
 import ctypes
 import functools
-import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
@@ -254,22 +253,23 @@ def general_proposals(
 
 def orthogonalised(
     x: jax.Array,
-    split: int,
+    sides: tuple[int, int],
     num_whole: int,
     num_steps: int,
     coefficients: tuple[float, float, float],
 ) -> jax.Array:
     """What `orthogonal.orthogonalised` says, for a matrix that is `usable` and not empty.
 
-    Under `jax.vmap` it stays one call. Each matrix is the work of one core. The first `num_whole`
-    steps are made with the whole matrix, the others with its square alone.
+    `sides` are the rows and columns of the matrix that the array is. Under `jax.vmap` it stays one
+    call. Each matrix is the work of one core. The first `num_whole` steps are made with the whole
+    matrix, the others with its square alone.
     """
     call = jax.ffi.ffi_call(_ORTHOGONAL, _like(x), vmap_method="broadcast_all")
     a, b, c = np.asarray(coefficients, np.float32)
     return call(
         x,
-        rows=np.int64(math.prod(x.shape[:split])),
-        columns=np.int64(math.prod(x.shape[split:])),
+        rows=np.int64(sides[0]),
+        columns=np.int64(sides[1]),
         whole_steps=np.int64(num_whole),
         steps=np.int64(num_steps),
         a=a,

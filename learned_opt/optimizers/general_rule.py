@@ -164,11 +164,11 @@ def directions(
             log_scale = log_scale + 2 * jnp.tanh(answer / 2)
         return scale * jnp.exp(log_scale) * reference * _unit(u)
 
-    steps = jax.vmap(finished)(us, signals, _references(kind, tensors, is_alone))
+    steps = jax.vmap(finished)(us, signals, _references_now(kind, tensors, is_alone))
     return [(steps[i], averages[i]) for i in range(len(tensors))]
 
 
-def _references(kind, tensors, is_alone):
+def _references_now(kind, tensors, is_alone):
     """The tensors' references at this step: larger ones of vectors that drift."""
     references = jnp.stack([tensor.reference for tensor in tensors])
     if kind != VECTOR or is_alone:

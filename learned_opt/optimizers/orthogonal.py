@@ -96,8 +96,9 @@ def _compiled(split, num_steps):
     plain = functools.partial(plain_orthogonalised, split=split, num_steps=num_steps)
 
     def fast(x):
-        num_whole = _num_whole_steps(sides_of(x.shape, split), num_steps)
-        return native.orthogonalised(x, split, num_whole, num_steps, COEFFICIENTS)
+        sides = sides_of(x.shape, split)
+        num_whole = _num_whole_steps(sides, num_steps)
+        return native.orthogonalised(x, sides, num_whole, num_steps, COEFFICIENTS)
 
     return native.faster(plain, fast)
 

@@ -33,7 +33,7 @@ def numpy_orthogonalised(x):
 def fast(x, split=1):
     sides = orthogonal.sides_of(x.shape, split)
     num_whole = orthogonal._num_whole_steps(sides, orthogonal.NUM_STEPS)
-    return native.orthogonalised(x, split, num_whole, orthogonal.NUM_STEPS, orthogonal.COEFFICIENTS)
+    return native.orthogonalised(x, sides, num_whole, orthogonal.NUM_STEPS, orthogonal.COEFFICIENTS)
 
 
 def calls_native(f, x):

@@ -79,6 +79,9 @@ struct General {
     const int64_t begin = piece * piece_size;
     return begin < n ? begin : n;
   }
+
+  // Whether a network reads what Adafactor's second moment makes of a matrix.
+  bool HasFactors() const { return columns > 0 && num_layers > 0; }
 };
 
 // One tensor of one member of the batch.
@@ -203,7 +206,7 @@ void AfterAverages(const General& call, Entry* entry) {
   entry->scale_of_v = Factor(of_v);
   const double mean = total * of_v * of_v / call.n;
   entry->over_mean_v = Factor(1 / (mean + kEpsilon));
-  if (call.columns == 0 || call.num_layers == 0) return;
+  if (!call.HasFactors()) return;
   const double root = std::sqrt(mean);
   for (int64_t i = 0; i < call.rows; ++i) {
     entry->rows[i] = root * OneOverRoot(entry->rows[i] * of_v * of_v / call.columns);

@@ -99,7 +99,7 @@ void average(const General& call, Entry& entry, float*, int64_t piece) {
     entry.largest[piece * kMomenta + k] = maximum;
   }
   entry.totals[piece] = sum_of(total);
-  if (call.columns == 0 || call.num_layers == 0) return;
+  if (!call.HasFactors()) return;
   float* const of_columns = entry.column_sums + piece * call.columns;
   std::memset(of_columns, 0, call.columns * sizeof(float));
   for (int64_t start = first; start < last; start += call.columns) {
@@ -119,7 +119,7 @@ void average(const General& call, Entry& entry, float*, int64_t piece) {
 // the tensor is no matrix.
 INLINE void factors_of(const General& call, const Entry& entry, int64_t start, int64_t count,
                        float* factors) {
-  if (call.columns == 0) return;
+  if (!call.HasFactors()) return;
   int64_t row = start / call.columns, column = start % call.columns;
   for (int64_t i = 0; i < count; ++row, column = 0) {
     const int64_t rest = call.columns - column, length = rest < count - i ? rest : count - i;

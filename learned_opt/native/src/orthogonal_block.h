@@ -118,6 +118,30 @@ INLINE void polynomial(const Orthogonal& call, const float* square, float* to) {
   }
 }
 
+// By what the steps that are left multiply a matrix, from its square alone. These matrices are
+// polynomials of the square, so they are symmetric and commute. `room` has three of them; the
+// answer is one. The square is written over.
+INLINE const float* factor_of_steps(const Orthogonal& call, float* square, float* room) {
+  const int64_t wide = call.wide, size = wide * wide;
+  float* const factor = room;
+  float* of_steps = room + size;
+  float* other = room + 2 * size;
+  for (int64_t step = call.whole_steps; step < call.steps; ++step) {
+    polynomial(call, square, factor);
+    for (int64_t i = 0; i < wide; ++i) factor[i * wide + i] += call.a;
+    if (step == call.whole_steps) {
+      std::memcpy(of_steps, factor, size * sizeof(float));
+    } else {
+      product(of_steps, wide, 1, factor, wide, wide, wide, 0.0f, factor, other);
+      swap(of_steps, other);
+    }
+    if (step + 1 == call.steps) break;
+    product(square, wide, 1, factor, wide, wide, wide, 0.0f, factor, other);
+    product(other, wide, 1, factor, wide, wide, wide, 0.0f, factor, square);
+  }
+  return of_steps;
+}
+
 void orthogonalise(const Orthogonal& call, float* room, int64_t index) {
   const int64_t size = call.rows * call.columns, wide = call.wide, tall = call.tall;
   float* y = room;
@@ -134,25 +158,9 @@ void orthogonalise(const Orthogonal& call, float* room, int64_t index) {
     swap(y, next);
   }
   if (call.whole_steps < call.steps) {
-    // The other steps without the matrix: what they would multiply it by. These matrices are
-    // polynomials of one, so they are symmetric and commute.
-    float* product_of_factors = factor + wide * wide;
-    float* other = product_of_factors + wide * wide;
     product(y, wide, 1, y, tall, wide, wide, 0.0f, y, square);
-    for (int64_t step = call.whole_steps; step < call.steps; ++step) {
-      polynomial(call, square, factor);
-      for (int64_t i = 0; i < wide; ++i) factor[i * wide + i] += call.a;
-      if (step == call.whole_steps) {
-        std::memcpy(product_of_factors, factor, wide * wide * sizeof(float));
-      } else {
-        product(product_of_factors, wide, 1, factor, wide, wide, wide, 0.0f, factor, other);
-        swap(product_of_factors, other);
-      }
-      if (step + 1 == call.steps) break;
-      product(square, wide, 1, factor, wide, wide, wide, 0.0f, factor, other);
-      product(other, wide, 1, factor, wide, wide, wide, 0.0f, factor, square);
-    }
-    product(y, 1, wide, product_of_factors, wide, tall, wide, 0.0f, y, next);
+    const float* const all_steps = factor_of_steps(call, square, factor);
+    product(y, 1, wide, all_steps, wide, tall, wide, 0.0f, y, next);
     swap(y, next);
   }
   copy_matrix<false>(call, call.result + index * size, y);
