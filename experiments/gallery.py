@@ -192,7 +192,10 @@ def _family(name: str, kept: str) -> Page:
 def _suite(run: dict[str, Any], kept: str) -> Page:
     name, config, summary = run["name"], run["config"], run["summary"]
     settings, folder = config["config"], os.path.join(kept, SUITE, name)
-    title = f"The suite: {len(summary['tasks'])} tasks, {settings['num_steps']:,} steps"
+    num_tasks = len(summary["tasks"])
+    tasks = "1 task" if num_tasks == 1 else f"{num_tasks} tasks"
+    steps = f"{settings['num_steps']:,} steps"
+    title = f"The suite, {settings['edition']} edition: {tasks}, {steps}"
     said = [_goal(goal) for goal in summary["goals"] if goal["holds"] is not None]
     pictures = {
         "curves": "loss curves of all optimizers on each task",
