@@ -192,8 +192,8 @@ def _family(name: str, kept: str) -> Page:
 def _suite(run: dict[str, Any], kept: str) -> Page:
     name, config, summary = run["name"], run["config"], run["summary"]
     settings, folder = config["config"], os.path.join(kept, SUITE, name)
-    num_tasks = len(summary["tasks"])
-    tasks = "1 task" if num_tasks == 1 else f"{num_tasks} tasks"
+    tasks = _counted(len(summary["tasks"]), "task")
+    others = _counted(settings["tune_runs"], "other run")
     steps = f"{settings['num_steps']:,} steps"
     title = f"The suite, {settings['edition']} edition: {tasks}, {steps}"
     said = [_goal(goal) for goal in summary["goals"] if goal["holds"] is not None]
@@ -205,7 +205,7 @@ def _suite(run: dict[str, Any], kept: str) -> Page:
     shown = [file for file in pictures if _is_there(folder, f"{file}.png")]
     parts = [
         f"The {settings['edition']} edition on {settings['data']} data: {settings['num_steps']:,} "
-        f"steps, {settings['seeds']} seeds, rates tuned on {settings['tune_runs']} other runs.",
+        f"steps, {settings['seeds']} seeds, rates tuned on {others}.",
         *(f"![{title}: {pictures[file]}]({MEASURED}/{SUITE}/{name}/{file}.png)" for file in shown),
         "## Final losses",
         suite_tables.finals(run),
@@ -224,6 +224,10 @@ def _suite(run: dict[str, Any], kept: str) -> Page:
     words = [f"{held} of {len(said)} goals that were measured hold.", *failed]
     picture = f"{SUITE}/{name}/{shown[0]}.png" if shown else ""
     return Page(f"suite-{name}", title, "experiments.suite", picture, words, "\n\n".join(parts))
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def _goal(goal: dict[str, Any]) -> str:
