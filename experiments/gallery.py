@@ -192,8 +192,8 @@ def _family(name: str, kept: str) -> Page:
 def _suite(run: dict[str, Any], kept: str) -> Page:
     name, config, summary = run["name"], run["config"], run["summary"]
     settings, folder = config["config"], os.path.join(kept, SUITE, name)
-    tasks = _counted(len(summary["tasks"]), "task")
-    others = _counted(settings["tune_runs"], "other run")
+    tasks = _number_of(len(summary["tasks"]), "task")
+    others = _number_of(settings["tune_runs"], "other run")
     steps = f"{settings['num_steps']:,} steps"
     title = f"The suite, {settings['edition']} edition: {tasks}, {steps}"
     said = [_goal(goal) for goal in summary["goals"] if goal["holds"] is not None]
@@ -226,7 +226,7 @@ def _suite(run: dict[str, Any], kept: str) -> Page:
     return Page(f"suite-{name}", title, "experiments.suite", picture, words, "\n\n".join(parts))
 
 
-def _counted(number: int, word: str) -> str:
+def _number_of(number: int, word: str) -> str:
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
