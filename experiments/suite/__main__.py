@@ -82,7 +82,7 @@ def define_flags() -> None:
         "a step costs the same for many networks as for one. Left out: on an accelerator.",
     )
     flags.DEFINE_bool(
-        "costs", False, "Time a step of each optimizer on each task, and do nothing else."
+        "costs", False, "Time a step of each optimizer on each task, and run nothing else."
     )
     flags.DEFINE_bool(
         "report_only",
@@ -108,14 +108,16 @@ def run() -> None:
     sources = Sources(settings.edition, given.data_dir)
     if given.costs:
         running.measure_costs(chosen, compared, settings, sources, workdir)
+        print(terminal.shown(writing.costs(workdir, chosen)))
     elif not given.report_only:
         at_once = jax.default_backend() != "cpu" if given.at_once is None else given.at_once
         running.run(chosen, compared, settings, sources, workdir, at_once)
     there = results.load(workdir)
+    if not there and given.costs:
+        print(f"Everything is in {workdir}.")
+        return
     if not there:
-        raise ValueError(
-            f"--workdir={workdir} has no runs yet: run without --costs and --report_only."
-        )
+        raise ValueError(f"--workdir={workdir} has no runs yet: run without --report_only.")
     text = writing.write(workdir, there, settings)
     print(terminal.shown(text, ("what", "verdict", "measured", "final loss", "over Adam")))
     print(f"Everything is in {workdir}.")

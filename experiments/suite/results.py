@@ -317,10 +317,11 @@ def summary(workdir: str, results: Results) -> dict[str, Any]:
     return {
         "goals": goals(results),
         "over_all": groups,
-        "tasks": {task: of_task(results, task, _costs(workdir, task)) for task in results},
+        "tasks": {task: of_task(results, task, costs(workdir, task)) for task in results},
     }
 
 
-def _costs(workdir: str, task: str) -> dict[str, Any]:
+def costs(workdir: str, task: str) -> dict[str, Any]:
+    """What was timed of each optimizer on a task; empty where nothing was."""
     path = os.path.join(workdir, task, running.COSTS)
     return _files.read_json(path) if os.path.exists(path) else {}

@@ -3,6 +3,7 @@
 import csv
 import math
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,22 @@ def document(summary: dict[str, Any], settings: Settings) -> str:
         about = TASKS[task].about
         parts += [f"### {task}", f"{about[:1].upper()}{about[1:]}.", _task(rows)]
     return "\n\n".join(part.rstrip() for part in parts) + "\n"
+
+
+def costs(workdir: str, tasks: Iterable[str]) -> str:
+    """What was timed on some tasks, as one page of Markdown."""
+    header = ["optimizer", "step (ms)", f"over {ADAM}", "update (ms)", "bytes"]
+    parts = []
+    for task in tasks:
+        timed = results_lib.costs(workdir, task)
+        adam = timed.get(ADAM)
+        rows = []
+        for name, cost in timed.items():
+            step, update, num_bytes = _cost(cost)
+            over_adam = f"{cost['step'] / adam['step']:.3g}" if adam else MISSING
+            rows.append([name, step, over_adam, update, num_bytes])
+        parts += [f"## {task}", _markdown(header, rows)]
+    return "\n\n".join(parts) + "\n"
 
 
 def _markdown(header: list[str], rows: list[list[str]]) -> str:

@@ -478,11 +478,14 @@ def test_another_optimizer_of_the_same_name_is_refused(done, monkeypatch, capsys
     assert "is of another optimizer of the name 'lion'" in capsys.readouterr().err
 
 
-def test_costs_and_a_report_of_nothing(tmp_path, capsys):
+def test_a_report_of_nothing_is_refused_and_costs_alone_are_shown(tmp_path, capsys):
     given = ["--tasks=quadratic-vector", "--optimizers=lion", f"--workdir={tmp_path}"]
     assert in_process(suite, *given, "--report_only") == 1
     assert "has no runs yet" in capsys.readouterr().err
-    assert in_process(suite, *given, "--costs") == 1
+    assert in_process(suite, *given, "--costs") == 0
+    printed = capsys.readouterr().out
+    assert "step (ms)" in printed
+    assert "lion" in printed
     cost = json.loads((tmp_path / "quadratic-vector" / "costs.json").read_text())["lion"]
     assert cost["step"] > 0
     assert 4 <= cost["state_bytes_per_parameter"] < 4.2
