@@ -322,7 +322,8 @@ RECIPES = {
         not_for="runs whose length is not known (schedule='endless' is not trained); short runs of "
         "networks that begin with tiny weights, as its steps are relative to them; gains and "
         "biases of a network without its matrices; linear models and tanh units on inputs that are "
-        "not standardised; networks far larger than those of the suite, which were not tried",
+        "not standardised; perceptrons that come near a loss of zero, where a tuned Muon ends "
+        "lower; networks far larger than those of the suite, which were not tried",
     ),
     "general-network": _general(
         "general with a network that adds to the direction, and constants that are learned",
