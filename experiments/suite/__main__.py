@@ -113,13 +113,11 @@ def run() -> None:
         at_once = jax.default_backend() != "cpu" if given.at_once is None else given.at_once
         running.run(chosen, compared, settings, sources, workdir, at_once)
     there = results.load(workdir)
-    if not there and given.costs:
-        print(f"Everything is in {workdir}.")
-        return
-    if not there:
+    if there:
+        text = writing.write(workdir, there, settings)
+        print(terminal.shown(text, ("what", "verdict", "measured", "final loss", "over Adam")))
+    elif not given.costs:
         raise ValueError(f"--workdir={workdir} has no runs yet: run without --report_only.")
-    text = writing.write(workdir, there, settings)
-    print(terminal.shown(text, ("what", "verdict", "measured", "final loss", "over Adam")))
     print(f"Everything is in {workdir}.")
 
 
